@@ -1,0 +1,141 @@
+// Package agentproto holds the JSON shapes of what conductor and agent say to
+// each other inside protobuf messages: the kernel line, arguments and results
+// of agent commands. The agent accepts unknown fields from newer conductors;
+// both sides treat absent fields as zero.
+package agentproto
+
+// Names of agent commands (api.AgentCommand.name).
+const (
+	CmdInventory     = "inventory"      // no arguments; result Inventory
+	CmdWriteImage    = "write_image"    // WriteImageArgs; result WriteImageResult
+	CmdEraseMetadata = "erase_metadata" // EraseArgs; result EraseResult
+	CmdBootEntry     = "boot_entry"     // BootEntryArgs; result BootEntryResult
+	CmdReboot        = "reboot"         // no arguments; result {} is sent before it happens
+	CmdPowerOff      = "poweroff"       // no arguments; result {} is sent before it happens
+)
+
+// Keys of the kernel line that the boot service writes and the agent reads.
+// Values hold no spaces and no secrets.
+const (
+	LineNode   = "ironring.node"  // node id
+	LineNonce  = "ironring.nonce" // boot nonce
+	LinePeers  = "ironring.peers" // agent addresses host:port, comma separated
+	LineCA     = "ironring.ca"    // lower-case hex SHA-256 of the CA certificate (DER)
+	LineBootIF = "BOOTIF"         // 01-aa-bb-cc-dd-ee-ff, as pxelinux writes it
+)
+
+// Inventory is what the machine is made of, as the agent sees it.
+type Inventory struct {
+	SystemUUID   string      `json:"system_uuid"` // SMBIOS type 1, lower case
+	Serial       string      `json:"serial"`      // SMBIOS type 1
+	Manufacturer string      `json:"manufacturer,omitempty"`
+	Product      string      `json:"product,omitempty"`
+	BIOSVersion  string      `json:"bios_version,omitempty"`
+	BootMode     string      `json:"boot_mode"` // "uefi" or "bios"
+	CPUs         int         `json:"cpus"`
+	CPUModel     string      `json:"cpu_model,omitempty"`
+	Arch         string      `json:"arch"` // GOARCH
+	MemoryBytes  uint64      `json:"memory_bytes"`
+	Interfaces   []Interface `json:"interfaces"`
+	Disks        []Disk      `json:"disks"`
+	BMC          BMC         `json:"bmc"`
+}
+
+// Interface is one Ethernet NIC.
+type Interface struct {
+	Name    string   `json:"name"`
+	MAC     string   `json:"mac"`
+	Addrs   []string `json:"addrs,omitempty"`
+	Driver  string   `json:"driver,omitempty"`
+	Carrier bool     `json:"carrier"`
+	Speed   int      `json:"speed_mbit,omitempty"`
+}
+
+// BMC is what the in-band interface says of the BMC; empty Addresses with an
+// Error mean that it could not be asked.
+type BMC struct {
+	Addresses []string `json:"addresses,omitempty"`
+	MACs      []string `json:"macs,omitempty"`
+	GUID      string   `json:"guid,omitempty"`
+	Error     string   `json:"error,omitempty"`
+}
+
+// Disk is one block device. Excluded says why it can never be the root disk
+// ("" for a candidate): usb, removable, virtual media, multipath, raid
+// member, read-only, too small.
+type Disk struct {
+	Name       string   `json:"name"` // "/dev/sda"
+	SizeBytes  uint64   `json:"size_bytes"`
+	Model      string   `json:"model,omitempty"`
+	Vendor     string   `json:"vendor,omitempty"`
+	Serial     string   `json:"serial,omitempty"`
+	WWN        string   `json:"wwn,omitempty"`
+	WWNExt     string   `json:"wwn_with_extension,omitempty"`
+	WWNVendor  string   `json:"wwn_vendor_extension,omitempty"`
+	Rotational bool     `json:"rotational"`
+	HCTL       string   `json:"hctl,omitempty"`
+	ByPath     string   `json:"by_path,omitempty"` // "/dev/disk/by-path/..."
+	Tran       string   `json:"tran,omitempty"`    // sata, nvme, virtio, scsi, usb
+	Removable  bool     `json:"removable,omitempty"`
+	ReadOnly   bool     `json:"read_only,omitempty"`
+	Holders    []string `json:"holders,omitempty"`
+	Excluded   string   `json:"excluded,omitempty"`
+	LogicalBlk int      `json:"logical_block_bytes,omitempty"`
+}
+
+// DiskID names one disk so that no other can be taken for it: serial and WWN
+// must match where they are set; where both are empty, by_path and size must.
+type DiskID struct {
+	Name      string `json:"name"`
+	Serial    string `json:"serial,omitempty"`
+	WWN       string `json:"wwn,omitempty"`
+	ByPath    string `json:"by_path,omitempty"`
+	SizeBytes uint64 `json:"size_bytes"`
+}
+
+// WriteImageArgs: exactly one disk gets exactly one image.
+type WriteImageArgs struct {
+	URLs     []string `json:"urls"`     // tried in turn; the same bytes behind each
+	Format   string   `json:"format"`   // "raw"; "" means raw
+	Compress string   `json:"compress"` // "", "gzip", "zstd"
+	// Checksum is over the bytes as served: "sha256:HEX" or "sha512:HEX".
+	Checksum string `json:"checksum"`
+	Disk     DiskID `json:"disk"`
+}
+
+// WriteImageResult tells what was read and written. ReadDigest is over the
+// bytes as served, WrittenDigest over the bytes read back from the disk.
+type WriteImageResult struct {
+	BytesRead     uint64  `json:"bytes_read"`
+	BytesWritten  uint64  `json:"bytes_written"`
+	ReadDigest    string  `json:"read_digest"`
+	ContentDigest string  `json:"content_digest"` // sha256 over the bytes sent to the disk
+	WrittenDigest string  `json:"written_digest"` // sha256 over the bytes read back
+	Requests      int     `json:"requests"`       // HTTP requests, 1 when nothing was resumed
+	Seconds       float64 `json:"seconds"`
+	Disk          DiskID  `json:"disk"`
+}
+
+// EraseArgs: wipe partition tables and signatures of these disks.
+type EraseArgs struct {
+	Disks []DiskID `json:"disks"`
+}
+
+// EraseResult names the disks whose metadata is gone. Data remains.
+type EraseResult struct {
+	Disks []DiskID `json:"disks"`
+}
+
+// BootEntryArgs: see that the firmware will boot this disk.
+type BootEntryArgs struct {
+	Disk DiskID `json:"disk"`
+}
+
+// BootEntryResult is what was read back. In BIOS mode there is nothing to set
+// and Mode says so.
+type BootEntryResult struct {
+	Mode   string   `json:"mode"` // "uefi" or "bios"
+	Entry  string   `json:"entry,omitempty"`
+	Loader string   `json:"loader,omitempty"`
+	Order  []string `json:"order,omitempty"`
+}
