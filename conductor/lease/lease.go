@@ -1,0 +1,246 @@
+// Package lease keeps the lease of this conductor process: the right to hold
+// locks and to act on machines.
+//
+// Rules (they make takeover safe; the numbers are api.Timing):
+//
+//   - The holder counts its validity from the moment it *sent* a renewal that
+//     was then committed, never from the acknowledgement.
+//   - While the deadline lies ahead the gate is open. A closed gate cancels the
+//     context of everything that runs under it, at once.
+//   - A closed gate is not a lost lease: the next committed renewal opens a new
+//     gate, and the flow engine resumes its own locks.
+//   - A fenced lease is lost. All work must have drained before a new lease is
+//     registered; if it has not in ten seconds, the process must exit.
+//   - A jump of the wall clock of more than a second closes the gate until the
+//     next committed renewal: a frozen host does not count in CLOCK_BOOTTIME
+//     under every hypervisor.
+//
+// Concurrency: Run owns the state; Current and the methods of Gate may be
+// called from anywhere.
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// Proposer commits commands.
+type Proposer interface {
+	Propose(ctx context.Context, cmd *api.Command) (*api.Result, error)
+}
+
+// Config of a Keeper. All fields but GuardDigest are required.
+type Config struct {
+	Proposer    Proposer
+	Member      string // this peer's member id
+	MachineID   string
+	BootID      string
+	GuardDigest []byte
+	Timing      func() *api.Timing // the cluster's, read at each registration
+	Clock       clock.Clock
+	Logger      *slog.Logger
+}
+
+// drainLimit is how long work may go on after its gate was closed by a fence.
+const drainLimit = 10 * time.Second
+
+// Keeper registers and renews the lease.
+type Keeper struct {
+	cfg         Config
+	incarnation string
+
+	mu   sync.Mutex
+	gate *Gate         // the open gate, nil while closed
+	turn chan struct{} // closed and replaced whenever gate changes
+}
+
+// New makes a keeper; Run makes it work.
+func New(cfg Config) *Keeper {
+	return &Keeper{cfg: cfg, incarnation: uuid.NewString(), turn: make(chan struct{})}
+}
+
+// Current is the open gate, or nil.
+func (k *Keeper) Current() *Gate {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.gate
+}
+
+// Wait blocks until a gate is open and returns it.
+func (k *Keeper) Wait(ctx context.Context) (*Gate, error) {
+	for {
+		k.mu.Lock()
+		g, turn := k.gate, k.turn
+		k.mu.Unlock()
+		if g != nil {
+			return g, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-turn:
+		}
+	}
+}
+
+// Run keeps the lease until ctx ends, then releases it: by then all work under
+// its gate must have ended, which Run waits for. An error means that the
+// process must exit, because work of a fenced lease did not end.
+func (k *Keeper) Run(ctx context.Context) error {
+	for {
+		id, timing, sent, err := k.register(ctx)
+		if err != nil {
+			return nil // only ctx ends registration
+		}
+		last := k.open(id, timing, sent)
+		cause := k.renew(ctx, id, timing, &last)
+		k.shut(last, cause)
+		if err := last.drain(drainLimit); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			k.release(id)
+			return nil
+		}
+		k.cfg.Logger.Warn("lease lost: work is resumed under a new one", "lease", id, "err", cause)
+	}
+}
+
+// register commits a new lease; it tries until ctx ends.
+func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent time.Duration, err error) {
+	delay := 200 * time.Millisecond
+	for {
+		t = k.cfg.Timing()
+		id = uuid.NewString()
+		if t.GetLeaseMs() > 0 {
+			sent = k.cfg.Clock.Elapsed()
+			pctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			_, err = k.cfg.Proposer.Propose(pctx, k.command("register the conductor's lease", &api.Op{Op: &api.Op_LeaseRegister{LeaseRegister: &api.LeaseRegister{
+				DirectoryLock: true,
+				Lease: &api.Lease{
+					Id: id, Conductor: k.cfg.Member, Incarnation: k.incarnation,
+					MachineId: k.cfg.MachineID, BootId: k.cfg.BootID,
+					GuardDigest: k.cfg.GuardDigest, Timing: t,
+				},
+			}}}))
+			cancel()
+			if err == nil {
+				k.cfg.Logger.Info("lease registered", "lease", id)
+				return id, t, sent, nil
+			}
+			k.cfg.Logger.Debug("lease not registered yet", "err", err)
+		}
+		if err := sleep(ctx, delay); err != nil {
+			return "", nil, 0, err
+		}
+		delay = min(2*delay, 2*time.Second)
+	}
+}
+
+// renew renews until the lease is lost or ctx ends, and says why it stopped.
+// *last is replaced when a closed gate opens again.
+func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gate) error {
+	period, rpc := ms(t.GetRenewMs()), ms(t.GetRpcMs())
+	wall, mono := k.cfg.Clock.Now(), k.cfg.Clock.Elapsed()
+	for seq := uint64(1); ; seq++ {
+		// The pause is cut short by the deadline, so that the gate closes on time.
+		pause := min(period, max(0, (*last).deadlineIn()))
+		if (*last).closed() {
+			pause = period
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+		nowWall, nowMono := k.cfg.Clock.Now(), k.cfg.Clock.Elapsed()
+		if drift := nowWall.Sub(wall) - (nowMono - mono); drift > time.Second || drift < -time.Second {
+			k.shut(*last, fmt.Errorf("the wall clock jumped by %v", drift.Round(time.Millisecond)))
+		}
+		wall, mono = nowWall, nowMono
+		if (*last).deadlineIn() <= 0 {
+			k.shut(*last, errors.New("the lease could not be renewed in time"))
+		}
+		sent := nowMono
+		pctx, cancel := context.WithTimeout(ctx, rpc)
+		_, err := k.cfg.Proposer.Propose(pctx, k.command("", &api.Op{Op: &api.Op_LeaseRenew{LeaseRenew: &api.LeaseRenew{
+			LeaseId: id, Seq: seq, Progressed: (*last).takeProgress(),
+		}}}))
+		cancel()
+		switch {
+		case err == nil && (*last).closed():
+			// The old work must be gone before the same locks are resumed.
+			if err := (*last).drain(drainLimit); err != nil {
+				return err
+			}
+			*last = k.open(id, t, sent)
+		case err == nil:
+			(*last).extend(sent)
+		case errors.Is(err, errs.Fenced) || errors.Is(err, errs.NotFound):
+			return err
+		default: // unknown: keep the old deadline, try again with a higher seq
+			k.cfg.Logger.Debug("renewal not confirmed", "lease", id, "seq", seq, "err", err)
+		}
+	}
+}
+
+func (k *Keeper) release(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if _, err := k.cfg.Proposer.Propose(ctx, k.command("orderly stop", &api.Op{Op: &api.Op_LeaseRelease{LeaseRelease: &api.LeaseRelease{LeaseId: id}}})); err != nil {
+		k.cfg.Logger.Warn("lease not released: it will expire", "lease", id, "err", err)
+	}
+}
+
+func (k *Keeper) open(id string, t *api.Timing, sent time.Duration) *Gate {
+	g := newGate(id, t, sent, k.cfg.Clock)
+	k.set(g)
+	return g
+}
+
+// shut closes a gate; closing a closed one does nothing.
+func (k *Keeper) shut(g *Gate, cause error) {
+	if g.close(cause) {
+		k.cfg.Logger.Warn("gate closed", "lease", g.Lease, "err", cause)
+	}
+	k.set(nil)
+}
+
+func (k *Keeper) set(g *Gate) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gate == g {
+		return
+	}
+	k.gate = g
+	close(k.turn)
+	k.turn = make(chan struct{})
+}
+
+func (k *Keeper) command(reason string, op *api.Op) *api.Command {
+	return &api.Command{
+		Meta: &api.Meta{Principal: "peer:" + k.cfg.Member, Reason: reason, WallMs: k.cfg.Clock.Now().UnixMilli()},
+		Ops:  []*api.Op{op},
+	}
+}
+
+func ms(v uint64) time.Duration { return time.Duration(v) * time.Millisecond }
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return ctx.Err()
+	}
+}
