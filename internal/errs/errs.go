@@ -105,7 +105,7 @@ func New(kind Kind, format string, args ...any) error {
 // About is New with a subject, which travels beside the message.
 func About(kind Kind, subject, format string, args ...any) error {
 	err := New(kind, format, args...)
-	err.(*Error).Subject = subject
+	err.(*Error).Subject = subject //nolint:errorlint // New returns an *Error, unwrapped
 	return err
 }
 
