@@ -1,0 +1,122 @@
+package seal
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+func keyring(t *testing.T) *Keyring {
+	t.Helper()
+	k, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSealOpen(t *testing.T) {
+	k := keyring(t)
+	b, err := k.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		plain := rapid.SliceOf(rapid.Byte()).Draw(t, "plain")
+		aad := rapid.String().Draw(t, "aad")
+		s, err := k.Seal(aad, plain)
+		if err != nil || !IsSealed(s) {
+			t.Fatal(s, err)
+		}
+		if got, err := again.Open(aad, s); err != nil || string(got) != string(plain) {
+			t.Fatalf("opens as %q, %v", got, err)
+		}
+		if _, err := again.Open(aad+"x", s); !errors.Is(err, errs.Invalid) {
+			t.Fatalf("opens at another place: %v", err)
+		}
+		i := rapid.IntRange(len(Prefix)+9, len(s)-1).Draw(t, "i")
+		c := byte('A')
+		if s[i] == c {
+			c = 'B'
+		}
+		if got, err := again.Open(aad, s[:i]+string(c)+s[i+1:]); err == nil && string(got) != string(plain) {
+			t.Fatalf("a changed value opens as %q", got)
+		}
+	})
+	if _, err := keyring(t).Open("a", mustSeal(t, k)); !errors.Is(err, errs.NotFound) {
+		t.Errorf("foreign key: %v", err)
+	}
+	for _, bad := range []string{"", "x", `{}`, `{"primary":"a","keys":{"a":"AAAA"}}`, `{"primary":"a","keys":{}}`} {
+		if _, err := Parse([]byte(bad)); !errors.Is(err, errs.Invalid) {
+			t.Errorf("keyring %q: %v", bad, err)
+		}
+	}
+	for _, text := range []string{fmt.Sprint(k), fmt.Sprintf("%+v %#v", k, k)} {
+		if strings.Contains(text, "keys:") || !strings.Contains(text, "keyring of 1 keys") {
+			t.Errorf("printed as %s", text)
+		}
+	}
+}
+
+func mustSeal(t *testing.T, k *Keyring) string {
+	t.Helper()
+	s, err := k.Seal("a", []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestDocuments(t *testing.T) {
+	k := keyring(t)
+	const aad = "node/n1/driver_info"
+	secret := func(p []string) bool { return p[len(p)-1] == "password" }
+	doc := []byte(`{"z": 1.50, "password":"p<1", "a":{"password":"p2","list":["x",{"password":"p3"}]}, "n":null}`)
+	sealed, err := k.SealDoc(aad, doc, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"p<1", `"p2"`, `"p3"`} {
+		if strings.Contains(string(sealed), p) {
+			t.Errorf("%s is in %s", p, sealed)
+		}
+	}
+	opened, err := k.OpenDoc(aad, sealed)
+	const want = `{"a":{"list":["x",{"password":"p3"}],"password":"p2"},"n":null,"password":"p<1","z":1.50}`
+	if err != nil || string(opened) != want {
+		t.Errorf("opened %s, %v", opened, err)
+	}
+	again, err := k.SealDoc(aad, sealed, secret)
+	if err != nil || string(again) != string(sealed) {
+		t.Errorf("sealing twice changes the document: %v", err)
+	}
+	if _, err := k.SealDoc("node/n2/driver_info", sealed, secret); !errors.Is(err, errs.Invalid) {
+		t.Errorf("a value of another node: %v", err)
+	}
+	const masked = `{"a":{"list":["x",{"password":"******"}],"password":"******"},"n":null,"password":"******","z":1.50}`
+	if got := string(MaskDoc(sealed)); got != masked {
+		t.Errorf("masked %s", got)
+	}
+	if _, err := k.SealDoc(aad, []byte(`{"password":5}`), secret); !errors.Is(err, errs.Invalid) {
+		t.Errorf("a number as password: %v", err)
+	}
+	if got := MaskDoc([]byte(`{"broken`)); string(got) != `"******"` {
+		t.Errorf("broken document masked as %s", got)
+	}
+	if got, err := k.SealDoc(aad, nil, secret); err != nil || len(got) != 0 {
+		t.Errorf("empty: %q %v", got, err)
+	}
+	deep := strings.Repeat("[", 40) + strings.Repeat("]", 40)
+	if _, err := k.SealDoc(aad, []byte(deep), secret); !errors.Is(err, errs.Invalid) {
+		t.Errorf("deep document: %v", err)
+	}
+}
