@@ -2229,6 +2229,7 @@ type Flow struct {
 	Rewinds          uint32                 `protobuf:"varint,18,opt,name=rewinds,proto3" json:"rewinds,omitempty"`
 	StepDeadlineTick uint64                 `protobuf:"varint,19,opt,name=step_deadline_tick,json=stepDeadlineTick,proto3" json:"step_deadline_tick,omitempty"`
 	Index            uint64                 `protobuf:"varint,20,opt,name=index,proto3" json:"index,omitempty"`
+	LastLease        string                 `protobuf:"bytes,21,opt,name=last_lease,json=lastLease,proto3" json:"last_lease,omitempty"` // fsm; lease of the last lock taken for it
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2401,6 +2402,13 @@ func (x *Flow) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Flow) GetLastLease() string {
+	if x != nil {
+		return x.LastLease
+	}
+	return ""
 }
 
 // Lease is the right of one running conductor process to hold locks.
@@ -4100,7 +4108,7 @@ const file_records_proto_rawDesc = "" +
 	"\adone_ms\x18\n" +
 	" \x01(\x03R\x06doneMs\x12\x16\n" +
 	"\x06result\x18\v \x01(\fR\x06result\x12\x14\n" +
-	"\x05error\x18\f \x01(\tR\x05error\"\xef\x04\n" +
+	"\x05error\x18\f \x01(\tR\x05error\"\x8e\x05\n" +
 	"\x04Flow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12)\n" +
@@ -4123,7 +4131,9 @@ const file_records_proto_rawDesc = "" +
 	"\ttakeovers\x18\x11 \x01(\rR\ttakeovers\x12\x18\n" +
 	"\arewinds\x18\x12 \x01(\rR\arewinds\x12,\n" +
 	"\x12step_deadline_tick\x18\x13 \x01(\x04R\x10stepDeadlineTick\x12\x14\n" +
-	"\x05index\x18\x14 \x01(\x04R\x05index\"\xd8\x03\n" +
+	"\x05index\x18\x14 \x01(\x04R\x05index\x12\x1d\n" +
+	"\n" +
+	"last_lease\x18\x15 \x01(\tR\tlastLease\"\xd8\x03\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tconductor\x18\x02 \x01(\tR\tconductor\x12 \n" +
