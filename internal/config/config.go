@@ -1,0 +1,122 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// Config is the configuration of one peer.
+type Config struct {
+	DataDir   string    `yaml:"data_dir"` // the only key without a default
+	ID        string    `yaml:"id"`       // member id, default the host's name
+	Listen    Listen    `yaml:"listen"`
+	Socket    string    `yaml:"socket"` // unix socket of the CLI, default data_dir/ironring.sock
+	Advertise Advertise `yaml:"advertise"`
+	Group     string    `yaml:"group"`   // conductor group, "" is the default group
+	Zone      string    `yaml:"zone"`    // failure domain, free text
+	Weight    uint32    `yaml:"weight"`  // share of the ring, default 1
+	Drivers   []string  `yaml:"drivers"` // default ipmi and redfish
+	Raft      Raft      `yaml:"raft"`
+	Profile   string    `yaml:"profile"` // lease timing of a new cluster: default, lan
+	Boot      Boot      `yaml:"boot"`
+	Log       Log       `yaml:"log"`
+}
+
+// Listen holds the addresses to listen on: "host:port", ":port" or a host
+// alone. Defaults are the ports of internal/ports on 0.0.0.0.
+type Listen struct {
+	Cluster string `yaml:"cluster"`
+	Gossip  string `yaml:"gossip"`
+	API     string `yaml:"api"`
+	Agent   string `yaml:"agent"`
+	Boot    string `yaml:"boot"`
+	TFTP    string `yaml:"tftp"`
+	DHCP    string `yaml:"dhcp"`
+}
+
+// Advertise holds the addresses that others are told. The default of each is
+// its listen address; where that is a wildcard, Host takes the host's place,
+// and without Host the first global unicast address of this host.
+type Advertise struct {
+	Host    string `yaml:"host"`
+	Cluster string `yaml:"cluster"`
+	Gossip  string `yaml:"gossip"`
+	API     string `yaml:"api"`
+	Agent   string `yaml:"agent"`
+	Boot    string `yaml:"boot"`
+}
+
+// Raft holds Raft's timeouts; they must be the same on all peers.
+type Raft struct {
+	Heartbeat   time.Duration `yaml:"heartbeat"`    // default 500ms
+	Election    time.Duration `yaml:"election"`     // default 500ms
+	LeaderLease time.Duration `yaml:"leader_lease"` // default 250ms
+}
+
+// Boot configures the boot services.
+type Boot struct {
+	RamdiskDir string `yaml:"ramdisk_dir"` // vmlinuz and initramfs.img, default data_dir/ramdisk
+	IPXEDir    string `yaml:"ipxe_dir"`    // default /usr/lib/ipxe
+	DHCP       string `yaml:"dhcp"`        // full, off
+	Interface  string `yaml:"interface"`   // NIC that DHCP listens on, "": all
+	KernelArgs string `yaml:"kernel_args"` // added to the ramdisk's kernel line
+}
+
+// Log configures the log on standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// Values of Config.Profile, Boot.DHCP and Log.Format.
+const (
+	ProfileDefault = "default"
+	ProfileLAN     = "lan"
+	DHCPFull       = "full"
+	DHCPOff        = "off"
+	FormatText     = "text"
+	FormatJSON     = "json"
+)
+
+// Load reads and completes a configuration file.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "read configuration: %w", err)
+	}
+	cfg, err := Parse(data, System())
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "configuration %s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// Parse decodes YAML, fills in the defaults from what host says, and checks
+// every value.
+func Parse(data []byte, host Host) (*Config, error) {
+	var cfg Config
+	if err := decode(data, &cfg); err != nil {
+		return nil, err
+	}
+	if err := cfg.complete(host); err != nil {
+		return nil, err
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &cfg, nil
+}
+
+// YAML is the configuration with every default written out.
+func (c *Config) YAML() ([]byte, error) {
+	out, err := yaml.MarshalWithOptions(c, yaml.Indent(2), yaml.IndentSequence(true))
+	if err != nil {
+		return nil, fmt.Errorf("print configuration: %w", err)
+	}
+	return out, nil
+}
