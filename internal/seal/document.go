@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -85,12 +86,12 @@ func walkDoc(doc []byte, leaf func(path []string, v any) (any, error)) ([]byte, 
 		return nil, err
 	}
 	var out bytes.Buffer
-	enc := json.NewEncoder(&out) // sorts keys
+	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return nil, errs.New(errs.Invalid, "document cannot be encoded: %w", err)
 	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+	return canon.Normalize(out.Bytes(), 0)
 }
 
 func walk(path []string, v any, leaf func([]string, any) (any, error)) (any, error) {
