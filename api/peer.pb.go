@@ -669,13 +669,12 @@ const file_peer_proto_rawDesc = "" +
 	"\aPropose\x12\x1b.ironring.v1.ProposeRequest\x1a\x13.ironring.v1.Result\x12G\n" +
 	"\tReadIndex\x12\x1d.ironring.v1.ReadIndexRequest\x1a\x1b.ironring.v1.ReadIndexReply\x12D\n" +
 	"\bPeerInfo\x12\x1c.ironring.v1.PeerInfoRequest\x1a\x1a.ironring.v1.PeerInfoReply\x12I\n" +
-	"\fRemoveServer\x12 .ironring.v1.RemoveServerRequest\x1a\x17.ironring.v1.WriteReply2\xfa\x02\n" +
+	"\fRemoveServer\x12 .ironring.v1.RemoveServerRequest\x1a\x17.ironring.v1.WriteReply2\xb0\x02\n" +
 	"\tConductor\x12H\n" +
 	"\fLocalJournal\x12\x1b.ironring.v1.JournalRequest\x1a\x19.ironring.v1.JournalEvent0\x01\x12S\n" +
 	"\rAppendJournal\x12!.ironring.v1.AppendJournalRequest\x1a\x1f.ironring.v1.AppendJournalReply\x12D\n" +
 	"\n" +
-	"LocalFacts\x12\x1e.ironring.v1.LocalFactsRequest\x1a\x16.ironring.v1.LiveFacts\x12H\n" +
-	"\rWatchProgress\x12\x1e.ironring.v1.LocalFactsRequest\x1a\x15.ironring.v1.Progress0\x01\x12>\n" +
+	"LocalFacts\x12\x1e.ironring.v1.LocalFactsRequest\x1a\x16.ironring.v1.LiveFacts\x12>\n" +
 	"\n" +
 	"RelayAgent\x12\x14.ironring.v1.AgentUp\x1a\x16.ironring.v1.AgentDown(\x010\x012@\n" +
 	"\x04Join\x128\n" +
@@ -714,8 +713,7 @@ var file_peer_proto_goTypes = []any{
 	(*Result)(nil),               // 16: ironring.v1.Result
 	(*WriteReply)(nil),           // 17: ironring.v1.WriteReply
 	(*LiveFacts)(nil),            // 18: ironring.v1.LiveFacts
-	(*Progress)(nil),             // 19: ironring.v1.Progress
-	(*AgentDown)(nil),            // 20: ironring.v1.AgentDown
+	(*AgentDown)(nil),            // 19: ironring.v1.AgentDown
 }
 var file_peer_proto_depIdxs = []int32{
 	11, // 0: ironring.v1.AppendJournalRequest.events:type_name -> ironring.v1.JournalEvent
@@ -729,21 +727,19 @@ var file_peer_proto_depIdxs = []int32{
 	14, // 8: ironring.v1.Conductor.LocalJournal:input_type -> ironring.v1.JournalRequest
 	6,  // 9: ironring.v1.Conductor.AppendJournal:input_type -> ironring.v1.AppendJournalRequest
 	8,  // 10: ironring.v1.Conductor.LocalFacts:input_type -> ironring.v1.LocalFactsRequest
-	8,  // 11: ironring.v1.Conductor.WatchProgress:input_type -> ironring.v1.LocalFactsRequest
-	15, // 12: ironring.v1.Conductor.RelayAgent:input_type -> ironring.v1.AgentUp
-	9,  // 13: ironring.v1.Join.Join:input_type -> ironring.v1.JoinRequest
-	16, // 14: ironring.v1.Cluster.Propose:output_type -> ironring.v1.Result
-	2,  // 15: ironring.v1.Cluster.ReadIndex:output_type -> ironring.v1.ReadIndexReply
-	4,  // 16: ironring.v1.Cluster.PeerInfo:output_type -> ironring.v1.PeerInfoReply
-	17, // 17: ironring.v1.Cluster.RemoveServer:output_type -> ironring.v1.WriteReply
-	11, // 18: ironring.v1.Conductor.LocalJournal:output_type -> ironring.v1.JournalEvent
-	7,  // 19: ironring.v1.Conductor.AppendJournal:output_type -> ironring.v1.AppendJournalReply
-	18, // 20: ironring.v1.Conductor.LocalFacts:output_type -> ironring.v1.LiveFacts
-	19, // 21: ironring.v1.Conductor.WatchProgress:output_type -> ironring.v1.Progress
-	20, // 22: ironring.v1.Conductor.RelayAgent:output_type -> ironring.v1.AgentDown
-	10, // 23: ironring.v1.Join.Join:output_type -> ironring.v1.JoinReply
-	14, // [14:24] is the sub-list for method output_type
-	4,  // [4:14] is the sub-list for method input_type
+	15, // 11: ironring.v1.Conductor.RelayAgent:input_type -> ironring.v1.AgentUp
+	9,  // 12: ironring.v1.Join.Join:input_type -> ironring.v1.JoinRequest
+	16, // 13: ironring.v1.Cluster.Propose:output_type -> ironring.v1.Result
+	2,  // 14: ironring.v1.Cluster.ReadIndex:output_type -> ironring.v1.ReadIndexReply
+	4,  // 15: ironring.v1.Cluster.PeerInfo:output_type -> ironring.v1.PeerInfoReply
+	17, // 16: ironring.v1.Cluster.RemoveServer:output_type -> ironring.v1.WriteReply
+	11, // 17: ironring.v1.Conductor.LocalJournal:output_type -> ironring.v1.JournalEvent
+	7,  // 18: ironring.v1.Conductor.AppendJournal:output_type -> ironring.v1.AppendJournalReply
+	18, // 19: ironring.v1.Conductor.LocalFacts:output_type -> ironring.v1.LiveFacts
+	19, // 20: ironring.v1.Conductor.RelayAgent:output_type -> ironring.v1.AgentDown
+	10, // 21: ironring.v1.Join.Join:output_type -> ironring.v1.JoinReply
+	13, // [13:22] is the sub-list for method output_type
+	4,  // [4:13] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name

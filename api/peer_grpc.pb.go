@@ -252,7 +252,6 @@ const (
 	Conductor_LocalJournal_FullMethodName  = "/ironring.v1.Conductor/LocalJournal"
 	Conductor_AppendJournal_FullMethodName = "/ironring.v1.Conductor/AppendJournal"
 	Conductor_LocalFacts_FullMethodName    = "/ironring.v1.Conductor/LocalFacts"
-	Conductor_WatchProgress_FullMethodName = "/ironring.v1.Conductor/WatchProgress"
 	Conductor_RelayAgent_FullMethodName    = "/ironring.v1.Conductor/RelayAgent"
 )
 
@@ -264,9 +263,8 @@ const (
 type ConductorClient interface {
 	LocalJournal(ctx context.Context, in *JournalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[JournalEvent], error)
 	AppendJournal(ctx context.Context, in *AppendJournalRequest, opts ...grpc.CallOption) (*AppendJournalReply, error)
-	// LocalFacts and WatchProgress are asked of the holder or owner.
+	// LocalFacts is asked of the holder, else the owner.
 	LocalFacts(ctx context.Context, in *LocalFactsRequest, opts ...grpc.CallOption) (*LiveFacts, error)
-	WatchProgress(ctx context.Context, in *LocalFactsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Progress], error)
 	// RelayAgent carries an agent's stream from the peer where it ends to the
 	// holder. The first message names the node.
 	RelayAgent(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentUp, AgentDown], error)
@@ -319,28 +317,9 @@ func (c *conductorClient) LocalFacts(ctx context.Context, in *LocalFactsRequest,
 	return out, nil
 }
 
-func (c *conductorClient) WatchProgress(ctx context.Context, in *LocalFactsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Progress], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Conductor_ServiceDesc.Streams[1], Conductor_WatchProgress_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[LocalFactsRequest, Progress]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Conductor_WatchProgressClient = grpc.ServerStreamingClient[Progress]
-
 func (c *conductorClient) RelayAgent(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentUp, AgentDown], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Conductor_ServiceDesc.Streams[2], Conductor_RelayAgent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Conductor_ServiceDesc.Streams[1], Conductor_RelayAgent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -359,9 +338,8 @@ type Conductor_RelayAgentClient = grpc.BidiStreamingClient[AgentUp, AgentDown]
 type ConductorServer interface {
 	LocalJournal(*JournalRequest, grpc.ServerStreamingServer[JournalEvent]) error
 	AppendJournal(context.Context, *AppendJournalRequest) (*AppendJournalReply, error)
-	// LocalFacts and WatchProgress are asked of the holder or owner.
+	// LocalFacts is asked of the holder, else the owner.
 	LocalFacts(context.Context, *LocalFactsRequest) (*LiveFacts, error)
-	WatchProgress(*LocalFactsRequest, grpc.ServerStreamingServer[Progress]) error
 	// RelayAgent carries an agent's stream from the peer where it ends to the
 	// holder. The first message names the node.
 	RelayAgent(grpc.BidiStreamingServer[AgentUp, AgentDown]) error
@@ -383,9 +361,6 @@ func (UnimplementedConductorServer) AppendJournal(context.Context, *AppendJourna
 }
 func (UnimplementedConductorServer) LocalFacts(context.Context, *LocalFactsRequest) (*LiveFacts, error) {
 	return nil, status.Error(codes.Unimplemented, "method LocalFacts not implemented")
-}
-func (UnimplementedConductorServer) WatchProgress(*LocalFactsRequest, grpc.ServerStreamingServer[Progress]) error {
-	return status.Error(codes.Unimplemented, "method WatchProgress not implemented")
 }
 func (UnimplementedConductorServer) RelayAgent(grpc.BidiStreamingServer[AgentUp, AgentDown]) error {
 	return status.Error(codes.Unimplemented, "method RelayAgent not implemented")
@@ -458,17 +433,6 @@ func _Conductor_LocalFacts_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Conductor_WatchProgress_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(LocalFactsRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(ConductorServer).WatchProgress(m, &grpc.GenericServerStream[LocalFactsRequest, Progress]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Conductor_WatchProgressServer = grpc.ServerStreamingServer[Progress]
-
 func _Conductor_RelayAgent_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ConductorServer).RelayAgent(&grpc.GenericServerStream[AgentUp, AgentDown]{ServerStream: stream})
 }
@@ -496,11 +460,6 @@ var Conductor_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "LocalJournal",
 			Handler:       _Conductor_LocalJournal_Handler,
-			ServerStreams: true,
-		},
-		{
-			StreamName:    "WatchProgress",
-			Handler:       _Conductor_WatchProgress_Handler,
 			ServerStreams: true,
 		},
 		{
