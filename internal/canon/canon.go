@@ -14,6 +14,7 @@ package canon
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"sort"
 	"unicode/utf8"
 
@@ -105,7 +106,8 @@ func checkDepth(doc []byte) error {
 func syntaxError(doc []byte) error {
 	var v any
 	err := json.Unmarshal(doc, &v)
-	if se, ok := err.(*json.SyntaxError); ok {
+	var se *json.SyntaxError
+	if errors.As(err, &se) {
 		return errs.New(errs.Invalid, "json document is malformed at byte %d: %v", se.Offset, se)
 	}
 	return errs.New(errs.Invalid, "json document is malformed: %v", err)
