@@ -1,0 +1,318 @@
+// Package fetch reads one file over HTTP as a single stream of bytes, however
+// often connections break and servers fail on the way.
+//
+// It is for files of many gigabytes that several servers may offer. Invariants:
+//
+//   - The bytes come once each and in order; after a break the file goes on
+//     where it stopped (Range), never from the start.
+//   - A file that changed meanwhile is an error, not a mixture. It is noticed
+//     by ETag, Last-Modified and length; what these cannot show, the caller's
+//     digest does.
+//   - Errors name the URL without user, password and query.
+//   - A file that is not there (4xx) is not asked for again.
+//
+// A Stream belongs to one goroutine. Start reading at Read.
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// Config says what to read.
+type Config struct {
+	URLs       []string          // tried in turn; the same bytes behind each
+	Transport  http.RoundTripper // nil: one of its own
+	Logger     *slog.Logger
+	Stall      time.Duration // a connection without a byte for so long is given up; 15 s
+	NoProgress time.Duration // nothing from anywhere for so long is an error; 2 min
+	PauseMin   time.Duration // first pause after a failure; 100 ms
+	PauseMax   time.Duration // longest pause; 5 s
+}
+
+// Stream is the file as it arrives.
+type Stream struct {
+	cfg    Config
+	ctx    context.Context // of Open: an io.Reader has no other way to be told
+	client *http.Client
+	own    *http.Transport // to be emptied at Close, nil if the transport is the caller's
+	src    []*source
+	next   int
+
+	total    int64 // -1: not known yet
+	off      int64 // bytes handed out
+	requests int
+
+	body   io.ReadCloser // nil: not connected
+	cur    *source
+	cancel context.CancelFunc // of the request behind body
+	alive  time.Time          // when the last byte came or Read was entered
+	pause  time.Duration
+	last   error // why the last attempt failed
+	done   bool
+}
+
+// source is one URL and what its server said of the file.
+type source struct {
+	url       string
+	shown     string // for people
+	etag      string // strong ones only
+	modified  string
+	dead      error
+	connected bool
+}
+
+// Open checks the URLs and connects to the first server that has the file, so
+// that Size is known when it returns.
+func Open(ctx context.Context, cfg Config) (*Stream, error) {
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{{&cfg.Stall, 15 * time.Second}, {&cfg.NoProgress, 2 * time.Minute}, {&cfg.PauseMin, 100 * time.Millisecond}, {&cfg.PauseMax, 5 * time.Second}} {
+		if *d.v <= 0 {
+			*d.v = d.d
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Stream{cfg: cfg, ctx: ctx, total: -1, alive: time.Now()}
+	if len(cfg.URLs) == 0 {
+		return nil, errs.New(errs.Invalid, "no URL given")
+	}
+	for _, raw := range cfg.URLs {
+		u, err := url.Parse(raw)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, errs.New(errs.Invalid, "%s is not an http or https URL", Redact(raw))
+		}
+		s.src = append(s.src, &source{url: raw, shown: Redact(raw)})
+	}
+	tr := cfg.Transport
+	if tr == nil {
+		s.own = &http.Transport{
+			Proxy: http.ProxyFromEnvironment, DisableCompression: true,
+			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: cfg.Stall,
+		}
+		tr = s.own
+	}
+	s.client = &http.Client{Transport: tr, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		// The query of the first URL may hold a secret.
+		req.Header.Del("Referer")
+		if len(via) >= 10 {
+			return errs.New(errs.Invalid, "more than 10 redirects")
+		}
+		return nil
+	}}
+	if err := s.connect(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Redact is a URL that may be shown: without user, password, query, fragment.
+func Redact(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(unreadable URL)"
+	}
+	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
+	return u.String()
+}
+
+// Size is the length of the file in bytes, -1 when no server says it.
+func (s *Stream) Size() int64 { return s.total }
+
+// Requests is how many HTTP requests were sent: 1 when nothing broke.
+func (s *Stream) Requests() int { return s.requests }
+
+// Source is the URL being read from, fit to be shown.
+func (s *Stream) Source() string {
+	if s.cur == nil {
+		return s.src[s.next%len(s.src)].shown
+	}
+	return s.cur.shown
+}
+
+// Close ends the request that runs. The Stream is of no use afterwards.
+func (s *Stream) Close() error {
+	s.drop()
+	if s.own != nil {
+		s.own.CloseIdleConnections()
+	}
+	return nil
+}
+
+func (s *Stream) drop() {
+	if s.body != nil {
+		s.cancel()
+		s.body.Close()
+		s.body = nil
+	}
+}
+
+// Read implements io.Reader. It blocks over breaks and returns an error only
+// when the file cannot be had or has changed, or when the context ends.
+func (s *Stream) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.alive = time.Now() // what the caller did meanwhile is not the servers' fault
+	for !s.done {
+		if s.body == nil {
+			if err := s.connect(); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		n, err := s.readSome(p)
+		if n > 0 {
+			s.off += int64(n)
+			s.alive, s.pause = time.Now(), 0
+		}
+		switch {
+		case s.total >= 0 && s.off > s.total:
+			return 0, errs.New(errs.Invalid, "%s sends more than the %d bytes it announced", s.cur.shown, s.total)
+		case s.total >= 0 && s.off == s.total, err == io.EOF && s.total < 0:
+			s.done = true
+		case err != nil:
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			s.failed(fmt.Errorf("broken off after %d of %s: %w", s.off, s.sizeText(), bare(err)))
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+	s.drop()
+	return 0, io.EOF
+}
+
+func (s *Stream) sizeText() string {
+	if s.total < 0 {
+		return "an unknown number of bytes"
+	}
+	return fmt.Sprintf("%d bytes", s.total)
+}
+
+// readSome reads from the open connection and gives it up when it stalls.
+// Only time spent here counts: a slow disk is not a slow server.
+func (s *Stream) readSome(p []byte) (int, error) {
+	stalled := time.AfterFunc(s.cfg.Stall, s.cancel)
+	n, err := s.body.Read(p)
+	if !stalled.Stop() && err != nil && s.ctx.Err() == nil {
+		err = fmt.Errorf("no byte for %s", s.cfg.Stall)
+	}
+	return n, err
+}
+
+// failed gives the connection up and makes the next attempt go to another URL.
+func (s *Stream) failed(err error) {
+	s.drop()
+	src := s.src[s.next%len(s.src)]
+	if src.dead != nil {
+		s.last = src.dead // names the URL already
+	} else {
+		s.last = fmt.Errorf("%s: %w", src.shown, err)
+	}
+	s.next++
+}
+
+// connect gets s.body, or the error that ends the Stream.
+func (s *Stream) connect() error {
+	first := s.last == nil
+	for {
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+		src := s.pick()
+		if src == nil {
+			return s.dead()
+		}
+		if !first {
+			if idle := time.Since(s.alive); idle > s.cfg.NoProgress {
+				return s.given(idle)
+			}
+			s.cfg.Logger.Warn("the image is asked for again", "url", src.shown, "offset", s.off, "err", s.last)
+			if err := s.rest(); err != nil {
+				return err
+			}
+		}
+		first = false
+		err := s.ask(src)
+		if err == nil {
+			return nil
+		}
+		if fatal := (*fatalError)(nil); errors.As(err, &fatal) {
+			return fatal.err
+		}
+		if s.ctx.Err() != nil {
+			return s.ctx.Err()
+		}
+		s.failed(err)
+	}
+}
+
+// pick is the next URL that is not known to be dead.
+func (s *Stream) pick() *source {
+	for range s.src {
+		if c := s.src[s.next%len(s.src)]; c.dead == nil {
+			return c
+		}
+		s.next++
+	}
+	return nil
+}
+
+// rest pauses between attempts, but not beyond the limit for no progress.
+func (s *Stream) rest() error {
+	s.pause = max(s.cfg.PauseMin, min(2*s.pause, s.cfg.PauseMax))
+	d := s.pause/2 + rand.N(s.pause/2+1)
+	t := time.NewTimer(min(d, max(0, s.cfg.NoProgress-time.Since(s.alive)+time.Millisecond)))
+	defer t.Stop()
+	select {
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// dead is the error when every URL was refused.
+func (s *Stream) dead() error {
+	var all []error
+	for _, c := range s.src {
+		all = append(all, c.dead)
+	}
+	return errs.New(errs.KindOf(all[0]), "%w", errors.Join(all...))
+}
+
+// given is the error when nothing came for too long.
+func (s *Stream) given(idle time.Duration) error {
+	kind := errs.Unreachable
+	for _, c := range s.src {
+		if c.connected {
+			kind = errs.Timeout
+		}
+	}
+	return errs.New(kind, "no progress for %s at %d of %s: %w", idle.Round(time.Second/10), s.off, s.sizeText(), s.last)
+}
+
+// bare takes the URL, which may hold secrets, out of errors of net/http.
+func bare(err error) error {
+	var ue *url.Error
+	for errors.As(err, &ue) {
+		err = ue.Err
+	}
+	return err
+}

@@ -1,0 +1,284 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var content = func() []byte {
+	b := make([]byte, 3<<20+17)
+	rand.New(rand.NewSource(1)).Read(b)
+	return b
+}()
+
+// cutter serves content and breaks each connection after some bytes.
+type cutter struct {
+	after  func(req int) int64 // bytes of the body before the cut, -1: no cut
+	header func(req int, h http.Header)
+	ranges bool
+	n      atomic.Int64
+}
+
+type cutWriter struct {
+	http.ResponseWriter
+	left int64
+}
+
+func (w *cutWriter) Write(p []byte) (int, error) {
+	if w.left >= 0 && int64(len(p)) > w.left {
+		w.ResponseWriter.Write(p[:w.left])
+		w.ResponseWriter.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	if w.left >= 0 {
+		w.left -= int64(len(p))
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (c *cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n := int(c.n.Add(1))
+	if c.header != nil {
+		c.header(n, w.Header())
+	}
+	if !c.ranges {
+		r.Header.Del("Range")
+	}
+	left := int64(-1)
+	if c.after != nil {
+		left = c.after(n)
+	}
+	http.ServeContent(&cutWriter{w, left}, r, "x.img", time.Time{}, bytes.NewReader(content))
+}
+
+func serve(t *testing.T, h http.Handler) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.URL + "/x.img"
+}
+
+func fast(urls ...string) Config {
+	return Config{URLs: urls, PauseMin: time.Millisecond, PauseMax: 5 * time.Millisecond, Stall: 2 * time.Second, NoProgress: 300 * time.Millisecond}
+}
+
+func readAll(t *testing.T, cfg Config) ([]byte, int, error) {
+	t.Helper()
+	s, err := Open(context.Background(), cfg)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer s.Close()
+	b, err := io.ReadAll(s)
+	return b, s.Requests(), err
+}
+
+func TestPlain(t *testing.T) {
+	u := serve(t, &cutter{ranges: true})
+	s, err := Open(context.Background(), fast(u))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.Size() != int64(len(content)) {
+		t.Errorf("size %d", s.Size())
+	}
+	b, err := io.ReadAll(s)
+	if err != nil || !bytes.Equal(b, content) || s.Requests() != 1 {
+		t.Errorf("%d bytes, %d requests, %v", len(b), s.Requests(), err)
+	}
+}
+
+func TestCutAtRandomOffsets(t *testing.T) {
+	for _, ranges := range []bool{true, false} {
+		for _, etag := range []bool{true, false} {
+			t.Run(fmt.Sprintf("ranges=%v,etag=%v", ranges, etag), func(t *testing.T) {
+				rnd := rand.New(rand.NewSource(7))
+				c := &cutter{ranges: ranges}
+				c.after = func(n int) int64 {
+					if ranges {
+						return rnd.Int63n(400_000)
+					}
+					return int64(n) * 300_000 // without ranges each try must get further
+				}
+				if etag {
+					c.header = func(_ int, h http.Header) { h.Set("ETag", `"v1"`) }
+				}
+				b, n, err := readAll(t, fast(serve(t, c)))
+				if err != nil || !bytes.Equal(b, content) {
+					t.Fatalf("%d bytes after %d requests: %v", len(b), n, err)
+				}
+				if n < 5 {
+					t.Errorf("only %d requests", n)
+				}
+			})
+		}
+	}
+}
+
+func TestTwoServers(t *testing.T) {
+	bad := serve(t, http.NotFoundHandler())
+	flaky := serve(t, &cutter{ranges: true, after: func(n int) int64 { return 1 << 20 }})
+	b, n, err := readAll(t, fast(bad, flaky))
+	if err != nil || !bytes.Equal(b, content) || n != 5 {
+		t.Errorf("%d bytes, %d requests, %v", len(b), n, err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	changed := func(set func(n int, h http.Header)) http.Handler {
+		return &cutter{ranges: true, header: set, after: func(n int) int64 {
+			if n == 1 {
+				return 1 << 20
+			}
+			return -1
+		}}
+	}
+	shrunk := http.HandlerFunc(func() http.HandlerFunc {
+		var n atomic.Int64
+		return func(w http.ResponseWriter, r *http.Request) {
+			c, left := content, int64(1<<20)
+			if n.Add(1) > 1 {
+				c, left = content[:1000], -1
+			}
+			http.ServeContent(&cutWriter{w, left}, r, "x", time.Time{}, bytes.NewReader(c))
+		}
+	}())
+	for name, c := range map[string]struct {
+		h    http.Handler
+		kind errs.Kind
+		text string
+		reqs int64
+	}{
+		"404":       {http.NotFoundHandler(), errs.NotFound, "404", 1},
+		"403":       {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }), errs.Denied, "403", 1},
+		"400":       {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }), errs.Invalid, "400", 1},
+		"etag":      {changed(func(n int, h http.Header) { h.Set("ETag", fmt.Sprintf(`"v%d"`, n)) }), errs.Conflict, "changed", 2},
+		"modified":  {changed(func(n int, h http.Header) { h.Set("Last-Modified", fmt.Sprintf("Mon, 02 Jan 2006 15:04:0%d GMT", n)) }), errs.Conflict, "changed", 2},
+		"shrunk":    {shrunk, errs.Conflict, "changed", 2},
+		"truncated": {&cutter{ranges: true, after: func(n int) int64 { return int64(max(0, 2-n)) << 20 }}, errs.Timeout, "no progress", 0},
+		"broken":    {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), errs.Timeout, "503", 0},
+		"gzip coding": {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.Write([]byte("x"))
+		}), errs.Invalid, "codes the file", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n atomic.Int64
+			u := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.Add(1); c.h.ServeHTTP(w, r) }))
+			u = strings.Replace(u, "http://", "http://user:hunter2@", 1) + "?sig=secret"
+			_, _, err := readAll(t, fast(u))
+			if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), "x.img") {
+				t.Errorf("%v (%v)", err, errs.KindOf(err))
+			}
+			if s := err.Error(); strings.Contains(s, "hunter2") || strings.Contains(s, "secret") || strings.Contains(s, "user") {
+				t.Errorf("secret in %q", s)
+			}
+			if c.reqs > 0 && n.Load() != c.reqs {
+				t.Errorf("%d requests", n.Load())
+			}
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	u := s.URL
+	s.Close()
+	_, _, err := readAll(t, fast(strings.Replace(u, "//", "//joe:hunter2@", 1)+"/x?k=secret"))
+	if !errors.Is(err, errs.Unreachable) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "secret") {
+		t.Error(err)
+	}
+	for _, u := range []string{"", "ftp://x/y", "http://", "::"} {
+		if _, _, err := readAll(t, fast(u)); !errors.Is(err, errs.Invalid) {
+			t.Errorf("%q: %v", u, err)
+		}
+	}
+	if _, _, err := readAll(t, fast()); !errors.Is(err, errs.Invalid) {
+		t.Error(err)
+	}
+}
+
+// A server that stops sending is left for another, and the file goes on there.
+func TestStall(t *testing.T) {
+	hang := make(chan struct{})
+	u1 := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+		w.Write(content[:1000])
+		w.(http.Flusher).Flush()
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+	}))
+	defer close(hang)
+	u2 := serve(t, &cutter{ranges: true})
+	cfg := fast(u1, u2)
+	cfg.Stall, cfg.NoProgress = 50*time.Millisecond, 5*time.Second
+	b, n, err := readAll(t, cfg)
+	if err != nil || !bytes.Equal(b, content) || n != 2 {
+		t.Errorf("%d bytes, %d requests, %v", len(b), n, err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	started := make(chan struct{})
+	u := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		w.Write([]byte("x"))
+		w.(http.Flusher).Flush()
+		close(started)
+		<-r.Context().Done()
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := Open(ctx, fast(u))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	go func() { <-started; cancel() }()
+	if _, err := io.ReadAll(s); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestNoLength(t *testing.T) {
+	u := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write(content[:100])
+		w.(http.Flusher).Flush()
+		w.Write(content[100:200])
+	}))
+	b, n, err := readAll(t, fast(u))
+	if err != nil || !bytes.Equal(b, content[:200]) || n != 1 {
+		t.Errorf("%d bytes, %d requests, %v", len(b), n, err)
+	}
+}
+
+func TestContentRange(t *testing.T) {
+	for v, want := range map[string][3]int64{
+		"bytes 5-9/10": {5, 10, 1}, "bytes 5-9/*": {5, -1, 1}, "bytes 5-9/9": {0, 0, 0}, "bytes 9-5/10": {0, 0, 0},
+		"": {0, 0, 0}, "bytes */10": {0, 0, 0}, "bytes -5-9/10": {0, 0, 0}, "lines 1-2/3": {0, 0, 0},
+	} {
+		s, a, ok := parseContentRange(v)
+		if ok != (want[2] == 1) || ok && (s != want[0] || a != want[1]) {
+			t.Errorf("%q: %d %d %v", v, s, a, ok)
+		}
+	}
+}
