@@ -1,0 +1,118 @@
+package pxe
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
+)
+
+// noProxyDHCP is iPXE's encapsulated option 176 set to 1: without it iPXE waits
+// two seconds for a proxy DHCP server after it has a complete offer.
+var noProxyDHCP = dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(175), []byte{176, 1, 1})
+
+// answer writes an OFFER or ACK with the machine's address, and boot options
+// when it should boot from the network.
+func answer(d verdict, p *dhcpv4.DHCPv4, n *api.Network, rec BootRecord, u us, v *fsm.View, ip netip.Addr) verdict {
+	t := dhcpv4.MessageTypeOffer
+	if p.MessageType() == dhcpv4.MessageTypeRequest {
+		t = dhcpv4.MessageTypeAck
+	}
+	prefix, err := netip.ParsePrefix(n.GetCidr())
+	if err != nil {
+		return d.silent("network %s has no valid range", n.GetName())
+	}
+	lease := defaultLease
+	if s := n.GetLeaseSeconds(); s > 0 {
+		lease = time.Duration(s) * time.Second
+	}
+	self := d.source
+	reply, err := dhcpv4.NewReplyFromRequest(p,
+		dhcpv4.WithMessageType(t),
+		dhcpv4.WithYourIP(ip.AsSlice()),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(self.AsSlice())),
+		dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(lease)),
+		dhcpv4.WithOption(dhcpv4.OptSubnetMask(net.CIDRMask(prefix.Bits(), 32))),
+	)
+	if err != nil {
+		return d.silent("cannot write an answer: %v", err)
+	}
+	if t == dhcpv4.MessageTypeAck {
+		reply.ClientIPAddr = p.ClientIPAddr
+	}
+	if gw, err := netip.ParseAddr(n.GetGateway()); err == nil && gw.Is4() {
+		reply.UpdateOption(dhcpv4.OptRouter(gw.AsSlice()))
+	}
+	if dns := dnsServers(n); len(dns) > 0 {
+		reply.UpdateOption(dhcpv4.OptDNS(dns...))
+	}
+	c := classify(p)
+	boot := bootOptions(reply, c, rec, u, self)
+	d.reply = reply
+	if t == dhcpv4.MessageTypeOffer && p.NumSeconds < impatientSecs {
+		d.delay = time.Duration(rankOf(ranked(v.Members(), rec.MAC), u.id)) * rankDelay
+	}
+	asked, said := "DISCOVER", "offered"
+	if t == dhcpv4.MessageTypeAck {
+		asked, said = "REQUEST", "gave"
+	}
+	d.text = fmt.Sprintf("%s from %s: %s %s, %s", asked, c, said, ip, boot)
+	return d
+}
+
+// bootOptions adds what a client boots, in the header and as options since
+// clients look in either place, and says it in words. Firmware that should
+// boot from its disk gets an address and no file, and goes on to its next boot
+// entry; iPXE gets a script that leaves.
+func bootOptions(reply *dhcpv4.DHCPv4, c client, rec BootRecord, u us, self netip.Addr) string {
+	if c.kind == plainClient {
+		return "no boot file wanted"
+	}
+	file := ""
+	base := fmt.Sprintf("http://%s", netip.AddrPortFrom(self, u.httpPort))
+	switch {
+	case c.kind == ipxeClient && u.httpPort != 0:
+		file = base + pathBoot + rec.MAC
+		reply.UpdateOption(noProxyDHCP)
+	case rec.Target != api.BootTarget_BOOT_RAMDISK:
+		if rec.Reason != "" {
+			return "no boot file: " + rec.Reason
+		}
+		return "no boot file: the node should not boot from the network"
+	case c.kind == pxeClient && u.tftp:
+		file = firstStage(c)
+	case c.kind == httpClient && u.httpPort != 0:
+		if f := firstStage(c); f != "" {
+			file = base + pathIPXE + f
+			reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
+		}
+	default:
+		return "no boot file: this peer does not serve the protocol"
+	}
+	if file == "" {
+		return "no boot file: there is no boot program for it"
+	}
+	reply.ServerIPAddr = self.AsSlice()
+	reply.BootFileName = file
+	reply.UpdateOption(dhcpv4.OptTFTPServerName(self.String()))
+	reply.UpdateOption(dhcpv4.OptBootFileName(file))
+	if c.kind == ipxeClient && rec.Target != api.BootTarget_BOOT_RAMDISK {
+		return "local boot by " + file
+	}
+	return "boot file " + file
+}
+
+func dnsServers(n *api.Network) []net.IP {
+	var out []net.IP
+	for _, s := range n.GetDns() {
+		if a, err := netip.ParseAddr(s); err == nil && a.Is4() {
+			out = append(out, a.AsSlice())
+		}
+	}
+	return out
+}

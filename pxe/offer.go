@@ -1,0 +1,245 @@
+package pxe
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
+)
+
+// Times and ports of DHCP.
+const (
+	rankDelay     = 50 * time.Millisecond // between the offers of two peers
+	impatientSecs = 2                     // a client that has waited so long is answered at once
+	defaultLease  = 600 * time.Second
+	serverPort    = 67
+	clientPort    = 68
+)
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// ask is one DHCP packet and how it came.
+type ask struct {
+	packet *dhcpv4.DHCPv4
+	from   netip.AddrPort
+	to     netip.Addr   // destination of the datagram; invalid when unknown
+	iface  []netip.Addr // own addresses of the interface that it came in by
+}
+
+// us is what an answer says about this peer.
+type us struct {
+	id       string
+	own      []netip.Addr // all addresses of this peer
+	httpPort uint16       // 0: no HTTP boot here
+	tftp     bool
+	stale    bool // no contact with a leader
+}
+
+// verdict is the answer to one ask: a packet, or silence with a reason.
+type verdict struct {
+	reply   *dhcpv4.DHCPv4 // nil: say nothing
+	to      netip.AddrPort
+	source  netip.Addr // own address to send from
+	delay   time.Duration
+	mac     string
+	nodeID  string // set for machines that are known
+	nonce   string
+	network string
+	// allocate: the MAC has no address on network yet; ask again with one.
+	allocate bool
+	text     string // for the timeline
+	reason   string // of silence
+}
+
+func (d verdict) silent(format string, args ...any) verdict {
+	d.reply, d.reason = nil, fmt.Sprintf(format, args...)
+	return d
+}
+
+// decide answers a DHCP packet from the replicated state. It is pure: the same
+// packet, view and peer give the same answer.
+func decide(v *fsm.View, a ask, u us) verdict {
+	var d verdict
+	p := a.packet
+	if p.OpCode != dhcpv4.OpcodeBootRequest || len(p.ClientHWAddr) != 6 || p.HWType != 1 {
+		return d.silent("not a request of an Ethernet client")
+	}
+	mac, ok := ParseMAC(p.ClientHWAddr.String())
+	if !ok {
+		return d.silent("not the address of a machine")
+	}
+	d.mac = mac
+	rec := Record(v, mac)
+	if !rec.Known {
+		return d.silent("unknown machine")
+	}
+	d.nodeID, d.nonce = rec.NodeID, rec.Nonce
+	t := p.MessageType()
+	switch t {
+	case dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest:
+	case dhcpv4.MessageTypeDecline:
+		return d.silent("the machine declined %s: another host uses it", p.RequestedIPAddress())
+	default:
+		return d.silent("%s is not answered", typeName(t))
+	}
+	n, self, why := place(v, a, u)
+	if n == nil {
+		return d.silent("%s", why)
+	}
+	d.network, d.source = n.GetName(), self
+	if t == dhcpv4.MessageTypeRequest {
+		if id, set := addrOf(p.ServerIdentifier()); set && id != self {
+			return d.silent("the request is for server %s", id)
+		}
+	}
+	renewal := t == dhcpv4.MessageTypeRequest && !p.ClientIPAddr.IsUnspecified()
+	if u.stale && !renewal && !underWork(rec.State) {
+		return d.silent("no contact with a leader, and the node was not deploying, cleaning or inspecting")
+	}
+	ip, err := netip.ParseAddr(v.Address(n.GetName(), mac).GetIp())
+	if err != nil {
+		d.allocate = true
+		return d.silent("no address on network %s", n.GetName())
+	}
+	d.to = destination(a, p)
+	if t == dhcpv4.MessageTypeRequest {
+		wanted, set := wantedAddr(p)
+		if !set {
+			return d.silent("the request names no address")
+		}
+		if wanted != ip {
+			return refuse(d, a, p, self, wanted, ip)
+		}
+	}
+	return answer(d, p, n, rec, u, v, ip)
+}
+
+// place finds the network of a packet and this peer's address for it.
+func place(v *fsm.View, a ask, u us) (*api.Network, netip.Addr, string) {
+	p := a.packet
+	gi, relayed := addrOf(p.GatewayIPAddr)
+	if relayed {
+		link := gi
+		if sel := p.RelayAgentInfo(); sel != nil { // RFC 3527
+			if l, ok := addrOf(sel.Get(dhcpv4.LinkSelectionSubOption)); ok {
+				link = l
+			}
+		}
+		n := v.NetworkFor(link)
+		if n == nil {
+			return nil, netip.Addr{}, fmt.Sprintf("no network for the relay %s", link)
+		}
+		if self, ok := ownAddress(n, u.own); ok {
+			return n, self, ""
+		}
+		// The peer is not on that network: it is known to the relay by the
+		// address that the relay sent to.
+		if a.to.IsValid() && a.to != broadcast && !a.to.IsMulticast() {
+			return n, a.to, ""
+		}
+		return nil, netip.Addr{}, fmt.Sprintf("this peer has no address for network %s", n.GetName())
+	}
+	for _, own := range a.iface {
+		if n := v.NetworkFor(own); n != nil {
+			return n, own, ""
+		}
+	}
+	// A renewal by unicast may come in by any interface.
+	if ci, ok := addrOf(p.ClientIPAddr); ok && a.to.IsValid() && a.to != broadcast {
+		if n := v.NetworkFor(ci); n != nil {
+			if self, ok := ownAddress(n, u.own); ok {
+				return n, self, ""
+			}
+			return n, a.to, ""
+		}
+	}
+	return nil, netip.Addr{}, "no network that the request came from"
+}
+
+// ownAddress is the first of the peer's addresses that belongs to a network.
+func ownAddress(n *api.Network, own []netip.Addr) (netip.Addr, bool) {
+	prefix, err := netip.ParsePrefix(n.GetCidr())
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, a := range own {
+		if prefix.Contains(a) {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// wantedAddr is the address that a request is about.
+func wantedAddr(p *dhcpv4.DHCPv4) (netip.Addr, bool) {
+	if ip, ok := addrOf(p.RequestedIPAddress()); ok {
+		return ip, true
+	}
+	return addrOf(p.ClientIPAddr)
+}
+
+// refuse sends a NAK when the request was addressed to this peer, and says
+// nothing when it may be about another server's lease.
+func refuse(d verdict, a ask, p *dhcpv4.DHCPv4, self, wanted, has netip.Addr) verdict {
+	_, named := addrOf(p.ServerIdentifier()) // then it is ours: decide has compared it
+	_, renews := addrOf(p.ClientIPAddr)
+	if !named && !(renews && a.to == self) {
+		return d.silent("the request for %s may be for another server: the machine's address here is %s", wanted, has)
+	}
+	nak, err := dhcpv4.NewReplyFromRequest(p,
+		dhcpv4.WithMessageType(dhcpv4.MessageTypeNak),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(self.AsSlice())),
+		dhcpv4.WithOption(dhcpv4.OptMessage("the address of this machine is "+has.String())))
+	if err != nil {
+		return d.silent("cannot write an answer: %v", err)
+	}
+	nak.ClientIPAddr = net.IPv4zero
+	if !d.relayed(p) {
+		d.to = netip.AddrPortFrom(broadcast, clientPort)
+	} else {
+		nak.SetBroadcast() // the relay cannot reach the client by a wrong address
+	}
+	d.reply = nak
+	d.text = fmt.Sprintf("REQUEST for %s refused: the machine's address is %s", wanted, has)
+	return d
+}
+
+func (verdict) relayed(p *dhcpv4.DHCPv4) bool {
+	_, ok := addrOf(p.GatewayIPAddr)
+	return ok
+}
+
+// destination says where an answer goes: RFC 2131 §4.1, RFC 8357. A client
+// without an address is answered by broadcast even when it does not ask for
+// that: unicast to an address that it does not have yet needs a raw socket.
+func destination(a ask, p *dhcpv4.DHCPv4) netip.AddrPort {
+	if gi, ok := addrOf(p.GatewayIPAddr); ok {
+		port := uint16(serverPort)
+		if rai := p.RelayAgentInfo(); rai != nil && rai.Has(dhcpv4.RelaySourcePortSubOption) {
+			port = a.from.Port()
+		}
+		return netip.AddrPortFrom(gi, port)
+	}
+	if ci, ok := addrOf(p.ClientIPAddr); ok {
+		return netip.AddrPortFrom(ci, clientPort)
+	}
+	return netip.AddrPortFrom(broadcast, clientPort)
+}
+
+// addrOf turns the library's address into ours; false when it is not set.
+func addrOf(ip net.IP) (netip.Addr, bool) {
+	a, ok := netip.AddrFromSlice(ip.To4())
+	return a, ok && !a.IsUnspecified()
+}
+
+func typeName(t dhcpv4.MessageType) string {
+	if t == dhcpv4.MessageTypeNone {
+		return "a BOOTP request"
+	}
+	return t.String()
+}

@@ -1,0 +1,112 @@
+package pxe
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
+)
+
+// BootRecord is what a machine gets when it asks the network how to boot. It
+// is a pure function of the replicated state and the same on every peer.
+type BootRecord struct {
+	MAC    string
+	Known  bool           // a port has this MAC, and its node exists
+	NodeID string         // set when Known
+	State  api.State      // of the node
+	Target api.BootTarget // what it gets; never RAMDISK without all that a ramdisk needs
+	Nonce  string         // set when Target is RAMDISK
+	Reason string         // why Target is not what the node's record says
+
+	// AgentPeers are the agent addresses of the peers, and BootPeers their
+	// HTTP boot addresses, both in the order of this MAC.
+	AgentPeers []string
+	BootPeers  []string
+	// BootPort is the port of HTTP boot at most peers, 0 when there is none:
+	// a machine finds the peer that answered DHCP at this port.
+	BootPort uint16
+}
+
+// Record says what the machine with a MAC gets. The MAC is as ports store it.
+func Record(v *fsm.View, mac string) BootRecord {
+	r := BootRecord{MAC: mac, Target: api.BootTarget_BOOT_NOTHING}
+	port := v.PortByMAC(mac)
+	if port == nil {
+		return r
+	}
+	node := v.Node(port.GetNodeId())
+	if node == nil {
+		return r
+	}
+	r.Known, r.NodeID, r.State = true, node.GetId(), node.GetState()
+	r.Target = node.GetBoot().GetTarget()
+	if r.Target == api.BootTarget_BOOT_RAMDISK {
+		r.ramdisk(port, node, ranked(v.Members(), mac))
+	}
+	return r
+}
+
+// ramdisk fills in what a ramdisk needs, or lowers the target and says why.
+func (r *BootRecord) ramdisk(port *api.Port, node *api.Node, order []*api.Member) {
+	r.Nonce = node.GetBoot().GetNonce()
+	for _, m := range order {
+		if len(r.AgentPeers) == maxLinePeers {
+			break
+		}
+		if _, _, ok := validAddress(m.GetAgentAddress()); ok {
+			r.AgentPeers = append(r.AgentPeers, m.GetAgentAddress())
+		}
+		if _, _, ok := validAddress(m.GetBootAddress()); ok {
+			r.BootPeers = append(r.BootPeers, m.GetBootAddress())
+		}
+	}
+	r.BootPort = commonPort(r.BootPeers)
+	switch {
+	case !port.GetPxeEnabled():
+		r.Reason = "network boot is off for this port"
+	case !validNodeID.MatchString(r.NodeID):
+		r.Reason = "the node's id cannot stand in a script"
+	case !validNonce.MatchString(r.Nonce):
+		r.Reason = "the node has no boot nonce"
+	case len(r.AgentPeers) == 0:
+		r.Reason = "no peer says where agents can reach it"
+	case len(r.BootPeers) == 0:
+		r.Reason = "no peer says where machines can boot from"
+	default:
+		return
+	}
+	r.Target, r.Nonce = api.BootTarget_BOOT_NOTHING, ""
+}
+
+// commonPort is the port that most addresses have, the lowest of several.
+func commonPort(addrs []string) uint16 {
+	count := map[uint16]int{}
+	var ports []uint16
+	for _, a := range addrs {
+		if _, p, ok := validAddress(a); ok {
+			if count[p] == 0 {
+				ports = append(ports, p)
+			}
+			count[p]++
+		}
+	}
+	if len(ports) == 0 {
+		return 0
+	}
+	return slices.MaxFunc(ports, func(a, b uint16) int {
+		return cmp.Or(cmp.Compare(count[a], count[b]), cmp.Compare(b, a))
+	})
+}
+
+// underWork says whether a node's state is one in which a peer that may be
+// cut off still serves its boot: the machine belongs to a flow, not a tenant.
+func underWork(s api.State) bool {
+	switch s {
+	case api.State_DEPLOYING, api.State_DEPLOY_WAIT, api.State_DEPLOY_HOLD,
+		api.State_CLEANING, api.State_CLEAN_WAIT, api.State_CLEAN_HOLD,
+		api.State_INSPECTING, api.State_INSPECT_WAIT:
+		return true
+	}
+	return false
+}

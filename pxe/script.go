@@ -1,0 +1,101 @@
+package pxe
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/agentproto"
+)
+
+// Paths of the HTTP boot service.
+const (
+	pathBoot      = "/boot/"
+	pathKernel    = "/ramdisk/vmlinuz"
+	pathInitramfs = "/ramdisk/initramfs.img"
+	pathIPXE      = "/ipxe/"
+)
+
+// initrdName is the name under which the EFI stub of the kernel finds the
+// initramfs: it must be the same on the kernel line and on the initrd command.
+const initrdName = "initramfs.img"
+
+// Limits of iPXE commands, in milliseconds without progress. A peer that is
+// gone costs fetchTimeout once in each round.
+const fetchTimeout = 10000
+
+// maxLinePeers bounds the peers named on the kernel line and in the script:
+// kernels take 2 047 characters.
+const maxLinePeers = 16
+
+// BaseKernelArgs stand before the configured arguments. The last console is
+// /dev/console: the serial one, which a BMC can show.
+var BaseKernelArgs = []string{"console=tty0", "console=ttyS0"}
+
+// LineConfig is what scripts hold besides the record. It must be the same on
+// all peers.
+type LineConfig struct {
+	CADigest   string   // lower-case hex SHA-256 of the CA certificate
+	KernelArgs []string // checked by Config.Validate
+}
+
+// KernelLine gives the arguments of the ramdisk's kernel, without those that
+// depend on how it was loaded.
+func (r BootRecord) KernelLine(c LineConfig) string {
+	args := []string{
+		agentproto.LineNode + "=" + r.NodeID,
+		agentproto.LineNonce + "=" + r.Nonce,
+		agentproto.LinePeers + "=" + strings.Join(r.AgentPeers, ","),
+		agentproto.LineCA + "=" + c.CADigest,
+		agentproto.LineBootIF + "=01-" + strings.ReplaceAll(r.MAC, ":", "-"),
+	}
+	return strings.Join(append(args, c.KernelArgs...), " ")
+}
+
+// Script writes the iPXE script of a record.
+//
+// The script for a ramdisk tries the peer that answered DHCP at once, then the
+// other peers in the order of this MAC, then waits 1, 2, 4, 8, 8 ... seconds,
+// asks DHCP again (which another peer may answer, or which may say that there
+// is nothing to boot any more) and starts over. It uses only commands that
+// iPXE of 2019 has, which knows neither random numbers nor arithmetic.
+func (r BootRecord) Script(c LineConfig) []byte {
+	var b bytes.Buffer
+	b.WriteString("#!ipxe\n")
+	if r.Target != api.BootTarget_BOOT_RAMDISK {
+		// A status other than 0 makes UEFI firmware go on to the next boot
+		// entry; after 0 it would stop in its menu.
+		b.WriteString("echo Nothing to boot from the network, going on to the local disk\nexit 1\n")
+		return b.Bytes()
+	}
+	fmt.Fprintf(&b, "# node %s\n", r.NodeID)
+	fmt.Fprintf(&b, "set line %s\n", r.KernelLine(c))
+	b.WriteString("set wait 1\n:again\n")
+	bases := make([]string, 0, len(r.BootPeers)+1)
+	if r.BootPort != 0 {
+		bases = append(bases, fmt.Sprintf("http://${next-server}:%d", r.BootPort))
+	}
+	for _, p := range r.BootPeers {
+		bases = append(bases, "http://"+p)
+	}
+	for i, base := range bases {
+		next := fmt.Sprintf("try%d", i+1)
+		if i == len(bases)-1 {
+			next = "rest"
+		}
+		fmt.Fprintf(&b, "set base %s\nset next %s\ngoto fetch\n:%s\n", base, next, next)
+	}
+	b.WriteString("echo No peer gave the ramdisk, waiting ${wait} s\n" +
+		"sleep ${wait}\n" +
+		"iseq ${wait} 4 && set wait 8 ||\n" +
+		"iseq ${wait} 2 && set wait 4 ||\n" +
+		"iseq ${wait} 1 && set wait 2 ||\n" +
+		"dhcp || goto again\n")
+	fmt.Fprintf(&b, "chain --timeout %d --autofree --replace ${filename} || goto again\n", fetchTimeout)
+	b.WriteString(":fetch\nimgfree\n")
+	fmt.Fprintf(&b, "kernel --timeout %d ${base}%s initrd=%s ${line} || goto ${next}\n", fetchTimeout, pathKernel, initrdName)
+	fmt.Fprintf(&b, "initrd --timeout %d --name %s ${base}%s || goto ${next}\n", fetchTimeout, initrdName, pathInitramfs)
+	b.WriteString("boot || goto ${next}\n")
+	return b.Bytes()
+}

@@ -1,0 +1,166 @@
+package pxe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pin/tftp/v3"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// Bounds of the TFTP service. A transfer whose client is gone ends after
+// tftpTimeout * (tftpRetries + 1), which is also how long a stop can take.
+const (
+	tftpTransfers        = 128
+	tftpTransfersPerHost = 8
+	tftpTimeout          = time.Second
+	tftpRetries          = 6
+	maxTFTPName          = 128
+)
+
+// tftpService gives out boot programs over TFTP, read only.
+type tftpService struct {
+	cfg  Config
+	log  *slog.Logger
+	line *timeline
+	conn *net.UDPConn
+	stop context.Context // ends transfers at their next block
+
+	mu     sync.Mutex
+	total  int                // transfers under way; guarded by mu
+	byHost map[netip.Addr]int // guarded by mu
+}
+
+func listenTFTP(cfg Config) (*net.UDPConn, error) {
+	if cfg.TFTPListen == "" {
+		return nil, nil
+	}
+	var lc net.ListenConfig
+	pc, err := lc.ListenPacket(context.Background(), "udp4", cfg.TFTPListen)
+	if err != nil {
+		return nil, listenError("tftp", err)
+	}
+	return pc.(*net.UDPConn), nil
+}
+
+// serve answers requests until ctx ends, then waits for transfers.
+func (s *tftpService) serve(ctx context.Context) error {
+	s.stop = ctx
+	srv := tftp.NewServer(s.read, nil)
+	srv.SetTimeout(tftpTimeout)
+	srv.SetRetries(tftpRetries)
+	srv.SetBackoff(func(int) time.Duration { return 0 }) // the timeout is the pause
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(s.conn) }()
+	select {
+	case err := <-done:
+		s.conn.Close()
+		srv.Shutdown()
+		return fmt.Errorf("tftp: %w", err)
+	case <-ctx.Done():
+	}
+	srv.Shutdown()
+	<-done
+	srv.Shutdown() // a request that was read while the first call waited
+	return nil
+}
+
+// read is called by the library, in a goroutine for each request.
+func (s *tftpService) read(name string, rf io.ReaderFrom) error {
+	from := remoteAddr(rf)
+	m := machineAt(s.cfg.Store.View(), from)
+	data, err := s.open(name, from)
+	if err != nil {
+		s.log.Debug("tftp request refused", "name", quoteName(name), "from", from, "err", err)
+		s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: %v", quoteName(name), err))
+		return err // becomes the text of the error packet
+	}
+	defer s.leave(from)
+	if out, ok := rf.(tftp.OutgoingTransfer); ok {
+		out.SetSize(int64(len(data)))
+	}
+	s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: sending %d bytes", name, len(data)))
+	if n, err := rf.ReadFrom(stopReader{s.stop, bytes.NewReader(data)}); err != nil {
+		s.log.Debug("tftp transfer ended early", "name", name, "from", from, "bytes", n, "err", err)
+		s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("%s broken off after %d of %d bytes", name, n, len(data)))
+	}
+	return nil
+}
+
+// open finds what a name stands for and counts the transfer in. Firmware may
+// put a slash before the name.
+func (s *tftpService) open(name string, from netip.Addr) ([]byte, error) {
+	if len(name) > maxTFTPName {
+		return nil, errs.New(errs.NotFound, "no such boot program")
+	}
+	if err := s.enter(from); err != nil {
+		return nil, err
+	}
+	data, err := readProgram(s.cfg.IPXEDir, strings.TrimPrefix(name, "/"))
+	if err != nil {
+		s.leave(from)
+		return nil, err
+	}
+	return data, nil
+}
+
+func (s *tftpService) enter(from netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= tftpTransfers || s.byHost[from] >= tftpTransfersPerHost {
+		return errs.New(errs.Busy, "too many transfers")
+	}
+	s.total++
+	s.byHost[from]++
+	return nil
+}
+
+func (s *tftpService) leave(from netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.byHost[from]--; s.byHost[from] == 0 {
+		delete(s.byHost, from)
+	}
+}
+
+func remoteAddr(rf io.ReaderFrom) netip.Addr {
+	if out, ok := rf.(tftp.OutgoingTransfer); ok {
+		udp := out.RemoteAddr()
+		return udp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// quoteName makes a client's name fit for logs and timelines.
+func quoteName(name string) string {
+	if len(name) > maxTFTPName {
+		name = name[:maxTFTPName]
+	}
+	return fmt.Sprintf("%q", name)
+}
+
+var errStopping = errors.New("the server is stopping")
+
+// stopReader fails once ctx has ended.
+type stopReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r stopReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, errStopping
+	}
+	return r.r.Read(p)
+}
