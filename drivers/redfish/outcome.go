@@ -1,0 +1,169 @@
+package redfish
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// outcome says what became of a call. What was seen on the wire decides, and
+// the libraries' error only when that says nothing: bmclib reports a failure
+// after a soft shutdown that was accepted.
+func (c *call) outcome(ctx context.Context, err error) error {
+	c.mu.Lock()
+	seen := c.seen
+	c.mu.Unlock()
+	if seen.accepted || err == nil {
+		return nil
+	}
+	ended := drivers.Ended(ctx)
+	switch {
+	case seen.refusal != nil:
+		return seen.refusal
+	case seen.denied:
+		return errs.New(errs.Denied, "the BMC refuses the credentials, or they lack the right (%d %s)%s",
+			seen.failed, http.StatusText(seen.failed), seen.said())
+	case ended != nil:
+		return c.ended(seen, ended)
+	case seen.network != nil:
+		return networkError(seen)
+	case seen.failed != 0:
+		return statusError(seen)
+	case strings.Contains(err.Error(), "is not supported by this service"):
+		return errs.New(errs.Unsupported, "the BMC does not offer this action")
+	}
+	if own := (*errs.Error)(nil); errors.As(err, &own) {
+		return own
+	}
+	return errs.New(errs.Internal, "the BMC's answer could not be used: %s", c.scrub(err.Error()))
+}
+
+// ended is the outcome of a call that ran out of time or lost its grant.
+func (c *call) ended(seen record, ended error) error {
+	kind := errs.KindOf(ended)
+	if c.grant == nil {
+		return errs.New(kind, "the BMC did not answer: %w", ended)
+	}
+	if seen.sent {
+		return errs.New(kind, "the outcome is unknown: %w", ended)
+	}
+	if kind == errs.Timeout {
+		kind = errs.Unreachable
+	}
+	return errs.New(kind, "nothing was changed: %w", ended)
+}
+
+func networkError(seen record) error {
+	var untrusted *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	err := seen.network
+	var op *net.OpError
+	switch {
+	case errors.As(err, &untrusted), errors.As(err, &unknown), errors.As(err, &name):
+		return errs.About(errs.Invalid, keyVerify, "the BMC's certificate is not trusted, nothing was sent: %s", clean(err.Error()))
+	case seen.sent:
+		return errs.New(errs.Timeout, "the connection to the BMC was lost, the outcome is unknown: %w", plain(err))
+	case errors.As(err, &op) && op.Op == "dial":
+		return errs.New(errs.Unreachable, "the BMC cannot be reached: %w", plain(err))
+	}
+	return errs.New(errs.Unreachable, "the connection to the BMC was lost: %w", plain(err))
+}
+
+// plain cuts an error of the network down to what holds nothing of the BMC's.
+func plain(err error) error {
+	var no syscall.Errno
+	var ne net.Error
+	switch {
+	case errors.As(err, &no):
+		return no
+	case errors.As(err, &ne) && ne.Timeout():
+		return errNoAnswer
+	}
+	return errors.New(clean(err.Error()))
+}
+
+func statusError(seen record) error {
+	kind := errs.Internal
+	switch seen.failed {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity:
+		kind = errs.Invalid
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		kind = errs.Unsupported
+	case http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired,
+		http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		kind = errs.Busy
+	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
+		kind = errs.Timeout
+	}
+	return errs.New(kind, "the BMC answers %d %s to %s%s",
+		seen.failed, http.StatusText(seen.failed), clean(seen.failedURL), seen.said())
+}
+
+func (r record) said() string {
+	if r.message == "" {
+		return ""
+	}
+	return ": " + r.message
+}
+
+// words are the sentence in the body of a Redfish error, without our secrets,
+// should the BMC repeat them.
+func (c *call) words(body []byte) string {
+	var e struct {
+		Error struct {
+			Message string `json:"message"`
+			Info    []struct {
+				Message string
+			} `json:"@Message.ExtendedInfo"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(body, &e) != nil {
+		return ""
+	}
+	text := e.Error.Message
+	if len(e.Error.Info) > 0 && e.Error.Info[0].Message != "" {
+		text = e.Error.Info[0].Message
+	}
+	return c.scrub(text)
+}
+
+// scrub takes secrets out of a text that the BMC may have written.
+func (c *call) scrub(text string) string {
+	c.mu.Lock()
+	secrets := []string{c.set.pass, c.token}
+	c.mu.Unlock()
+	for _, s := range secrets {
+		if s == "" {
+			continue
+		}
+		quoted, _ := json.Marshal(s) // a string always encodes
+		text = strings.ReplaceAll(text, s, "******")
+		text = strings.ReplaceAll(text, strings.Trim(string(quoted), `"`), "******")
+	}
+	return clean(text)
+}
+
+// clean makes a text from outside fit for a log: one line, bounded.
+func clean(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if r := []rune(text); len(r) > 200 {
+		return string(r[:200]) + "..."
+	}
+	return text
+}
