@@ -50,6 +50,8 @@ type Config struct {
 	Peer   string // this peer's member id
 	Clock  clock.Clock
 	Logger *slog.Logger
+	// Copy gets each event of this peer; it must not block. May be nil.
+	Copy func(*api.JournalEvent)
 }
 
 // Journal is the journal of one peer.
@@ -98,6 +100,9 @@ func (j *Journal) Append(ev *api.JournalEvent) *api.JournalEvent {
 		ev.AtMs = j.cfg.Clock.Now().UnixMilli()
 	}
 	j.Store(ev)
+	if j.cfg.Copy != nil {
+		j.cfg.Copy(ev)
+	}
 	return ev
 }
 

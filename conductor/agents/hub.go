@@ -1,0 +1,326 @@
+package agents
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/journal"
+	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// resendEvery is how often a command is sent again while its status is not
+// known: a relay may have lost it.
+const resendEvery = 3 * time.Second
+
+// Hub knows the agents whose streams reach this peer as holder or owner.
+type Hub struct {
+	journal *journal.Journal
+	peers   func() []string // agent addresses of all peers
+	clock   clock.Clock
+	logger  *slog.Logger
+
+	mu       sync.Mutex
+	sessions map[string]*session // by node
+	waiting  map[string]chan struct{}
+}
+
+// NewHub makes a Hub.
+func NewHub(j *journal.Journal, peers func() []string, c clock.Clock, logger *slog.Logger) *Hub {
+	return &Hub{journal: j, peers: peers, clock: c, logger: logger, sessions: map[string]*session{}, waiting: map[string]chan struct{}{}}
+}
+
+// session is one stream of one agent.
+type session struct {
+	node, nonce, incarnation string
+	out                      chan *api.AgentDown
+	done                     chan struct{} // closed when the stream has ended
+	replaced                 chan struct{} // closed when a newer stream took its place
+
+	mu       sync.Mutex
+	token    uint64                             // of the last HolderHello
+	listener map[string]chan *api.CommandStatus // by cmdID
+}
+
+// Attach serves one stream until it ends, ctx ends or a newer stream of the
+// same node replaces it. peer is the member at which the stream ends.
+func (h *Hub) Attach(ctx context.Context, hello *api.AgentHello, peer string, up <-chan *api.AgentUp, send func(*api.AgentDown) error) error {
+	s := &session{
+		node: hello.GetNodeId(), nonce: hello.GetNonce(), incarnation: hello.GetIncarnation(),
+		out: make(chan *api.AgentDown, 16), done: make(chan struct{}), replaced: make(chan struct{}), listener: map[string]chan *api.CommandStatus{},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h.enter(s, peer)
+	defer h.leave(s)
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer cancel()
+	sendErr := make(chan error, 1)
+	sending.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case m := <-s.out:
+				if err := send(m); err != nil {
+					sendErr <- err
+					return
+				}
+			}
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.replaced:
+			return errs.New(errs.Conflict, "a newer stream of the same agent has come")
+		case err := <-sendErr:
+			return err
+		case m, ok := <-up:
+			if !ok {
+				return nil
+			}
+			h.receive(s, m)
+		}
+	}
+}
+
+// enter makes s the node's session.
+func (h *Hub) enter(s *session, peer string) {
+	h.mu.Lock()
+	if old := h.sessions[s.node]; old != nil {
+		close(old.replaced)
+	}
+	h.sessions[s.node] = s
+	if ch := h.waiting[s.node]; ch != nil {
+		close(ch)
+		delete(h.waiting, s.node)
+	}
+	h.mu.Unlock()
+	h.journal.Update(s.node, func(f *api.LiveFacts) {
+		f.AgentPeer, f.AgentContactMs, f.BootStage = peer, h.clock.Now().UnixMilli(), "agent"
+	})
+}
+
+func (h *Hub) leave(s *session) {
+	close(s.done)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions[s.node] == s {
+		delete(h.sessions, s.node)
+	}
+}
+
+func (h *Hub) receive(s *session, m *api.AgentUp) {
+	now := h.clock.Now().UnixMilli()
+	switch msg := m.GetMsg().(type) {
+	case *api.AgentUp_Hello:
+		for _, st := range msg.Hello.GetCommands() {
+			s.deliver(st)
+		}
+	case *api.AgentUp_Status:
+		st := msg.Status
+		s.deliver(st)
+		h.journal.Update(s.node, func(f *api.LiveFacts) {
+			f.AgentContactMs = now
+			f.Progress = &api.Progress{
+				CmdId: st.GetCmdId(), Percent: st.GetPercent(), DoneBytes: st.GetDoneBytes(),
+				TotalBytes: st.GetTotalBytes(), Message: st.GetMessage(), AtMs: now,
+			}
+		})
+		return
+	case *api.AgentUp_Log:
+		h.journal.Append(&api.JournalEvent{
+			NodeId: s.node, AtMs: msg.Log.GetAtMs(), Kind: journal.KindLog,
+			Text: msg.Log.GetText(), CmdId: msg.Log.GetCmdId(), BootNonce: s.nonce,
+		})
+	}
+	h.journal.Update(s.node, func(f *api.LiveFacts) { f.AgentContactMs = now })
+}
+
+// deliver hands a status to whoever waits for it; a status nobody takes in
+// time is replaced by the next, the last one always stays.
+func (s *session) deliver(st *api.CommandStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch := s.listener[st.GetCmdId()]
+	if ch == nil {
+		return
+	}
+	for {
+		select {
+		case ch <- st:
+			return
+		default:
+		}
+		select {
+		case <-ch:
+		default:
+		}
+	}
+}
+
+func (s *session) listen(cmdID string) (<-chan *api.CommandStatus, func()) {
+	ch := make(chan *api.CommandStatus, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listener[cmdID] = ch
+	return ch, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.listener[cmdID] == ch {
+			delete(s.listener, cmdID)
+		}
+	}
+}
+
+// push queues messages; false when the session has ended.
+func (s *session) push(ctx context.Context, msgs ...*api.AgentDown) bool {
+	for _, m := range msgs {
+		select {
+		case s.out <- m:
+		case <-s.done:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// Wait blocks until the agent of the given boot has a stream here.
+func (h *Hub) Wait(ctx context.Context, node, nonce string) (*Session, error) {
+	for {
+		h.mu.Lock()
+		s := h.sessions[node]
+		if s != nil && s.nonce == nonce {
+			h.mu.Unlock()
+			return &Session{h: h, s: s}, nil
+		}
+		ch := h.waiting[node]
+		if ch == nil {
+			ch = make(chan struct{})
+			h.waiting[node] = ch
+		}
+		h.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-ch:
+		}
+	}
+}
+
+// Session is a live stream of an agent, as Wait found it.
+type Session struct {
+	h *Hub
+	s *session
+}
+
+// Incarnation changes when the agent has lost its memory of results.
+func (s *Session) Incarnation() string { return s.s.incarnation }
+
+// Call is one command to an agent.
+type Call struct {
+	Node, Nonce string
+	Token       uint64
+	CmdID, Name string
+	Args        []byte
+	// Check is asked before each message: the deadline check of the gate.
+	Check func() error
+	// OnStatus hears of each RUNNING status.
+	OnStatus func(*api.CommandStatus)
+}
+
+// Run has the agent carry out a command and gives its result. It survives the
+// loss of streams: when the agent comes back, to this or another peer, the
+// command is sent again under the same cmdID, which starts nothing twice. It
+// ends when the command has ended, ctx has ended or the check fails.
+func (h *Hub) Run(ctx context.Context, c Call) ([]byte, error) {
+	for {
+		sess, err := h.Wait(ctx, c.Node, c.Nonce)
+		if err != nil {
+			return nil, err
+		}
+		result, again, err := h.runOn(ctx, sess.s, c)
+		if !again {
+			return result, err
+		}
+	}
+}
+
+// runOn runs a command on one stream; again is true when the stream was lost.
+func (h *Hub) runOn(ctx context.Context, s *session, c Call) (result []byte, again bool, err error) {
+	statuses, stop := s.listen(c.CmdID)
+	defer stop()
+	ask := func() (bool, error) {
+		if c.Check != nil {
+			if err := c.Check(); err != nil {
+				return false, err
+			}
+		}
+		return s.push(ctx,
+			&api.AgentDown{Msg: &api.AgentDown_Hello{Hello: &api.HolderHello{Token: c.Token, Peers: h.peers()}}},
+			&api.AgentDown{Msg: &api.AgentDown_Command{Command: &api.AgentCommand{Token: c.Token, CmdId: c.CmdID, Name: c.Name, Args: c.Args}}}), nil
+	}
+	if ok, err := ask(); err != nil || !ok {
+		return nil, err == nil && ctx.Err() == nil, errors.Join(err, ctx.Err())
+	}
+	resend := time.NewTicker(resendEvery)
+	defer resend.Stop()
+	heard := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, false, context.Cause(ctx)
+		case <-s.done:
+			return nil, true, nil
+		case <-resend.C:
+			if !heard {
+				if ok, err := ask(); err != nil || !ok {
+					return nil, err == nil && ctx.Err() == nil, err
+				}
+			}
+			heard = false
+		case st := <-statuses:
+			heard = true
+			switch st.GetState() {
+			case api.CommandStatus_DONE:
+				return st.GetResult(), false, nil
+			case api.CommandStatus_FAILED, api.CommandStatus_CANCELLED:
+				return nil, false, errs.About(errs.ParseKind(st.GetErrorKind()), c.Node, "agent: %s: %s", c.Name, orText(st.GetError(), "it says no more"))
+			case api.CommandStatus_REFUSED:
+				return nil, false, errs.About(errs.Fenced, c.Node, "agent refused token %d: %s", c.Token, st.GetError())
+			case api.CommandStatus_RUNNING:
+				if c.OnStatus != nil {
+					c.OnStatus(proto.CloneOf(st))
+				}
+			}
+		}
+	}
+}
+
+// Cancel asks the agent to stop a command; it does not wait.
+func (h *Hub) Cancel(ctx context.Context, node string, token uint64, cmdID string) {
+	h.mu.Lock()
+	s := h.sessions[node]
+	h.mu.Unlock()
+	if s != nil {
+		s.push(ctx, &api.AgentDown{Msg: &api.AgentDown_Cancel{Cancel: &api.CancelCommand{Token: token, CmdId: cmdID}}})
+	}
+}
+
+func orText(s, or string) string {
+	if s == "" {
+		return or
+	}
+	return s
+}

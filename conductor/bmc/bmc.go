@@ -1,0 +1,228 @@
+// Package bmc is the conductor's only way to a BMC: it finds the node's
+// driver, unseals its driver_info, bounds each call, notes contacts, and parks
+// a BMC that refuses our credentials.
+//
+// Rules: no call to a parked BMC until driver, driver_info change; at most two
+// failed logins before it is parked. A call that changes a machine needs a
+// grant, which the driver checks again before each packet.
+package bmc
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/journal"
+	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// Keyring unseals driver_info.
+type Keyring interface {
+	OpenDoc(aad string, doc []byte) ([]byte, error)
+}
+
+// Proposer commits commands.
+type Proposer interface {
+	Propose(ctx context.Context, cmd *api.Command) (*api.Result, error)
+}
+
+// Config of an Access.
+type Config struct {
+	Member   string
+	Registry *drivers.Registry
+	Keyring  Keyring
+	Store    *fsm.Store
+	Proposer Proposer
+	Journal  *journal.Journal
+	Clock    clock.Clock
+	Logger   *slog.Logger
+}
+
+// Failed logins after which a BMC is parked.
+const maxLoginFailures = 2
+
+// Longest that one call may take; BMCs have been seen to need most of a minute.
+const (
+	readTimeout   = 45 * time.Second
+	changeTimeout = 60 * time.Second
+)
+
+// Access calls BMCs. Safe for concurrent use.
+type Access struct{ cfg Config }
+
+// New makes an Access.
+func New(cfg Config) *Access { return &Access{cfg: cfg} }
+
+// AAD is what seals a node's driver_info to the node.
+func AAD(node string) string { return "node/" + node + "/driver_info" }
+
+// Power reads the power state.
+func (a *Access) Power(ctx context.Context, node string) (state api.PowerState, err error) {
+	err = call(a, ctx, node, "read power", readTimeout, func(ctx context.Context, d drivers.PowerReader, t drivers.Target) error {
+		state, err = d.PowerState(ctx, t)
+		return err
+	})
+	return state, err
+}
+
+// SetPower asks for on, off or soft off.
+func (a *Access) SetPower(ctx context.Context, node string, g drivers.Grant, action api.PowerAction) error {
+	return call(a, ctx, node, "set power", changeTimeout, func(ctx context.Context, d drivers.PowerSetter, t drivers.Target) error {
+		return d.SetPower(ctx, t, g, action)
+	})
+}
+
+// BootDevice reads the boot device; errs.Unsupported where it cannot be read.
+func (a *Access) BootDevice(ctx context.Context, node string) (dev api.BootDevice, err error) {
+	err = call(a, ctx, node, "read boot device", readTimeout, func(ctx context.Context, d drivers.BootDeviceReader, t drivers.Target) error {
+		dev, err = d.BootDevice(ctx, t)
+		return err
+	})
+	return dev, err
+}
+
+// SetBootDevice chooses the boot device of the boots to come.
+func (a *Access) SetBootDevice(ctx context.Context, node string, g drivers.Grant, dev api.BootDevice, opts drivers.BootOptions) error {
+	return call(a, ctx, node, "set boot device", changeTimeout, func(ctx context.Context, d drivers.BootDeviceSetter, t drivers.Target) error {
+		return d.SetBootDevice(ctx, t, g, dev, opts)
+	})
+}
+
+// Identify asks the BMC who it is and which machine it belongs to.
+func (a *Access) Identify(ctx context.Context, node string) (facts *api.BmcFacts, err error) {
+	err = call(a, ctx, node, "identify", readTimeout, func(ctx context.Context, d drivers.Identifier, t drivers.Target) error {
+		facts, err = d.Identify(ctx, t)
+		return err
+	})
+	if err == nil {
+		facts.ReadMs = a.cfg.Clock.Now().UnixMilli()
+	}
+	return facts, err
+}
+
+// call finds the capability D of the node's driver and calls it once.
+func call[D any](a *Access, ctx context.Context, nodeID, what string, limit time.Duration, do func(context.Context, D, drivers.Target) error) error {
+	node := a.cfg.Store.View().Node(nodeID)
+	if node == nil {
+		return errs.About(errs.NotFound, nodeID, "no node %s", nodeID)
+	}
+	if err := parked(node); err != nil {
+		return err
+	}
+	driver, target, err := a.target(node)
+	if err != nil {
+		return err
+	}
+	d, ok := driver.(D)
+	if !ok {
+		return errs.About(errs.Unsupported, nodeID, "driver %s cannot %s", driver.Name(), what)
+	}
+	cctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err = do(cctx, d, target)
+	a.note(ctx, node, what, err)
+	if err != nil {
+		return fmt.Errorf("%s of node %s: %w", what, label(node), err)
+	}
+	return nil
+}
+
+// target unseals driver_info: it stays in memory for one call.
+func (a *Access) target(node *api.Node) (drivers.Driver, drivers.Target, error) {
+	driver, err := a.cfg.Registry.Get(node.GetDriver())
+	if err != nil {
+		return nil, drivers.Target{}, err
+	}
+	doc, err := a.cfg.Keyring.OpenDoc(AAD(node.GetId()), node.GetDriverInfo())
+	if err != nil {
+		return nil, drivers.Target{}, fmt.Errorf("driver_info of node %s: %w", label(node), err)
+	}
+	info := drivers.Info{}
+	if len(doc) > 0 {
+		dec := json.NewDecoder(bytes.NewReader(doc))
+		dec.UseNumber()
+		if err := dec.Decode(&info); err != nil {
+			return nil, drivers.Target{}, errs.New(errs.Invalid, "driver_info of node %s is not a JSON object", label(node))
+		}
+	}
+	return driver, drivers.Target{NodeID: node.GetId(), Driver: node.GetDriver(), Info: info}, nil
+}
+
+// note records the contact and, after a refused login, counts towards parking.
+func (a *Access) note(ctx context.Context, node *api.Node, what string, err error) {
+	now := a.cfg.Clock.Now().UnixMilli()
+	a.cfg.Journal.Update(node.GetId(), func(f *api.LiveFacts) {
+		f.BmcError = ""
+		if err != nil {
+			f.BmcError = what + ": " + err.Error()
+		} else {
+			f.BmcContactMs = now
+		}
+	})
+	park := node.GetBmcPark()
+	switch {
+	case errors.Is(err, errs.Denied):
+		failures := uint32(1)
+		if bytes.Equal(park.GetCredentialsDigest(), credentials(node)) {
+			failures = park.GetFailures() + 1
+		}
+		a.setPark(ctx, node, &api.BmcPark{CredentialsDigest: credentials(node), Failures: failures, Message: err.Error()})
+	case err == nil && park.GetFailures() > 0:
+		a.setPark(ctx, node, nil)
+	}
+}
+
+func (a *Access) setPark(ctx context.Context, node *api.Node, park *api.BmcPark) {
+	v := a.cfg.Store.View()
+	patch := &api.Node{Id: node.GetId(), BmcPark: park}
+	fields := []string{"bmc_park"}
+	op := &api.Op{Op: &api.Op_NodeObserve{NodeObserve: &api.NodeObserve{NodeId: node.GetId(), AssignEpoch: node.GetAssignEpoch(), Fields: fields, Node: patch}}}
+	if l := v.Lock(node.GetId()); l.GetConductor() == a.cfg.Member {
+		op = &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: node.GetId(), Token: l.GetToken(), Fields: fields, Node: patch}}}
+	}
+	_, err := a.cfg.Proposer.Propose(ctx, &api.Command{
+		Meta: &api.Meta{Principal: "peer:" + a.cfg.Member, Reason: "login to the BMC", WallMs: a.cfg.Clock.Now().UnixMilli()},
+		Ops:  []*api.Op{op},
+	})
+	if err != nil {
+		a.cfg.Logger.Warn("failed login to a BMC not recorded", "node", node.GetId(), "err", err)
+	}
+}
+
+// Parked says whether the node's BMC is parked, as an error that says what to do.
+func Parked(node *api.Node) error { return parked(node) }
+
+func parked(node *api.Node) error {
+	p := node.GetBmcPark()
+	if p.GetFailures() < maxLoginFailures || !bytes.Equal(p.GetCredentialsDigest(), credentials(node)) {
+		return nil
+	}
+	return errs.About(errs.Denied, node.GetId(),
+		"the BMC of node %s refused our credentials %d times and is left alone until they change: set the right ones with `ironring node set %s --driver-info ...`",
+		label(node), p.GetFailures(), label(node))
+}
+
+// credentials is a digest of driver and driver_info as stored: sealed, so that
+// it tells nothing.
+func credentials(node *api.Node) []byte {
+	h := sha256.New()
+	h.Write([]byte(node.GetDriver() + "\x00"))
+	h.Write(node.GetDriverInfo())
+	return h.Sum(nil)
+}
+
+func label(node *api.Node) string {
+	if node.GetName() != "" {
+		return node.GetName()
+	}
+	return node.GetId()
+}

@@ -1,0 +1,181 @@
+// Package conductor is the role of a peer towards the machines: it keeps the
+// lease of this process (lease), carries out flows (flow), talks to BMCs (bmc)
+// and agents (agents), watches the power (power), keeps the journal (journal)
+// and serves the API (service).
+//
+// Start reading at Conductor.Run, then flow/doc.go. The safety rules are those
+// of the packages lease and flow.
+package conductor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/agents"
+	"github.com/ironring/ironring/conductor/bmc"
+	"github.com/ironring/ironring/conductor/flow"
+	"github.com/ironring/ironring/conductor/journal"
+	"github.com/ironring/ironring/conductor/lease"
+	"github.com/ironring/ironring/conductor/power"
+	"github.com/ironring/ironring/conductor/service"
+	"github.com/ironring/ironring/conductor/watch"
+	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/internal/clock"
+)
+
+// Config of a Conductor. All fields but PowerEvery are required.
+type Config struct {
+	Cluster    service.Cluster
+	MachineID  string
+	BootID     string
+	Registry   *drivers.Registry
+	DataDir    string
+	Version    string
+	PowerEvery time.Duration // between two polls of one machine's power; 0: 2 min
+	Clock      clock.Clock
+	Logger     *slog.Logger
+}
+
+// Conductor is the conductor of one peer.
+type Conductor struct {
+	cfg      Config
+	journal  *journal.Journal
+	copier   *journal.Copier
+	watch    *watch.Broker
+	keeper   *lease.Keeper
+	engine   *flow.Engine
+	power    *power.Sync
+	endpoint *agents.Endpoint
+	service  *service.Service
+}
+
+// New wires a Conductor; Run makes it work.
+func New(cfg Config) (*Conductor, error) {
+	cl := cfg.Cluster
+	store := cl.Store()
+	c := &Conductor{cfg: cfg, watch: watch.New(store, store.View().Index())}
+	c.copier = journal.NewCopier(c.copyTarget, c.sendCopies, cfg.Logger)
+	var err error
+	c.journal, err = journal.New(journal.Config{
+		Dir: filepath.Join(cfg.DataDir, "journal"), Peer: cl.ID(), Clock: cfg.Clock, Logger: cfg.Logger, Copy: c.copier.Add,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.keeper = lease.New(lease.Config{
+		Proposer: cl, Member: cl.ID(), MachineID: cfg.MachineID, BootID: cfg.BootID,
+		Timing: func() *api.Timing { return store.View().Settings().GetTiming() },
+		Clock:  cfg.Clock, Logger: cfg.Logger,
+	})
+	access := bmc.New(bmc.Config{
+		Member: cl.ID(), Registry: cfg.Registry, Keyring: cl.Keyring(), Store: store, Proposer: cl,
+		Journal: c.journal, Clock: cfg.Clock, Logger: cfg.Logger,
+	})
+	hub := agents.NewHub(c.journal, func() []string { return agents.AgentAddresses(store.View(), cl.ID()) }, cfg.Clock, cfg.Logger)
+	c.endpoint = agents.NewEndpoint(agents.Config{
+		Self: cl.ID(), Store: store, Propose: cl.Propose, ReadIndex: cl.ReadIndex, PeerConn: cl.PeerConn, CA: cl.CA(),
+		Hub: hub, Journal: c.journal, Watch: c.watch, Clock: cfg.Clock, Logger: cfg.Logger,
+	})
+	c.engine = flow.New(flow.Config{
+		Member: cl.ID(), Store: store, Propose: cl.Propose, Keeper: c.keeper, Watch: c.watch, BMC: access, Hub: hub,
+		Journal: c.journal, Keyring: cl.Keyring(), Clock: cfg.Clock, Logger: cfg.Logger,
+	})
+	c.power = power.New(power.Config{
+		Member: cl.ID(), Store: store, Propose: cl.Propose, BMC: access, Clock: cfg.Clock, Logger: cfg.Logger, Every: cfg.PowerEvery,
+	})
+	c.service = service.New(service.Config{
+		Cluster: cl, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
+		Version: cfg.Version, Clock: cfg.Clock, Logger: cfg.Logger,
+	})
+	return c, nil
+}
+
+// API serves clients on the api listener and peers on the cluster listener.
+func (c *Conductor) API() *service.Service { return c.service }
+
+// AgentServer serves agents on the agent listener.
+func (c *Conductor) AgentServer() api.AgentServer { return c.endpoint }
+
+// Observe takes an event of the boot services; it never blocks.
+func (c *Conductor) Observe(ev *api.JournalEvent) { c.journal.Append(ev) }
+
+// Allocate gives a known MAC its address on a network.
+func (c *Conductor) Allocate(ctx context.Context, network, mac string) (netip.Addr, error) {
+	res, err := c.cfg.Cluster.Propose(ctx, &api.Command{
+		Meta: &api.Meta{Principal: "peer:" + c.cfg.Cluster.ID(), Reason: "DHCP", WallMs: c.cfg.Clock.Now().UnixMilli()},
+		Ops:  []*api.Op{{Op: &api.Op_AddressAllocate{AddressAllocate: &api.AddressAllocate{Network: network, Mac: mac}}}},
+	})
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("address for %s on network %s: %w", mac, network, err)
+	}
+	return netip.ParseAddr(res.GetOps()[0].GetAddress())
+}
+
+// Run works until ctx ends. Stop order: the engine and the power sync end
+// first, then the lease is released, then the journal is written out; another
+// order would give up the lease under running work, or lose its last lines.
+func (c *Conductor) Run(ctx context.Context) error {
+	journals, stopJournals := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopJournals()
+	var late errgroup.Group
+	late.Go(func() error { return c.journal.Run(journals) })
+	late.Go(func() error { return c.copier.Run(journals) })
+	late.Go(func() error { return c.watch.Run(journals) })
+
+	work, wctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return c.keeper.Run(wctx) })
+	work.Go(func() error { return c.engine.Run(wctx) })
+	work.Go(func() error { return c.power.Run(wctx) })
+	err := work.Wait()
+	stopJournals()
+	if jerr := late.Wait(); err == nil {
+		err = jerr
+	}
+	return err
+}
+
+// copyTarget is who gets a copy of our events of a node: its owner, or the
+// next member after us where we are the owner.
+func (c *Conductor) copyTarget(node string) string {
+	v := c.cfg.Cluster.Store().View()
+	self := c.cfg.Cluster.ID()
+	if l := v.Lock(node); l != nil && l.GetConductor() != self {
+		return l.GetConductor()
+	}
+	if owner := v.Node(node).GetAssigned(); owner != "" && owner != self {
+		return owner
+	}
+	first, next := "", ""
+	for _, m := range v.Members() { // in order of id
+		id := m.GetId()
+		if id == self || !c.cfg.Cluster.Alive(id) {
+			continue
+		}
+		if first == "" {
+			first = id
+		}
+		if next == "" && id > self {
+			next = id
+		}
+	}
+	if next == "" {
+		return first
+	}
+	return next
+}
+
+func (c *Conductor) sendCopies(ctx context.Context, peer string, events []*api.JournalEvent) error {
+	conn, err := c.cfg.Cluster.PeerConn(peer)
+	if err != nil {
+		return err
+	}
+	_, err = api.NewConductorClient(conn).AppendJournal(ctx, &api.AppendJournalRequest{Events: events})
+	return err
+}

@@ -1,0 +1,167 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/agents"
+	"github.com/ironring/ironring/conductor/bmc"
+	"github.com/ironring/ironring/conductor/journal"
+	"github.com/ironring/ironring/conductor/lease"
+	"github.com/ironring/ironring/conductor/watch"
+	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// maxTasks bounds the flows that one conductor works on at the same time.
+const maxTasks = 256
+
+// Keyring opens what is sealed in a flow's arguments.
+type Keyring interface {
+	OpenDoc(aad string, doc []byte) ([]byte, error)
+}
+
+// Config of an Engine; all fields are required.
+type Config struct {
+	Member  string
+	Store   *fsm.Store
+	Propose func(ctx context.Context, cmd *api.Command) (*api.Result, error)
+	Keeper  *lease.Keeper
+	Watch   *watch.Broker
+	BMC     *bmc.Access
+	Hub     *agents.Hub
+	Journal *journal.Journal
+	Keyring Keyring
+	Clock   clock.Clock
+	Logger  *slog.Logger
+}
+
+// Engine works on the unfinished flows of the nodes that this peer owns.
+type Engine struct {
+	cfg   Config
+	slots chan struct{}
+}
+
+// New makes an Engine.
+func New(cfg Config) *Engine {
+	return &Engine{cfg: cfg, slots: make(chan struct{}, maxTasks)}
+}
+
+// Run works until ctx ends; it returns when every task has ended.
+func (e *Engine) Run(ctx context.Context) error {
+	for {
+		gate, err := e.cfg.Keeper.Wait(ctx)
+		if err != nil {
+			return nil
+		}
+		gctx, leave, err := gate.Enter(ctx)
+		if err != nil {
+			continue // it has just been closed
+		}
+		e.serve(gctx, gate)
+		leave()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// serve runs tasks under one gate until it closes.
+func (e *Engine) serve(ctx context.Context, gate *lease.Gate) {
+	sig, stop := e.cfg.Watch.Subscribe(watch.All)
+	defer stop()
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	running := map[string]bool{}
+	again := map[string]bool{} // changed while their task ran
+	ended := make(chan string)
+	consider := func(id string) {
+		if running[id] {
+			again[id] = true
+			return
+		}
+		if !e.mine(id, gate.Lease) {
+			return
+		}
+		running[id] = true
+		tasks.Go(func() {
+			e.task(ctx, gate, id)
+			select {
+			case ended <- id:
+			case <-ctx.Done():
+			}
+		})
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case id := <-ended:
+			delete(running, id)
+			delete(again, id)
+			consider(id)
+		case <-sig.C:
+			nodes, all := sig.Take()
+			if all {
+				v := e.cfg.Store.View()
+				for f := range v.RunningFlows() {
+					nodes = append(nodes, f.GetNodeId())
+				}
+				for l := range v.LocksOf(gate.Lease) {
+					nodes = append(nodes, l.GetNodeId())
+				}
+			}
+			for _, id := range nodes {
+				consider(id)
+			}
+		}
+	}
+}
+
+// mine says whether this lease has something to do on a node: an unfinished
+// flow that it holds or may take, or a lock left behind by a finished one.
+func (e *Engine) mine(id, leaseID string) bool {
+	v := e.cfg.Store.View()
+	if l := v.Lock(id); l != nil {
+		return l.GetLeaseId() == leaseID
+	}
+	f := v.Flow(id)
+	return f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING && v.Node(id).GetAssigned() == e.cfg.Member
+}
+
+// task works on one node until there is nothing left to do or it has failed to
+// get on, in which case it pauses so that its caller may try again at once.
+func (e *Engine) task(ctx context.Context, gate *lease.Gate, id string) {
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return
+	}
+	r := &runner{Engine: e, gate: gate, node: id, log: e.cfg.Logger.With("node", id)}
+	err := r.run(ctx)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if errors.Is(err, errs.Fenced) || errors.Is(err, errs.Conflict) || errors.Is(err, errs.Locked) {
+		r.log.Debug("task ended: somebody else came first", "err", err)
+	} else {
+		r.log.Warn("task could not go on; it will be tried again", "err", err)
+	}
+	pause(ctx, 300*time.Millisecond+rand.N(700*time.Millisecond))
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

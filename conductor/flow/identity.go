@@ -1,0 +1,103 @@
+package flow
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// sameMachine compares what the machine says of itself in-band with what the
+// BMC says now (facts), what it said when the node was verified (n.bmc) and
+// the node's ports. It gives the list of what agreed.
+//
+// Whatever both sides name must agree, and besides a MAC address at least one
+// of UUID, serial number and BMC address must be there to agree: without that,
+// nothing ties the machine to the BMC. A site whose BMCs tell nothing may set
+// properties/identity_check to "mac-only".
+func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, ports []*api.Port) (proof []string, err error) {
+	mismatch := func(what, machine, record string) error {
+		return errs.About(errs.Denied, n.GetId(), "identity mismatch: the machine's %s is %s, %s; nothing was written. Is the BMC address that of another machine?", what, machine, record)
+	}
+	if !slices.ContainsFunc(inv.Interfaces, func(i agentproto.Interface) bool {
+		return slices.ContainsFunc(ports, func(p *api.Port) bool { return strings.EqualFold(p.GetAddress(), i.MAC) })
+	}) {
+		return nil, errs.About(errs.Denied, n.GetId(), "identity mismatch: the machine has none of the MAC addresses of the node's ports; nothing was written")
+	}
+	proof = append(proof, "mac")
+	tied := false
+	for _, f := range []*api.BmcFacts{facts, n.GetBmc()} {
+		if u := f.GetSystemUuid(); u != "" && inv.SystemUUID != "" {
+			if !sameUUID(u, inv.SystemUUID) {
+				return nil, mismatch("UUID", inv.SystemUUID, "the BMC says "+u)
+			}
+			tied, proof = true, append(proof, "uuid")
+		}
+		if s := f.GetSerial(); s != "" && inv.Serial != "" {
+			if !strings.EqualFold(strings.TrimSpace(s), strings.TrimSpace(inv.Serial)) {
+				return nil, mismatch("serial number", inv.Serial, "the BMC says "+s)
+			}
+			tied, proof = true, append(proof, "serial")
+		}
+		if their, ours := known(f.GetBmcAddresses()), known(inv.BMC.Addresses); len(their) > 0 && len(ours) > 0 {
+			if !overlap(their, ours) {
+				return nil, mismatch("own BMC", strings.Join(ours, ","), "the one we switch is "+strings.Join(their, ","))
+			}
+			tied, proof = true, append(proof, "bmc_address")
+		}
+		if their, ours := f.GetBmcMacs(), inv.BMC.MACs; len(their) > 0 && len(ours) > 0 && !overlap(their, ours) {
+			return nil, mismatch("own BMC", strings.Join(ours, ","), "the one we switch has "+strings.Join(their, ","))
+		}
+	}
+	slices.Sort(proof)
+	proof = slices.Compact(proof)
+	if tied {
+		return proof, nil
+	}
+	var props struct {
+		IdentityCheck string `json:"identity_check"`
+	}
+	_ = json.Unmarshal(n.GetProperties(), &props) // canonical JSON: checked on entry
+	if props.IdentityCheck == "mac-only" {
+		return proof, nil
+	}
+	return nil, errs.About(errs.Denied, n.GetId(),
+		"identity mismatch: neither UUID, serial number nor BMC address is named by both the machine and its BMC, so nothing ties them together; nothing was written. If you know that they belong together: ironring node set %s --property identity_check=mac-only", n.GetId())
+}
+
+// known drops addresses that say nothing.
+func known(addrs []string) []string {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a string) bool { return a == "" || a == "0.0.0.0" || a == "::" })
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(x string) bool {
+		return slices.ContainsFunc(b, func(y string) bool { return strings.EqualFold(x, y) })
+	})
+}
+
+// sameUUID compares UUIDs, allowing for firmware that writes the first three
+// fields in the other byte order (SMBIOS 2.6 and later against RFC 4122 and
+// IPMI's Get System GUID).
+func sameUUID(a, b string) bool {
+	x, errA := hex.DecodeString(strings.ReplaceAll(strings.ToLower(a), "-", ""))
+	y, errB := hex.DecodeString(strings.ReplaceAll(strings.ToLower(b), "-", ""))
+	if errA != nil || errB != nil || len(x) != 16 || len(y) != 16 {
+		return strings.EqualFold(a, b)
+	}
+	reversed := slices.Clone(x)
+	slices.Reverse(reversed)
+	return slices.Equal(x, y) || slices.Equal(swapped(x), y) || slices.Equal(reversed, y)
+}
+
+func swapped(u []byte) []byte {
+	s := slices.Clone(u)
+	slices.Reverse(s[0:4])
+	slices.Reverse(s[4:6])
+	slices.Reverse(s[6:8])
+	return s
+}

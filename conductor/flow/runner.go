@@ -1,0 +1,304 @@
+package flow
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/journal"
+	"github.com/ironring/ironring/conductor/lease"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// runner works on one node under one lock.
+type runner struct {
+	*Engine
+	gate  *lease.Gate
+	node  string
+	token uint64
+	log   *slog.Logger
+}
+
+// outcome is what a step leaves: a result for its record, and operations that
+// are committed together with StepDone.
+type outcome struct {
+	result any
+	ops    []*api.Op
+}
+
+// rewind is returned by a step that wants the flow to go on from an earlier one.
+type rewind struct {
+	to     uint32
+	reason string
+}
+
+func (r *rewind) Error() string { return r.reason }
+
+// run takes the lock and performs steps until the flow has ended. It returns
+// nil when there is nothing left to do, and an error when it could not go on
+// here and now.
+func (r *runner) run(ctx context.Context) error {
+	if err := r.acquire(ctx); err != nil {
+		return err
+	}
+	for {
+		f := r.flow()
+		if f == nil {
+			_, err := r.commit(ctx, "nothing left to do", r.release())
+			return err
+		}
+		if err := r.advance(ctx, f); err != nil {
+			return err
+		}
+		if r.cfg.Store.View().Lock(r.node).GetToken() != r.token {
+			return nil // the flow's end released the lock
+		}
+	}
+}
+
+// flow is the unfinished flow of the node, or nil.
+func (r *runner) flow() *api.Flow {
+	f := r.cfg.Store.View().Flow(r.node)
+	if f.GetStatus() != api.FlowStatus_FLOW_RUNNING {
+		return nil
+	}
+	return f
+}
+
+// acquire takes the lock, or goes on with the one this lease has.
+func (r *runner) acquire(ctx context.Context) error {
+	v := r.cfg.Store.View()
+	if l := v.Lock(r.node); l != nil {
+		if l.GetLeaseId() != r.gate.Lease {
+			return errs.About(errs.Locked, r.node, "node %s is locked by %s", r.node, l.GetConductor())
+		}
+		r.token = l.GetToken()
+		if l.GetState() == api.Lock_BREAKING {
+			_, err := r.commit(ctx, "the lock was broken", r.release())
+			return errors.Join(err, errs.About(errs.Fenced, r.node, "the lock of node %s was broken", r.node))
+		}
+		return nil
+	}
+	f := v.Flow(r.node)
+	if f == nil {
+		return errs.About(errs.NotFound, r.node, "node %s has no flow", r.node)
+	}
+	res, err := r.commit(ctx, "work on a flow", &api.Op{Op: &api.Op_LockAcquire{LockAcquire: &api.LockAcquire{
+		NodeId: r.node, LeaseId: r.gate.Lease, Purpose: purpose(f), Class: "work",
+		HoldLimitMs: uint64((2 * time.Minute).Milliseconds()),
+	}}})
+	if err != nil {
+		return err
+	}
+	r.token = res.GetOps()[0].GetToken()
+	if f.GetAttempt() > 0 {
+		r.log.Info("flow taken over", "flow", f.GetId(), "kind", purpose(f), "cursor", f.GetCursor(), "token", r.token)
+		r.event(f, fmt.Sprintf("%s goes on with %s at step %d", r.cfg.Member, purpose(f), f.GetCursor()+1))
+	}
+	return nil
+}
+
+// advance performs the step at the cursor, or ends the flow.
+func (r *runner) advance(ctx context.Context, f *api.Flow) error {
+	switch {
+	case f.GetRequest() == api.Event_EV_ABORT:
+		return r.end(ctx, f, api.FlowStatus_FLOW_ABORTED, "aborted on request")
+	case f.GetRequest() == api.Event_EV_FAIL:
+		return r.end(ctx, f, api.FlowStatus_FLOW_FAILED, "identity mismatch: two machines claim this boot")
+	case int(f.GetCursor()) >= len(f.GetSteps()):
+		return r.end(ctx, f, api.FlowStatus_FLOW_DONE, "")
+	}
+	step := f.GetSteps()[f.GetCursor()]
+	resumed := f.GetStarted()
+	if !resumed {
+		if _, err := r.commit(ctx, "", r.start(f, int(f.GetCursor()), f.GetAttempt()+1)); err != nil {
+			return err
+		}
+		f = r.flow()
+		if f == nil {
+			return nil
+		}
+	}
+	out, err := r.perform(ctx, f, step, resumed)
+	var back *rewind
+	switch {
+	case err == nil:
+		return r.done(ctx, f, step, out)
+	case errors.As(err, &back):
+		r.event(f, fmt.Sprintf("back to step %d: %s", back.to+1, back.reason))
+		_, err := r.commit(ctx, back.reason, &api.Op{Op: &api.Op_FlowRewind{FlowRewind: &api.FlowRewind{
+			NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), To: back.to, Reason: back.reason,
+		}}})
+		return err
+	case ctx.Err() != nil || errors.Is(err, errs.Fenced):
+		return err // not ours to judge any more
+	case errors.Is(err, errRequested):
+		return nil // advance looks at the request
+	}
+	return r.end(ctx, f, api.FlowStatus_FLOW_FAILED, fmt.Sprintf("%s: %v", node.IDOf(step), err))
+}
+
+// start is the operation that starts a step.
+func (r *runner) start(f *api.Flow, cursor int, attempt uint32) *api.Op {
+	step := f.GetSteps()[cursor]
+	op := &api.StepStart{
+		NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: uint32(cursor), Attempt: attempt,
+		CmdId: CmdID(f.GetId(), cursor, attempt), DeadlineMs: step.GetHoldLimitMs(),
+	}
+	if step.GetWaits() {
+		op.Event = api.Event_EV_WAIT
+	}
+	return &api.Op{Op: &api.Op_StepStart{StepStart: op}}
+}
+
+// CmdID is the id of one attempt at one step; the agent knows a command by it.
+func CmdID(flow string, cursor int, attempt uint32) string {
+	h := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%d", flow, cursor, attempt))
+	return hex.EncodeToString(h[:16])
+}
+
+// done commits the end of a step together with the start of the next.
+func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outcome) error {
+	result, err := json.Marshal(out.result)
+	if err != nil {
+		return fmt.Errorf("result of step %s: %w", node.IDOf(step), err)
+	}
+	if out.result == nil {
+		result = nil
+	}
+	done := &api.StepDone{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), Result: result}
+	if step.GetWaits() {
+		done.Event = api.Event_EV_RESUME
+	}
+	ops := append(out.ops, &api.Op{Op: &api.Op_StepDone{StepDone: done}})
+	next := int(f.GetCursor()) + 1
+	// A request (abort) is looked at between steps: do not start the next one.
+	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE {
+		ops = append(ops, r.start(f, next, f.GetAttempt()+1))
+	}
+	_, err = r.commit(ctx, "", ops...)
+	if err == nil {
+		r.event(f, fmt.Sprintf("step %d of %d done: %s", f.GetCursor()+1, len(f.GetSteps()), node.IDOf(step)))
+	}
+	return err
+}
+
+// end commits the end of the flow, the state that follows and the release of
+// the lock as one.
+func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, msg string) error {
+	n := r.cfg.Store.View().Node(r.node)
+	op := &api.FlowEnd{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Status: status, Error: msg}
+	var ops []*api.Op
+	switch {
+	case f.GetKind() == api.FlowKind_FLOW_POWER:
+		// A power action leaves the lifecycle alone.
+	case status == api.FlowStatus_FLOW_DONE && f.GetKind() == api.FlowKind_FLOW_TEARDOWN:
+		steps, err := node.Plan(api.FlowKind_FLOW_CLEAN, api.PowerAction_POWER_ACTION_NONE)
+		if err != nil {
+			return err
+		}
+		op.Event = api.Event_EV_CLEAN
+		op.Next = &api.Flow{Id: uuid.NewString(), NodeId: r.node, Kind: api.FlowKind_FLOW_CLEAN, Steps: steps, Meta: f.GetMeta()}
+	case status == api.FlowStatus_FLOW_DONE:
+		op.Event = api.Event_EV_DONE
+	default:
+		op.Event = api.Event_EV_FAIL
+		if status == api.FlowStatus_FLOW_ABORTED && node.Waiting(n.GetState()) {
+			op.Event = api.Event_EV_ABORT
+		}
+	}
+	if status != api.FlowStatus_FLOW_DONE && n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK {
+		// The boot nonce ends with the flow: a machine that still runs the
+		// ramdisk gets no orders, and its next boot gets nothing.
+		ops = append(ops, r.write(f, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING}}))
+	}
+	ops = append(ops, &api.Op{Op: &api.Op_FlowEnd{FlowEnd: op}}, r.release())
+	if _, err := r.commit(ctx, msg, ops...); err != nil {
+		return err
+	}
+	text := purpose(f) + " done"
+	if status != api.FlowStatus_FLOW_DONE {
+		text = purpose(f) + " failed: " + msg
+	}
+	r.event(f, text)
+	r.log.Info("flow ended", "flow", f.GetId(), "kind", purpose(f), "status", status.String(), "err", msg)
+	return nil
+}
+
+func (r *runner) release() *api.Op {
+	return &api.Op{Op: &api.Op_LockRelease{LockRelease: &api.LockRelease{NodeId: r.node, Token: r.token}}}
+}
+
+// write is a NodeWrite of flow fields, compared with the flow's position.
+func (r *runner) write(f *api.Flow, fields []string, n *api.Node) *api.Op {
+	n.Id = r.node
+	return &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{
+		NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), Fields: fields, Node: n,
+	}}}
+}
+
+// commit proposes operations as one command. While no leader can be reached it
+// tries until the gate closes: an error of the cluster is not one of the node.
+func (r *runner) commit(ctx context.Context, reason string, ops ...*api.Op) (*api.Result, error) {
+	// An attempt with an unknown outcome may be repeated: if it was applied,
+	// the comparison of cursor and attempt refuses the second, and the task
+	// begins again from the state.
+	for {
+		if err := r.gate.Check(); err != nil {
+			return nil, err
+		}
+		pctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		res, err := r.cfg.Propose(pctx, &api.Command{
+			Meta: &api.Meta{Principal: "peer:" + r.cfg.Member, Reason: reason, WallMs: r.cfg.Clock.Now().UnixMilli()},
+			Ops:  ops,
+		})
+		cancel()
+		if err == nil || ctx.Err() != nil || !clusterTrouble(err) {
+			return res, err
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+}
+
+// clusterTrouble says whether an error is about the cluster, not the command.
+func clusterTrouble(err error) bool {
+	for _, k := range []errs.Kind{errs.NoQuorum, errs.NotLeader, errs.Timeout, errs.Busy, errs.Unreachable} {
+		if errors.Is(err, k) {
+			return true
+		}
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// event writes a line to the node's journal.
+func (r *runner) event(f *api.Flow, text string) {
+	r.cfg.Journal.Append(&api.JournalEvent{NodeId: r.node, Kind: journal.KindStep, Text: text, CmdId: f.GetCmdId()})
+}
+
+// purpose is the flow's kind in a word, as people see it on the lock.
+func purpose(f *api.Flow) string {
+	switch f.GetKind() {
+	case api.FlowKind_FLOW_VERIFY:
+		return "verify"
+	case api.FlowKind_FLOW_INSPECT:
+		return "inspect"
+	case api.FlowKind_FLOW_DEPLOY:
+		return "deploy"
+	case api.FlowKind_FLOW_TEARDOWN:
+		return "teardown"
+	case api.FlowKind_FLOW_CLEAN:
+		return "clean"
+	case api.FlowKind_FLOW_POWER:
+		return "power"
+	}
+	return "work"
+}

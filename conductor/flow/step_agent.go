@@ -1,0 +1,175 @@
+package flow
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/agents"
+	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// Steps that wait for the agent or have it do something.
+
+// agentWait waits for the agent of the current boot. A machine of which
+// nothing new is seen for the stall limit is switched off and on again, a
+// bounded number of times.
+func (r *runner) agentWait(ctx context.Context, p position) (outcome, error) {
+	n := r.cfg.Store.View().Node(r.node)
+	nonce := n.GetBoot().GetNonce()
+	found := make(chan error, 1)
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, err := r.cfg.Hub.Wait(wctx, r.node, nonce)
+		found <- err
+	}()
+	set := r.cfg.Store.View().Settings()
+	limit := time.Duration(set.GetBootStallMs()) * time.Millisecond
+	last, since := r.bootFacts(), r.cfg.Clock.Elapsed()
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-found:
+			if err != nil {
+				return outcome{}, err
+			}
+			return outcome{result: map[string]any{"boot_tries": n.GetBoot().GetTries()}}, nil
+		case <-look.C:
+		}
+		if now := r.bootFacts(); !proto.Equal(now, last) {
+			last, since = now, r.cfg.Clock.Elapsed()
+		}
+		quiet := r.cfg.Clock.Elapsed() - since
+		if limit <= 0 || quiet < limit {
+			continue
+		}
+		cancel()
+		if err := <-found; err == nil {
+			return outcome{result: map[string]any{"boot_tries": n.GetBoot().GetTries()}}, nil
+		}
+		why := "nothing was heard of the machine since power-on: is it wired to the provisioning network, and are its ports' MAC addresses right?"
+		if last.GetBootStage() != "" {
+			why = fmt.Sprintf("the machine was last seen at stage %q", last.GetBootStage())
+		}
+		if p.flow.GetRewinds()+1 >= set.GetBootTries() {
+			return outcome{}, errs.About(errs.Internal, r.node, "the agent did not call in %d boots; %s", p.flow.GetRewinds()+1, why)
+		}
+		return outcome{}, &rewind{to: uint32(node.RamdiskStart(p.flow, int(p.flow.GetCursor()))), reason: fmt.Sprintf("%v without a sign: %s", limit, why)}
+	}
+}
+
+// bootFacts are the contacts that show that a boot gets on.
+func (r *runner) bootFacts() *api.LiveFacts {
+	f := r.cfg.Journal.Facts(r.node)
+	return &api.LiveFacts{DhcpContactMs: f.GetDhcpContactMs(), BootContactMs: f.GetBootContactMs(), AgentContactMs: f.GetAgentContactMs(), BootStage: f.GetBootStage()}
+}
+
+// command has the agent carry out the command of this step and decodes its
+// result into out. The cmdID makes it safe to ask again after a takeover.
+func (r *runner) command(ctx context.Context, p position, name string, args, out any) error {
+	body, err := json.Marshal(args)
+	if err != nil {
+		return fmt.Errorf("arguments of %s: %w", name, err)
+	}
+	var moved progress
+	reply, err := r.cfg.Hub.Run(ctx, agents.Call{
+		Node: r.node, Nonce: r.cfg.Store.View().Node(r.node).GetBoot().GetNonce(), Token: r.token,
+		CmdID: p.flow.GetCmdId(), Name: name, Args: body,
+		Check: func() error { return r.grant().Check() },
+		OnStatus: func(st *api.CommandStatus) {
+			if moved.by(st) {
+				r.gate.Progress(r.token)
+			}
+			r.cfg.Journal.Update(r.node, func(f *api.LiveFacts) {
+				if f.Progress != nil {
+					f.Progress.Step = node.IDOf(p.step).String()
+				}
+			})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(reply, out); err != nil {
+		return errs.New(errs.Internal, "result of %s: %w", name, err)
+	}
+	return nil
+}
+
+// progress tells movement from repetition.
+type progress struct {
+	bytes   uint64
+	percent float64
+	text    string
+}
+
+func (p *progress) by(st *api.CommandStatus) bool {
+	now := progress{st.GetDoneBytes(), st.GetPercent(), st.GetMessage()}
+	moved := now != *p
+	*p = now
+	return moved
+}
+
+// maxInventory bounds the stored inventory.
+const maxInventory = 128 << 10
+
+// inventory asks the agent what the machine is made of and stores it.
+func (r *runner) inventory(ctx context.Context, p position) (outcome, error) {
+	var inv agentproto.Inventory
+	if err := r.command(ctx, p, agentproto.CmdInventory, struct{}{}, &inv); err != nil {
+		return outcome{}, err
+	}
+	doc, err := json.Marshal(inv)
+	if err != nil {
+		return outcome{}, err
+	}
+	if len(doc) > maxInventory {
+		return outcome{}, errs.New(errs.Unsupported, "the inventory has %d bytes, more than the %d that are stored", len(doc), maxInventory)
+	}
+	return outcome{
+		result: map[string]any{"disks": len(inv.Disks), "interfaces": len(inv.Interfaces), "memory_bytes": inv.MemoryBytes, "cpus": inv.CPUs},
+		ops: []*api.Op{{Op: &api.Op_InventorySet{InventorySet: &api.InventorySet{Token: r.token, Inventory: &api.Inventory{
+			NodeId: r.node, Json: doc, CollectedMs: r.cfg.Clock.Now().UnixMilli(),
+		}}}}},
+	}, nil
+}
+
+// stored is the inventory of the current flow.
+func (r *runner) stored() (*agentproto.Inventory, error) {
+	rec := r.cfg.Store.View().Inventory(r.node)
+	if rec == nil {
+		return nil, errs.About(errs.NotFound, r.node, "node %s has no inventory", r.node)
+	}
+	var inv agentproto.Inventory
+	if err := json.Unmarshal(rec.GetJson(), &inv); err != nil {
+		return nil, errs.New(errs.Internal, "stored inventory: %w", err)
+	}
+	return &inv, nil
+}
+
+// checkIdentity proves, before anything is written, that the machine that runs
+// the agent is the one whose BMC we switched.
+func (r *runner) checkIdentity(ctx context.Context, p position) (outcome, error) {
+	facts, err := r.cfg.BMC.Identify(ctx, r.node)
+	if err != nil {
+		return outcome{}, r.loginError(err)
+	}
+	inv, err := r.stored()
+	if err != nil {
+		return outcome{}, err
+	}
+	v := r.cfg.Store.View()
+	proof, err := sameMachine(inv, v.Node(r.node), facts, v.PortsOf(r.node))
+	if err != nil {
+		return outcome{}, err
+	}
+	return outcome{result: map[string]any{"proof": proof}, ops: []*api.Op{r.write(p.flow, []string{"bmc"}, &api.Node{Bmc: facts})}}, nil
+}

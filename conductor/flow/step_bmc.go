@@ -1,0 +1,135 @@
+package flow
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// Steps that talk to the BMC or set the boot record.
+
+// How long a power change may take to be seen.
+const (
+	powerSettle   = 60 * time.Second
+	softOffSettle = 10 * time.Minute
+	deviceSettle  = 10 * time.Second
+)
+
+// identifyBMC logs in, reads who the BMC and its machine are, and the power.
+func (r *runner) identifyBMC(ctx context.Context, p position) (outcome, error) {
+	facts, err := r.cfg.BMC.Identify(ctx, r.node)
+	if err != nil {
+		return outcome{}, r.loginError(err)
+	}
+	power, err := r.cfg.BMC.Power(ctx, r.node)
+	if err != nil {
+		return outcome{}, r.loginError(err)
+	}
+	return outcome{
+		result: map[string]any{"vendor": facts.GetVendor(), "model": facts.GetModel(), "power": power.String()},
+		ops:    []*api.Op{r.write(p.flow, []string{"bmc", "power_state"}, &api.Node{Bmc: facts, PowerState: power})},
+	}, nil
+}
+
+func (r *runner) powerOn(ctx context.Context, p position) (outcome, error) {
+	return r.power(ctx, p, "power_on", api.PowerState_POWER_ON, api.PowerAction_POWER_ACTION_ON, powerSettle)
+}
+
+func (r *runner) powerOff(ctx context.Context, p position) (outcome, error) {
+	return r.power(ctx, p, "power_off", api.PowerState_POWER_OFF, api.PowerAction_POWER_ACTION_OFF, powerSettle)
+}
+
+func (r *runner) powerSoftOff(ctx context.Context, p position) (outcome, error) {
+	return r.power(ctx, p, "power_soft_off", api.PowerState_POWER_OFF, api.PowerAction_POWER_ACTION_SOFT_OFF, softOffSettle)
+}
+
+func (r *runner) power(ctx context.Context, p position, kind string, want api.PowerState, action api.PowerAction, settle time.Duration) (outcome, error) {
+	ops, err := r.mutate(ctx, change{
+		kind: kind, settle: settle, tries: 2,
+		seen: func(ctx context.Context) (bool, error) {
+			is, err := r.cfg.BMC.Power(ctx, r.node)
+			return is == want, err
+		},
+		act: func(ctx context.Context, g grant) error { return r.cfg.BMC.SetPower(ctx, r.node, g, action) },
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	return outcome{ops: append(ops, r.write(p.flow, []string{"power_state", "target_power"}, &api.Node{PowerState: want}))}, nil
+}
+
+// bootDevice sets what the machine boots from next: the network for the next
+// boot only, the disk for good.
+func (r *runner) bootDevice(ctx context.Context, p position) (outcome, error) {
+	var args node.BootDeviceArgs
+	if err := json.Unmarshal(p.step.GetArgs(), &args); err != nil {
+		return outcome{}, errs.New(errs.Invalid, "arguments: %w", err)
+	}
+	want, opts := api.BootDevice_BOOT_DEVICE_PXE, drivers.BootOptions{UEFI: r.uefi()}
+	if args.Device == "disk" {
+		want, opts.Persistent = api.BootDevice_BOOT_DEVICE_DISK, true
+	}
+	asked := false
+	ops, err := r.mutate(ctx, change{
+		kind: "boot_device", args: args.Device, settle: deviceSettle, tries: 2,
+		seen: func(ctx context.Context) (bool, error) {
+			is, err := r.cfg.BMC.BootDevice(ctx, r.node)
+			switch {
+			case errors.Is(err, errs.Unsupported):
+				return asked, nil // what cannot be read is believed once it was accepted
+			case err != nil:
+				return false, err
+			}
+			// Some BMCs report the disk as "no override", which it is.
+			return is == want || asked && want == api.BootDevice_BOOT_DEVICE_DISK && is == api.BootDevice_BOOT_DEVICE_NONE, nil
+		},
+		act: func(ctx context.Context, g grant) error {
+			err := r.cfg.BMC.SetBootDevice(ctx, r.node, g, want, opts)
+			asked = asked || err == nil
+			return err
+		},
+	})
+	return outcome{ops: ops}, err
+}
+
+// uefi is the firmware mode of the node: properties/boot_mode, "uefi" unless
+// it says "bios".
+func (r *runner) uefi() bool {
+	var props struct {
+		BootMode string `json:"boot_mode"`
+	}
+	_ = json.Unmarshal(r.cfg.Store.View().Node(r.node).GetProperties(), &props) // canonical JSON: checked on entry
+	return props.BootMode != "bios"
+}
+
+// bootRamdisk mints the nonce of the boot that follows. The machine is off.
+func (r *runner) bootRamdisk(_ context.Context, p position) (outcome, error) {
+	nonce := make([]byte, 16)
+	if _, err := rand.Read(nonce); err != nil {
+		return outcome{}, err
+	}
+	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{
+		Target: api.BootTarget_BOOT_RAMDISK, Nonce: hex.EncodeToString(nonce),
+		MintedTick: r.cfg.Store.View().Globals().GetTicks(), Tries: p.flow.GetRewinds() + 1,
+	}})}}, nil
+}
+
+func (r *runner) bootLocal(_ context.Context, p position) (outcome, error) {
+	return r.bootRecord(p, api.BootTarget_BOOT_LOCAL)
+}
+
+func (r *runner) bootNothing(_ context.Context, p position) (outcome, error) {
+	return r.bootRecord(p, api.BootTarget_BOOT_NOTHING)
+}
+
+func (r *runner) bootRecord(p position, target api.BootTarget) (outcome, error) {
+	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: target}})}}, nil
+}

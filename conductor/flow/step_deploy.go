@@ -1,0 +1,163 @@
+package flow
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/rootdisk"
+)
+
+// DeployArgs are what a deploy is asked for with.
+type DeployArgs struct {
+	// Image is an http or https URL.
+	Image string `json:"image"`
+	// Checksum is over the file as served: "sha256:HEX" or "sha512:HEX".
+	Checksum string `json:"checksum"`
+	// Compress is "", "gzip" or "zstd".
+	Compress string `json:"compress,omitempty"`
+	// RootDevice are root device hints; they go before those of the node.
+	RootDevice json.RawMessage `json:"root_device,omitempty"`
+}
+
+// AAD is what seals a flow's arguments to its node.
+func AAD(node string) string { return "node/" + node + "/flow" }
+
+func (r *runner) deployArgs(f *api.Flow) (DeployArgs, error) {
+	doc, err := r.cfg.Keyring.OpenDoc(AAD(r.node), f.GetArgs())
+	if err != nil {
+		return DeployArgs{}, fmt.Errorf("arguments of the deploy: %w", err)
+	}
+	var a DeployArgs
+	if err := json.Unmarshal(doc, &a); err != nil {
+		return DeployArgs{}, errs.New(errs.Invalid, "arguments of the deploy: %w", err)
+	}
+	return a, nil
+}
+
+// chooseDisk commits which disk gets the image, before the first byte.
+func (r *runner) chooseDisk(_ context.Context, p position) (outcome, error) {
+	inv, err := r.stored()
+	if err != nil {
+		return outcome{}, err
+	}
+	args, err := r.deployArgs(p.flow)
+	if err != nil {
+		return outcome{}, err
+	}
+	n := r.cfg.Store.View().Node(r.node)
+	hints, err := rootHints(args.RootDevice, n.GetInstanceInfo(), n.GetProperties())
+	if err != nil {
+		return outcome{}, err
+	}
+	d, err := rootdisk.Choose(inv.Disks, hints, rootdisk.Options{})
+	if err != nil {
+		return outcome{}, err
+	}
+	chosen := &api.RootDisk{Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: d.Model, SizeBytes: d.SizeBytes}
+	return outcome{
+		result: map[string]any{"name": d.Name, "serial": d.Serial, "wwn": d.WWN, "size_bytes": d.SizeBytes},
+		ops:    []*api.Op{r.write(p.flow, []string{"root_disk"}, &api.Node{RootDisk: chosen})},
+	}, nil
+}
+
+// rootHints finds the hints that count: of the request, else of instance_info,
+// else of properties (ironic-v1 order).
+func rootHints(request json.RawMessage, docs ...[]byte) (json.RawMessage, error) {
+	if len(request) > 0 && string(request) != "null" {
+		return request, nil
+	}
+	for _, doc := range docs {
+		var d struct {
+			RootDevice json.RawMessage `json:"root_device"`
+		}
+		if len(doc) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(doc, &d); err != nil {
+			return nil, errs.New(errs.Invalid, "root device hints: %w", err)
+		}
+		if len(d.RootDevice) > 0 && string(d.RootDevice) != "null" {
+			return d.RootDevice, nil
+		}
+	}
+	return nil, nil
+}
+
+// writeImage has the agent write the image to the committed disk.
+func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
+	args, err := r.deployArgs(p.flow)
+	if err != nil {
+		return outcome{}, err
+	}
+	disk, err := r.rootDisk()
+	if err != nil {
+		return outcome{}, err
+	}
+	var res agentproto.WriteImageResult
+	if err := r.command(ctx, p, agentproto.CmdWriteImage, agentproto.WriteImageArgs{
+		URLs: []string{args.Image}, Format: "raw", Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
+	}, &res); err != nil {
+		return outcome{}, err
+	}
+	if res.ContentDigest == "" || res.ContentDigest != res.WrittenDigest {
+		return outcome{}, errs.About(errs.Internal, r.node, "the disk %s gave back other bytes than were written to it", disk.Name)
+	}
+	return outcome{result: res}, nil
+}
+
+// rootDisk is the disk that this flow committed.
+func (r *runner) rootDisk() (agentproto.DiskID, error) {
+	d := r.cfg.Store.View().Node(r.node).GetRootDisk()
+	if d == nil {
+		return agentproto.DiskID{}, errs.About(errs.Conflict, r.node, "no root disk has been chosen for node %s", r.node)
+	}
+	return agentproto.DiskID{Name: d.GetName(), Serial: d.GetSerial(), WWN: d.GetWwn(), ByPath: d.GetByPath(), SizeBytes: d.GetSizeBytes()}, nil
+}
+
+// bootEntry sees that the firmware will boot the disk, and reads it back.
+func (r *runner) bootEntry(ctx context.Context, p position) (outcome, error) {
+	disk, err := r.rootDisk()
+	if err != nil {
+		return outcome{}, err
+	}
+	var res agentproto.BootEntryResult
+	if err := r.command(ctx, p, agentproto.CmdBootEntry, agentproto.BootEntryArgs{Disk: disk}, &res); err != nil {
+		return outcome{}, err
+	}
+	return outcome{result: res}, nil
+}
+
+// eraseMetadata wipes partition tables and signatures of every disk that could
+// be a root disk. The data remains, and the record says so.
+func (r *runner) eraseMetadata(ctx context.Context, p position) (outcome, error) {
+	inv, err := r.stored()
+	if err != nil {
+		return outcome{}, err
+	}
+	var args agentproto.EraseArgs
+	for _, d := range inv.Disks {
+		if d.Excluded == "" {
+			args.Disks = append(args.Disks, agentproto.DiskID{Name: d.Name, Serial: d.Serial, WWN: d.WWN, ByPath: d.ByPath, SizeBytes: d.SizeBytes})
+		}
+	}
+	var res agentproto.EraseResult
+	if err := r.command(ctx, p, agentproto.CmdEraseMetadata, args, &res); err != nil {
+		return outcome{}, err
+	}
+	erased := &api.Erasure{Level: api.Erasure_METADATA, DoneMs: r.cfg.Clock.Now().UnixMilli(), FlowId: p.flow.GetId()}
+	for _, d := range res.Disks {
+		name := d.Serial
+		if name == "" {
+			name = d.Name
+		}
+		erased.Disks = append(erased.Disks, name)
+	}
+	return outcome{
+		result: map[string]any{"disks": erased.GetDisks(), "level": "metadata only, data remains"},
+		ops:    []*api.Op{r.write(p.flow, []string{"erasure", "root_disk"}, &api.Node{Erasure: erased})},
+	}, nil
+}

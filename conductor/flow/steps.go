@@ -1,0 +1,170 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// position is where a flow stands when a step is performed.
+type position struct {
+	flow    *api.Flow
+	step    *api.Step
+	resumed bool // the step had been started before this call
+}
+
+// executor performs one step. It must be safe to call again after it was cut
+// off anywhere: what makes it so is the step's resume policy.
+type executor func(r *runner, ctx context.Context, p position) (outcome, error)
+
+// executors has every step that plans name; a test compares it with package
+// node.
+var executors = map[node.StepID]executor{
+	node.StepIdentifyBMC:   (*runner).identifyBMC,
+	node.StepPowerOn:       (*runner).powerOn,
+	node.StepPowerOff:      (*runner).powerOff,
+	node.StepPowerSoftOff:  (*runner).powerSoftOff,
+	node.StepBootDevice:    (*runner).bootDevice,
+	node.StepBootRamdisk:   (*runner).bootRamdisk,
+	node.StepBootLocal:     (*runner).bootLocal,
+	node.StepBootNothing:   (*runner).bootNothing,
+	node.StepAgentWait:     (*runner).agentWait,
+	node.StepInventory:     (*runner).inventory,
+	node.StepCheckIdentity: (*runner).checkIdentity,
+	node.StepChooseDisk:    (*runner).chooseDisk,
+	node.StepWriteImage:    (*runner).writeImage,
+	node.StepBootEntry:     (*runner).bootEntry,
+	node.StepEraseMetadata: (*runner).eraseMetadata,
+}
+
+// errRequested ends a step early because the flow has a request to look at.
+var errRequested = errors.New("the flow has a request")
+
+// Pauses between tries of a step whose error may pass.
+const (
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 8 * time.Second
+)
+
+// perform runs a step's executor until it succeeds, fails for good, or the
+// step's time is over. Here, and nowhere else, is decided what is tried again.
+func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resumed bool) (outcome, error) {
+	exec := executors[node.IDOf(step)]
+	if exec == nil {
+		return outcome{}, errs.New(errs.Unsupported, "this version knows no step %s", node.IDOf(step))
+	}
+	if resumed && step.GetPolicy() == api.ResumePolicy_RESUME_GUARDED {
+		return outcome{}, errs.New(errs.Conflict, "the step was begun by a conductor that is gone and may not be run twice: look at the machine, then run the flow again")
+	}
+	sctx, cancel := context.WithTimeoutCause(ctx, r.timeLeft(f, step), errs.New(errs.Timeout, "not done in %v", time.Duration(step.GetHoldLimitMs())*time.Millisecond))
+	defer cancel()
+	stopWatch := r.watchRequest(sctx, cancel)
+	defer stopWatch()
+	delay := retryFirst
+	var last error
+	for {
+		out, err := exec(r, sctx, position{f, step, resumed})
+		if err == nil || ctx.Err() != nil {
+			return out, err
+		}
+		if now := r.flow(); now.GetRequest() != api.Event_EVENT_NONE {
+			return outcome{}, errRequested
+		}
+		if sctx.Err() != nil {
+			// The last real error says more than "time is up".
+			cause := context.Cause(sctx)
+			if last != nil {
+				return outcome{}, fmt.Errorf("%w (last: %v)", cause, last)
+			}
+			return outcome{}, cause
+		}
+		if !passing(err) {
+			return outcome{}, err
+		}
+		if last == nil || last.Error() != err.Error() {
+			r.log.Info("step is tried again", "step", node.IDOf(step).String(), "err", err)
+			r.event(f, fmt.Sprintf("%s: %v; trying again", node.IDOf(step), err))
+		}
+		last, resumed = err, true
+		pause(sctx, delay)
+		delay = min(2*delay, retryMost)
+	}
+}
+
+// passing errors may be gone at the next try.
+func passing(err error) bool {
+	for _, k := range []errs.Kind{errs.Timeout, errs.Unreachable, errs.Busy, errs.NotOwner} {
+		if errors.Is(err, k) {
+			return true
+		}
+	}
+	return errors.Is(err, errLogin)
+}
+
+// timeLeft is how long the step may still run, by the cluster's clock: a new
+// holder does not begin the time anew.
+func (r *runner) timeLeft(f *api.Flow, step *api.Step) time.Duration {
+	v := r.cfg.Store.View()
+	left := time.Duration(step.GetHoldLimitMs()) * time.Millisecond
+	ticks := v.Globals().GetTicks()
+	for _, deadline := range []uint64{f.GetStepDeadlineTick(), v.Node(r.node).GetStateDeadlineTick()} {
+		if deadline == 0 {
+			continue
+		}
+		if deadline <= ticks {
+			return 0
+		}
+		left = min(left, time.Duration(deadline-ticks)*time.Millisecond)
+	}
+	return left
+}
+
+// watchRequest ends the step's context when the flow gets a request, such as
+// abort, or the lock is broken.
+func (r *runner) watchRequest(ctx context.Context, cancel context.CancelFunc) (stop func()) {
+	sig, unsubscribe := r.cfg.Watch.Subscribe(r.node)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-sig.C:
+				v := r.cfg.Store.View()
+				l := v.Lock(r.node)
+				if v.Flow(r.node).GetRequest() != api.Event_EVENT_NONE || l.GetToken() != r.token || l.GetState() == api.Lock_BREAKING {
+					cancel()
+					return
+				}
+			}
+		}
+	}()
+	return func() { cancel(); <-done; unsubscribe() }
+}
+
+// grant is the right to act on the node's BMC and agent under the lock.
+func (r *runner) grant() grant { return grant{r} }
+
+// grant implements drivers.Grant.
+type grant struct{ r *runner }
+
+func (g grant) Check() error {
+	if err := g.r.gate.Check(); err != nil {
+		return err
+	}
+	l := g.r.cfg.Store.View().Lock(g.r.node)
+	if l.GetToken() != g.r.token || l.GetState() != api.Lock_HELD {
+		return errs.About(errs.Fenced, g.r.node, "the lock with token %d on node %s is gone", g.r.token, g.r.node)
+	}
+	return nil
+}
+
+func (g grant) Deadline() time.Time   { return g.r.gate.Deadline() }
+func (g grant) Token() uint64         { return g.r.token }
+func (g grant) Done() <-chan struct{} { return g.r.gate.Done() }

@@ -1,0 +1,132 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/bmc"
+	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/node"
+)
+
+// Explain implements api.IronringServer: why a node is where it is.
+func (s *Service) Explain(ctx context.Context, req *api.ExplainRequest) (*api.ExplainReply, error) {
+	v := s.cfg.Cluster.Store().View()
+	n, err := v.NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	id := n.GetId()
+	out := &api.ExplainReply{
+		Node: masked(n), Flow: maskedFlow(v.Flow(id)), Lock: v.Lock(id), Intent: v.Intent(id), Index: v.Index(),
+		SinceMs: n.GetStateSinceMs(),
+	}
+	if out.Lock != nil {
+		out.Lease = v.Lease(out.Lock.GetLeaseId())
+	}
+	out.Live, out.LiveFrom = s.facts(ctx, id)
+	explain(out, v)
+	if s.stale() {
+		out.Notes = append(out.Notes, fmt.Sprintf("this peer has had no contact with a leader for %v: what you see may be old", s.cfg.Cluster.LeaderContact().Round(time.Second)))
+	}
+	return out, nil
+}
+
+// explain fills in the sentences. Pure.
+func explain(out *api.ExplainReply, v *fsm.View) {
+	n, f := out.Node, out.Flow
+	running := f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING
+	state := node.StateName(n.GetState())
+	if n.GetErasure().GetLevel() == api.Erasure_METADATA {
+		out.Notes = append(out.Notes, "last clean: metadata only, data remains")
+	}
+	if n.GetMaintenance() {
+		out.Notes = append(out.Notes, "in maintenance: "+orNone(n.GetMaintenanceReason()))
+	}
+	if err := bmc.Parked(n); err != nil {
+		out.Advice = err.Error()
+	}
+	if n.GetAssigned() == "" {
+		out.WaitsFor = "a conductor: " + orNone(n.GetUnassignedReason())
+		out.Advice = "start a peer that has the driver and serves the group, or change the node's driver or group"
+	}
+	if !running {
+		out.Summary = fmt.Sprintf("%s: nothing is being done", state)
+		if n.GetLastError() != "" {
+			out.Summary = fmt.Sprintf("%s: %s", state, n.GetLastError())
+			if out.Advice == "" {
+				out.Advice = "possible now: " + verbs(n)
+			}
+		}
+		return
+	}
+	ticks := v.Globals().GetTicks()
+	if d := f.GetStepDeadlineTick(); f.GetStarted() && d > ticks {
+		out.DeadlineInMs = d - ticks
+	} else if d := n.GetStateDeadlineTick(); d > ticks {
+		out.DeadlineInMs = d - ticks
+	}
+	step := "its end"
+	if int(f.GetCursor()) < len(f.GetSteps()) {
+		st := f.GetSteps()[f.GetCursor()]
+		step = node.IDOf(st).String()
+		if f.GetStarted() {
+			out.SinceMs = st.GetStartedMs()
+		}
+	}
+	out.Summary = fmt.Sprintf("%s: step %d of %d (%s)", state, min(int(f.GetCursor())+1, len(f.GetSteps())), len(f.GetSteps()), step)
+	switch {
+	case out.WaitsFor != "":
+	case out.Lock == nil:
+		out.WaitsFor = fmt.Sprintf("its owner %s to take the lock", n.GetAssigned())
+		if v.LiveLease(n.GetAssigned()) == nil {
+			out.WaitsFor = fmt.Sprintf("a new owner: %s has no live lease", n.GetAssigned())
+		}
+	case n.GetQuarantine().GetClass() != api.Quarantine_NONE && out.Intent != nil:
+		out.WaitsFor = "the quarantine: the former holder's last call to the BMC may still take effect"
+	case !f.GetStarted():
+		out.WaitsFor = "the step to be started"
+	default:
+		out.WaitsFor = waits(node.IDOf(f.GetSteps()[f.GetCursor()]), out.Live)
+	}
+}
+
+// waits says what a started step waits for.
+func waits(step node.StepID, live *api.LiveFacts) string {
+	switch step.Interface {
+	case "power", "management":
+		if live.GetBmcError() != "" {
+			return "the BMC: " + live.GetBmcError()
+		}
+		return "the BMC"
+	case "agent", "deploy", "clean":
+		if step == node.StepAgentWait {
+			return "the machine to boot the ramdisk; last stage seen: " + orNone(live.GetBootStage())
+		}
+		if p := live.GetProgress(); p.GetPercent() > 0 {
+			return fmt.Sprintf("the agent: %.0f %% %s", p.GetPercent(), p.GetMessage())
+		}
+		return "the agent"
+	}
+	return "the conductor"
+}
+
+func verbs(n *api.Node) string {
+	out := ""
+	for i, ev := range node.Allowed(n.GetState()) {
+		if i > 0 {
+			out += ", "
+		}
+		out += node.VerbName(ev)
+	}
+	return orNone(out)
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}

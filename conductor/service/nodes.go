@@ -1,0 +1,220 @@
+package service
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/canon"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
+	"github.com/ironring/ironring/node"
+)
+
+// Bounds of lists.
+const maxPage = 1000
+
+// CreateNode implements api.IronringServer.
+func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*api.NodeReply, error) {
+	in := req.GetNode()
+	n := &api.Node{Id: in.GetId()}
+	if err := node.Apply(n, node.SpecFields, in); err != nil {
+		return nil, err
+	}
+	if n.Id == "" {
+		n.Id = uuid.NewString()
+	}
+	if err := s.prepare(n, true); err != nil {
+		return nil, err
+	}
+	ops := []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: n}}}}
+	for _, p := range req.GetPorts() {
+		port, err := newPort(n.Id, p)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, &api.Op{Op: &api.Op_PortCreate{PortCreate: &api.PortCreate{Port: port}}})
+	}
+	res, err := s.propose(ctx, req.GetRequestId(), "create node", ops...)
+	if err != nil {
+		return nil, err
+	}
+	// A repeated request gets the first answer: its node, not ours.
+	if id := res.GetOps()[0].GetId(); id != "" {
+		n.Id = id
+	}
+	return &api.NodeReply{Node: masked(s.cfg.Cluster.Store().View().Node(n.Id)), Index: res.GetIndex()}, nil
+}
+
+// prepare checks a node's spec fields, brings its documents into canonical
+// form and seals its secrets. strict also asks the driver whether driver_info
+// is complete.
+func (s *Service) prepare(n *api.Node, strict bool) error {
+	for name, doc := range map[string]*[]byte{"driver_info": &n.DriverInfo, "properties": &n.Properties, "extra": &n.Extra, "instance_info": &n.InstanceInfo} {
+		if len(*doc) == 0 {
+			*doc = []byte("{}")
+		}
+		c, err := canon.Object(*doc, maxDocument)
+		if err != nil {
+			return errs.About(errs.Invalid, name, "%s: %w", name, err)
+		}
+		*doc = c
+	}
+	d, err := s.cfg.Registry.Get(n.GetDriver())
+	if err != nil {
+		return err
+	}
+	if strict {
+		info, err := s.openInfo(n)
+		if err != nil {
+			return err
+		}
+		if err := d.Validate(info); err != nil {
+			return errs.About(errs.Invalid, errs.SubjectOf(err), "driver_info: %w", err)
+		}
+	}
+	if n.DriverInfo, err = s.sealInfo(d, n); err != nil {
+		return err
+	}
+	return node.CheckSpec(n)
+}
+
+// GetNode implements api.IronringServer.
+func (s *Service) GetNode(ctx context.Context, req *api.GetNodeRequest) (*api.NodeReply, error) {
+	v, err := s.view(ctx, req.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	n, err := v.NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	return &api.NodeReply{Node: masked(n), Index: v.Index(), Stale: s.stale(), Flow: maskedFlow(v.Flow(n.GetId())), Lock: v.Lock(n.GetId())}, nil
+}
+
+// ListNodes implements api.IronringServer.
+func (s *Service) ListNodes(ctx context.Context, req *api.ListNodesRequest) (*api.ListNodesReply, error) {
+	v, err := s.view(ctx, req.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	limit := int(req.GetLimit())
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
+	}
+	out := &api.ListNodesReply{Index: v.Index(), Stale: s.stale()}
+	for n := range v.NodesAfter(req.GetMarker()) {
+		if !matches(n, req) {
+			continue
+		}
+		if len(out.Nodes) == limit {
+			out.Next = out.Nodes[limit-1].GetId()
+			break
+		}
+		out.Nodes = append(out.Nodes, masked(n))
+	}
+	return out, nil
+}
+
+func matches(n *api.Node, req *api.ListNodesRequest) bool {
+	return (req.GetState() == api.State_STATE_UNSPECIFIED || n.GetState() == req.GetState()) &&
+		(req.GetOwner() == "" || n.GetAssigned() == req.GetOwner()) &&
+		(req.GetDriver() == "" || n.GetDriver() == req.GetDriver()) &&
+		(req.GetGroup() == "" || n.GetConductorGroup() == req.GetGroup())
+}
+
+// patchTries is how often an update of a document is tried again when another
+// client changed the node in between.
+const patchTries = 5
+
+// UpdateNode implements api.IronringServer.
+func (s *Service) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*api.NodeReply, error) {
+	for try := 1; ; try++ {
+		n, err := s.cfg.Cluster.Store().View().NodeByRef(req.GetNode())
+		if err != nil {
+			return nil, err
+		}
+		if req.GetRev() != 0 && req.GetRev() != n.GetRev() {
+			return nil, errs.About(errs.Conflict, n.GetId(), "node %s has revision %d, not %d: read it again", req.GetNode(), n.GetRev(), req.GetRev())
+		}
+		changed, fields, err := patched(n, req.GetSet(), req.GetUnset())
+		if err != nil {
+			return nil, err
+		}
+		if err := s.prepare(changed, touches(fields, "driver", "driver_info")); err != nil {
+			return nil, err
+		}
+		res, err := s.propose(ctx, req.GetRequestId(), "set node", &api.Op{Op: &api.Op_NodePatch{NodePatch: &api.NodePatch{
+			NodeId: n.GetId(), Rev: n.GetRev(), Fields: fields, Node: onlyFields(changed, fields),
+		}}})
+		if errors.Is(err, errs.Conflict) && req.GetRev() == 0 && try < patchTries {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &api.NodeReply{Node: masked(s.cfg.Cluster.Store().View().Node(n.GetId())), Index: res.GetIndex()}, nil
+	}
+}
+
+// DeleteNode implements api.IronringServer.
+func (s *Service) DeleteNode(ctx context.Context, req *api.DeleteNodeRequest) (*api.WriteReply, error) {
+	n, err := s.cfg.Cluster.Store().View().NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.propose(ctx, req.GetRequestId(), "delete node", &api.Op{Op: &api.Op_NodeDelete{NodeDelete: &api.NodeDelete{NodeId: n.GetId(), Rev: req.GetRev()}}})
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.Journal.Forget(n.GetId())
+	return &api.WriteReply{Index: res.GetIndex()}, nil
+}
+
+// GetInventory implements api.IronringServer.
+func (s *Service) GetInventory(_ context.Context, req *api.GetInventoryRequest) (*api.Inventory, error) {
+	v := s.cfg.Cluster.Store().View()
+	n, err := v.NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	inv := v.Inventory(n.GetId())
+	if inv == nil {
+		return nil, errs.About(errs.NotFound, n.GetId(), "node %s has not been inspected", req.GetNode())
+	}
+	return inv, nil
+}
+
+// History implements api.IronringServer.
+func (s *Service) History(_ context.Context, req *api.HistoryRequest) (*api.HistoryReply, error) {
+	v := s.cfg.Cluster.Store().View()
+	n, err := v.NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	return &api.HistoryReply{Entries: v.History(n.GetId())}, nil
+}
+
+// masked is a copy of a node that may leave the peer.
+func masked(n *api.Node) *api.Node {
+	if n == nil {
+		return nil
+	}
+	c := proto.CloneOf(n)
+	c.DriverInfo = seal.MaskDoc(c.DriverInfo)
+	c.Extra = seal.MaskDoc(c.Extra)
+	c.InstanceInfo = seal.MaskDoc(c.InstanceInfo)
+	return c
+}
+
+func maskedFlow(f *api.Flow) *api.Flow {
+	if f == nil {
+		return nil
+	}
+	c := proto.CloneOf(f)
+	c.Args = seal.MaskDoc(c.Args)
+	return c
+}

@@ -1,0 +1,190 @@
+package service
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/bmc"
+	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// maxDocument bounds each document of a node, in bytes of canonical JSON.
+const maxDocument = 64 << 10
+
+// documents are the spec fields that hold JSON objects.
+var documents = map[string]func(*api.Node) *[]byte{
+	"driver_info":   func(n *api.Node) *[]byte { return &n.DriverInfo },
+	"properties":    func(n *api.Node) *[]byte { return &n.Properties },
+	"extra":         func(n *api.Node) *[]byte { return &n.Extra },
+	"instance_info": func(n *api.Node) *[]byte { return &n.InstanceInfo },
+}
+
+// patched applies set and unset to a copy of a node and names the fields that
+// they touch. Keys are spec fields ("name") or paths into documents
+// ("properties/root_device/serial"); values are JSON.
+func patched(n *api.Node, set map[string]string, unset []string) (*api.Node, []string, error) {
+	out := proto.CloneOf(n)
+	fields := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		field, path, inside := strings.Cut(key, "/")
+		fields[field] = true
+		if err := setOne(out, field, path, inside, set[key]); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, key := range unset {
+		field, path, inside := strings.Cut(key, "/")
+		fields[field] = true
+		if inside {
+			if err := editDoc(out, field, path, func(m map[string]any, last string) error {
+				delete(m, last)
+				return nil
+			}); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		if err := node.Apply(out, []string{field}, &api.Node{}); err != nil {
+			return nil, nil, err
+		}
+	}
+	names := slices.Sorted(maps.Keys(fields))
+	return out, names, node.CheckFields(names, node.SpecFields)
+}
+
+func setOne(n *api.Node, field, path string, inside bool, value string) error {
+	if inside {
+		v, err := decode(value)
+		if err != nil {
+			return errs.About(errs.Invalid, field, "%s/%s: the value is not JSON: %w", field, path, err)
+		}
+		return editDoc(n, field, path, func(m map[string]any, last string) error {
+			m[last] = v
+			return nil
+		})
+	}
+	if doc := documents[field]; doc != nil {
+		*doc(n) = []byte(value)
+		return nil
+	}
+	// Scalars go through the record's own JSON mapping, which checks types.
+	tmp := new(api.Node)
+	key, _ := json.Marshal(field)
+	if err := protojson.Unmarshal([]byte("{"+string(key)+":"+value+"}"), tmp); err != nil {
+		return errs.About(errs.Invalid, field, "%s: no such field, or not a value for it: %s", field, value)
+	}
+	return node.Apply(n, []string{field}, tmp)
+}
+
+// editDoc changes one value inside a document; missing objects on the way are made.
+func editDoc(n *api.Node, field, path string, edit func(m map[string]any, last string) error) error {
+	doc := documents[field]
+	if doc == nil {
+		return errs.About(errs.Invalid, field, "%s is not a document: there is nothing inside to set", field)
+	}
+	root := map[string]any{}
+	if b := *doc(n); len(b) > 0 {
+		v, err := decode(string(b))
+		if err != nil {
+			return err
+		}
+		if m, ok := v.(map[string]any); ok {
+			root = m
+		}
+	}
+	parts := strings.Split(path, "/")
+	m := root
+	for _, p := range parts[:len(parts)-1] {
+		next, ok := m[p].(map[string]any)
+		if !ok {
+			if m[p] != nil {
+				return errs.About(errs.Invalid, field, "%s/%s: %q is not an object", field, path, p)
+			}
+			next = map[string]any{}
+			m[p] = next
+		}
+		m = next
+	}
+	last := parts[len(parts)-1]
+	if last == "" {
+		return errs.About(errs.Invalid, field, "%s/%s: a key is empty", field, path)
+	}
+	if err := edit(m, last); err != nil {
+		return err
+	}
+	b, err := json.Marshal(root)
+	*doc(n) = b
+	return err
+}
+
+// decode reads one JSON value and keeps numbers as they are written.
+func decode(s string) (any, error) {
+	dec := json.NewDecoder(strings.NewReader(s))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, err
+	}
+	if dec.More() {
+		return nil, errs.New(errs.Invalid, "more than one value")
+	}
+	return v, nil
+}
+
+func touches(fields []string, names ...string) bool {
+	return slices.ContainsFunc(fields, func(f string) bool { return slices.Contains(names, f) })
+}
+
+// onlyFields is a node with nothing but the named fields.
+func onlyFields(n *api.Node, fields []string) *api.Node {
+	out := &api.Node{Id: n.GetId()}
+	_ = node.Apply(out, fields, n) // the names were checked
+	return out
+}
+
+// openInfo is driver_info in clear; it must not outlive the request.
+func (s *Service) openInfo(n *api.Node) (drivers.Info, error) {
+	doc, err := s.cfg.Cluster.Keyring().OpenDoc(bmc.AAD(n.GetId()), n.GetDriverInfo())
+	if err != nil {
+		return nil, errs.About(errs.Invalid, "driver_info", "driver_info: %w", err)
+	}
+	info := drivers.Info{}
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()
+	if err := dec.Decode(&info); err != nil {
+		return nil, errs.About(errs.Invalid, "driver_info", "driver_info is not a JSON object")
+	}
+	return info, nil
+}
+
+// sealInfo seals the secrets of driver_info: what the driver calls a secret
+// and what looks like one.
+func (s *Service) sealInfo(d drivers.Driver, n *api.Node) ([]byte, error) {
+	secret := map[string]bool{}
+	for _, f := range d.Fields() {
+		secret[f.Name] = f.Secret
+	}
+	return s.cfg.Cluster.Keyring().SealDoc(bmc.AAD(n.GetId()), n.GetDriverInfo(), func(path []string) bool {
+		return slices.ContainsFunc(path, func(k string) bool { return secret[k] || looksSecret(k) })
+	})
+}
+
+// looksSecret errs on the side of sealing.
+func looksSecret(key string) bool {
+	k := strings.ToLower(key)
+	for _, w := range []string{"password", "passwd", "secret", "token", "credential", "private_key", "api_key"} {
+		if strings.Contains(k, w) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,198 @@
+package service
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/flow"
+	"github.com/ironring/ironring/internal/canon"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// Provision implements api.IronringServer: a verb becomes a committed flow
+// here, on whatever peer was asked; the owner finds it in the log.
+func (s *Service) Provision(ctx context.Context, req *api.ProvisionRequest) (*api.FlowReply, error) {
+	v := s.cfg.Cluster.Store().View()
+	n, err := v.NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	verb := req.GetVerb()
+	if !node.IsVerb(verb) {
+		return nil, errs.About(errs.Invalid, n.GetId(), "%v is not a verb", verb)
+	}
+	if err := node.CheckVerb(n, verb); err != nil {
+		return nil, err
+	}
+	if verb == api.Event_EV_ABORT {
+		return s.request(ctx, n, req)
+	}
+	to, _, err := node.Next(n.GetState(), verb, n.GetTargetState())
+	if err != nil {
+		return nil, err
+	}
+	op := &api.FlowCreate{NodeId: n.GetId(), Rev: req.GetRev(), Event: verb}
+	if node.Transient(to) {
+		if op.Flow, err = s.newFlow(n, verb, req.GetArgs()); err != nil {
+			return nil, err
+		}
+	}
+	return s.create(ctx, req.GetRequestId(), n.GetId(), node.VerbName(verb), op)
+}
+
+// newFlow makes the flow that a verb starts.
+func (s *Service) newFlow(n *api.Node, verb api.Event, args []byte) (*api.Flow, error) {
+	kind, ok := node.FlowOf(verb)
+	if !ok {
+		return nil, errs.About(errs.Unsupported, n.GetId(), "%s is not supported by this version", node.VerbName(verb))
+	}
+	steps, err := node.Plan(kind, api.PowerAction_POWER_ACTION_NONE)
+	if err != nil {
+		return nil, err
+	}
+	f := &api.Flow{Id: uuid.NewString(), NodeId: n.GetId(), Kind: kind, Steps: steps}
+	if needsNetwork(kind) {
+		if err := s.bootable(n); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case kind == api.FlowKind_FLOW_DEPLOY:
+		if f.Args, err = s.deployArgs(n, args); err != nil {
+			return nil, err
+		}
+	case len(args) > 0 && string(args) != "{}" && string(args) != "null":
+		return nil, errs.About(errs.Invalid, n.GetId(), "%s takes no arguments", node.VerbName(verb))
+	}
+	return f, nil
+}
+
+// needsNetwork says whether a flow boots the ramdisk.
+func needsNetwork(kind api.FlowKind) bool {
+	switch kind {
+	case api.FlowKind_FLOW_DEPLOY, api.FlowKind_FLOW_INSPECT, api.FlowKind_FLOW_CLEAN, api.FlowKind_FLOW_TEARDOWN:
+		return true
+	}
+	return false
+}
+
+// bootable refuses work that could only end in a time-out.
+func (s *Service) bootable(n *api.Node) error {
+	for _, p := range s.cfg.Cluster.Store().View().PortsOf(n.GetId()) {
+		if p.GetPxeEnabled() {
+			return nil
+		}
+	}
+	return errs.About(errs.Invalid, n.GetId(), "node %s has no port to boot from: add one with `ironring port create --node %s --address MAC`", label(n), label(n))
+}
+
+// deployArgs checks the arguments of a deploy and seals nothing of them: an
+// image URL with credentials is refused.
+func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
+	if len(doc) == 0 {
+		doc = []byte("{}")
+	}
+	c, err := canon.Object(doc, maxDocument)
+	if err != nil {
+		return nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
+	}
+	var a flow.DeployArgs
+	dec := json.NewDecoder(strings.NewReader(string(c)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&a); err != nil {
+		return nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
+	}
+	u, err := url.Parse(a.Image)
+	switch {
+	case a.Image == "":
+		return nil, errs.About(errs.Invalid, "image", "deploy needs an image: --image URL")
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+		return nil, errs.About(errs.Invalid, "image", "image: an http or https URL is needed")
+	case u.User != nil:
+		return nil, errs.About(errs.Invalid, "image", "image: credentials in a URL would be stored and logged; serve the image without them")
+	}
+	algo, sum, _ := strings.Cut(a.Checksum, ":")
+	want := map[string]int{"sha256": 32, "sha512": 64}[algo]
+	if raw, err := hex.DecodeString(sum); want == 0 || err != nil || len(raw) != want {
+		return nil, errs.About(errs.Invalid, "checksum", "checksum: sha256:HEX or sha512:HEX of the file as served is needed")
+	}
+	switch a.Compress {
+	case "", "gzip", "zstd":
+	default:
+		return nil, errs.About(errs.Invalid, "compress", "compress: gzip, zstd or nothing, not %q", a.Compress)
+	}
+	return s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, func(path []string) bool { return looksSecret(path[len(path)-1]) })
+}
+
+// Power implements api.IronringServer.
+func (s *Service) Power(ctx context.Context, req *api.PowerRequest) (*api.FlowReply, error) {
+	n, err := s.cfg.Cluster.Store().View().NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	steps, err := node.Plan(api.FlowKind_FLOW_POWER, req.GetAction())
+	if err != nil {
+		return nil, errs.About(errs.Invalid, n.GetId(), "%w", err)
+	}
+	return s.create(ctx, req.GetRequestId(), n.GetId(), "power", &api.FlowCreate{
+		NodeId: n.GetId(),
+		Flow:   &api.Flow{Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_POWER, Steps: steps},
+	})
+}
+
+// request asks the holder of the running flow for something.
+func (s *Service) request(ctx context.Context, n *api.Node, req *api.ProvisionRequest) (*api.FlowReply, error) {
+	res, err := s.propose(ctx, req.GetRequestId(), "abort", &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: n.GetId(), Event: req.GetVerb()}}})
+	if err != nil {
+		return nil, err
+	}
+	return s.flowReply(n.GetId(), res.GetIndex()), nil
+}
+
+func (s *Service) create(ctx context.Context, requestID, id, reason string, op *api.FlowCreate) (*api.FlowReply, error) {
+	if op.Flow != nil {
+		principal, source := caller(ctx)
+		op.Flow.Meta = &api.Meta{Principal: principal, Source: source, RequestId: requestID, Reason: reason, WallMs: s.cfg.Clock.Now().UnixMilli()}
+	}
+	res, err := s.propose(ctx, requestID, reason, &api.Op{Op: &api.Op_FlowCreate{FlowCreate: op}})
+	if err != nil {
+		return nil, err
+	}
+	return s.flowReply(id, res.GetIndex()), nil
+}
+
+func (s *Service) flowReply(id string, index uint64) *api.FlowReply {
+	v := s.cfg.Cluster.Store().View()
+	return &api.FlowReply{Flow: maskedFlow(v.Flow(id)), Index: index, Node: masked(v.Node(id))}
+}
+
+// GetFlow implements api.IronringServer.
+func (s *Service) GetFlow(ctx context.Context, req *api.GetFlowRequest) (*api.FlowReply, error) {
+	v, err := s.view(ctx, req.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	n, err := v.NodeByRef(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	f := v.Flow(n.GetId())
+	if f == nil {
+		return nil, errs.About(errs.NotFound, n.GetId(), "node %s has had no flow", label(n))
+	}
+	return &api.FlowReply{Flow: maskedFlow(f), Index: v.Index(), Node: masked(n)}, nil
+}
+
+func label(n *api.Node) string {
+	if n.GetName() != "" {
+		return n.GetName()
+	}
+	return n.GetId()
+}

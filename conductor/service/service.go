@@ -1,0 +1,105 @@
+// Package service is the API of a peer: it serves api.IronringServer to
+// clients and api.ConductorServer to other peers.
+//
+// Any peer takes any request. A change of a record and a request for work are
+// validated here and committed, whoever owns the node; the owner finds the
+// work in the log. Only what lives in the memory of the holder or owner (live
+// facts, progress) is asked of it, in one hop (routing.go).
+//
+// Rules: secrets are sealed before they enter a command and masked before a
+// record leaves; everything a client sends is bounded and checked here, once.
+package service
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/agents"
+	"github.com/ironring/ironring/conductor/journal"
+	"github.com/ironring/ironring/conductor/watch"
+	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/pki"
+	"github.com/ironring/ironring/internal/seal"
+)
+
+// Cluster is what the service needs of package cluster.
+type Cluster interface {
+	ID() string
+	ClusterID() string
+	Store() *fsm.Store
+	Propose(ctx context.Context, cmd *api.Command) (*api.Result, error)
+	ReadIndex(ctx context.Context) (uint64, error)
+	LeaderContact() time.Duration
+	Alive(id string) bool
+	PeerConn(id string) (*grpc.ClientConn, error)
+	CA() *pki.CA
+	Keyring() *seal.Keyring
+	CreateJoinToken(ctx context.Context, ttl time.Duration) (token string, expires time.Time, err error)
+	Leave(ctx context.Context) error
+	Remove(ctx context.Context, id string) error
+	Status(ctx context.Context) (*api.ClusterStatusReply, error)
+}
+
+// Config of a Service; all fields are required.
+type Config struct {
+	Cluster  Cluster
+	Registry *drivers.Registry
+	Journal  *journal.Journal
+	Watch    *watch.Broker
+	Endpoint *agents.Endpoint
+	Version  string
+	Clock    clock.Clock
+	Logger   *slog.Logger
+}
+
+// Service implements the gRPC services of a peer. Safe for concurrent use.
+type Service struct {
+	api.UnimplementedIronringServer
+	api.UnimplementedConductorServer
+	cfg Config
+}
+
+// New makes a Service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// staleAfter is how long ago the last contact with a leader may lie before
+// answers are marked as perhaps old.
+const staleAfter = 3 * time.Second
+
+// minIndexWait bounds how long a read waits for an index.
+const minIndexWait = 2 * time.Second
+
+// view gives a view that satisfies the read options.
+func (s *Service) view(ctx context.Context, opts *api.ReadOptions) (*fsm.View, error) {
+	if opts.GetLinearizable() {
+		if _, err := s.cfg.Cluster.ReadIndex(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if min := opts.GetMinIndex(); min > 0 {
+		wctx, cancel := context.WithTimeout(ctx, minIndexWait)
+		defer cancel()
+		if err := s.cfg.Cluster.Store().WaitIndex(wctx, min); err != nil {
+			return nil, errs.New(errs.NoQuorum, "this peer has not seen index %d yet: ask another peer", min)
+		}
+	}
+	return s.cfg.Cluster.Store().View(), nil
+}
+
+func (s *Service) stale() bool { return s.cfg.Cluster.LeaderContact() > staleAfter }
+
+// propose commits one command for a client.
+func (s *Service) propose(ctx context.Context, requestID, reason string, ops ...*api.Op) (*api.Result, error) {
+	principal, source := caller(ctx)
+	return s.cfg.Cluster.Propose(ctx, &api.Command{
+		Meta: &api.Meta{Principal: principal, Source: source, RequestId: requestID, Reason: reason, WallMs: s.cfg.Clock.Now().UnixMilli()},
+		Ops:  ops,
+	})
+}
