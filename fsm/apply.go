@@ -1,0 +1,208 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// Answers to request ids are kept so long and so many.
+const (
+	requestTicks = 600_000
+	requestsKept = 100_000
+)
+
+// Apply applies a committed entry: one result for each of its commands. A
+// refused command has Result.failure set and has changed nothing. The error is
+// for what must stop the process: an entry that this build does not
+// understand, or one that is not newer than the state.
+//
+// Results are shared with the state and must not be modified.
+func (s *Store) Apply(index, term uint64, entry []byte) ([]*api.Result, error) {
+	e, err := Decode(entry)
+	if err != nil {
+		return nil, fmt.Errorf("apply entry %d: %w", index, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	db := s.db.Load()
+	at := newView(db).head
+	if index <= at.index {
+		return nil, fmt.Errorf("apply entry %d: the state is already at %d", index, at.index)
+	}
+
+	w := &work{
+		db: db.Txn(true), index: index, term: term, head: *at, hints: s.hints, newHints: hints{},
+		slots: map[slotKey]*slot{}, reported: map[slotKey]struct{}{},
+	}
+	defer w.db.Abort() // nothing once committed
+	results := make([]*api.Result, len(e.GetCommands()))
+	for i, cmd := range e.GetCommands() {
+		results[i] = w.command(cmd, len(entry))
+	}
+	w.head.index, w.head.term = index, term
+	h := w.head // a copy, so that the state does not keep the whole work alive
+	must(w.db.Insert(tableHead, &h))
+	w.db.Commit()
+	s.changes.add(index, w.changes)
+	return results, nil
+}
+
+// command applies one command of an entry of a given size.
+func (w *work) command(cmd *api.Command, entrySize int) *api.Result {
+	w.begin(cmd.GetMeta())
+	res := &api.Result{Index: w.index}
+	if err := w.admit(cmd, entrySize); err != nil {
+		res.Failure = failure(err)
+		return res
+	}
+	if id := w.meta.GetRequestId(); id != "" {
+		if known := get(w, requests, id); known != nil {
+			return known.GetResult()
+		}
+	}
+	for _, op := range cmd.GetOps() {
+		out := &api.OpResult{}
+		if err := w.op(op, out); err != nil {
+			res.Failure, res.Ops = failure(err), nil
+			return res
+		}
+		res.Ops = append(res.Ops, out)
+	}
+	w.audit(cmd)
+	w.remember(res)
+	w.flush()
+	return res
+}
+
+// admit checks the bounds of a command.
+func (w *work) admit(cmd *api.Command, entrySize int) error {
+	if entrySize > MaxEntry {
+		return errs.New(errs.Invalid, "an entry of %d bytes is over %d", entrySize, MaxEntry)
+	}
+	if entrySize > MaxCommand { // else no command in it can be
+		if size := proto.Size(cmd); size > MaxCommand {
+			return errs.New(errs.Invalid, "a command of %d bytes is over %d", size, MaxCommand)
+		}
+	}
+	if len(cmd.GetOps()) == 0 {
+		return errs.New(errs.Invalid, "a command without operations")
+	}
+	return checkMeta(w.meta)
+}
+
+// remember keeps the answer to a request id, and forgets the oldest.
+func (w *work) remember(res *api.Result) {
+	id := w.meta.GetRequestId()
+	if id == "" {
+		return
+	}
+	put(w, requests, &api.RequestResult{RequestId: id, Tick: w.c.ticks, Result: res})
+	if w.head.requests < requestsKept {
+		return
+	}
+	for r := range scan(w.db, requests, byAge) {
+		drop(w, requests, r.GetRequestId())
+		return
+	}
+}
+
+func failure(err error) *api.Failure {
+	f := &api.Failure{Kind: errs.KindOf(err).String(), Subject: clip(errs.SubjectOf(err), maxText)}
+	f.Message = clip(err.Error(), maxError)
+	return f
+}
+
+var errEmptyOp = errors.New("an operation without content")
+
+// op applies one operation. A refusal may leave the overlay half changed: the
+// whole command is forgotten then.
+func (w *work) op(op *api.Op, out *api.OpResult) error {
+	switch o := op.GetOp().(type) {
+	case *api.Op_NodeCreate:
+		return w.nodeCreate(o.NodeCreate, out)
+	case *api.Op_NodePatch:
+		return w.nodePatch(o.NodePatch, out)
+	case *api.Op_NodeDelete:
+		return w.nodeDelete(o.NodeDelete)
+	case *api.Op_PortCreate:
+		return w.portCreate(o.PortCreate, out)
+	case *api.Op_PortDelete:
+		return w.portDelete(o.PortDelete)
+	case *api.Op_NetworkSet:
+		return w.networkSet(o.NetworkSet, out)
+	case *api.Op_NetworkDelete:
+		return w.networkDelete(o.NetworkDelete)
+	case *api.Op_AddressAllocate:
+		return w.addressAllocate(o.AddressAllocate, out)
+	case *api.Op_FlowCreate:
+		return w.flowCreate(o.FlowCreate, out)
+	case *api.Op_FlowRequest:
+		return w.flowRequest(o.FlowRequest, out)
+	case *api.Op_StepStart:
+		return w.stepStart(o.StepStart, out)
+	case *api.Op_StepDone:
+		return w.stepDone(o.StepDone, out)
+	case *api.Op_FlowRewind:
+		return w.flowRewind(o.FlowRewind, out)
+	case *api.Op_FlowEnd:
+		return w.flowEnd(o.FlowEnd, out)
+	case *api.Op_NodeWrite:
+		return w.nodeWrite(o.NodeWrite, out)
+	case *api.Op_NodeObserve:
+		return w.nodeObserve(o.NodeObserve, out)
+	case *api.Op_AgentEnrol:
+		return w.agentEnrol(o.AgentEnrol, out)
+	case *api.Op_InventorySet:
+		return w.inventorySet(o.InventorySet, out)
+	case *api.Op_LeaseRegister:
+		return w.leaseRegister(o.LeaseRegister, out)
+	case *api.Op_LeaseRenew:
+		return w.leaseRenew(o.LeaseRenew, out)
+	case *api.Op_LeaseExpire:
+		return w.leaseExpire(o.LeaseExpire)
+	case *api.Op_LeaseFence:
+		return w.leaseFence(o.LeaseFence)
+	case *api.Op_LeaseTombstone:
+		return w.leaseTombstone(o.LeaseTombstone)
+	case *api.Op_LeaseRelease:
+		return w.leaseRelease(o.LeaseRelease)
+	case *api.Op_LockAcquire:
+		return w.lockAcquire(o.LockAcquire, out)
+	case *api.Op_LockBreak:
+		return w.lockBreak(o.LockBreak)
+	case *api.Op_LockRelease:
+		return w.lockRelease(o.LockRelease, out)
+	case *api.Op_QuarantineClear:
+		return w.quarantineClear(o.QuarantineClear)
+	case *api.Op_IntentOpen:
+		return w.intentOpen(o.IntentOpen, out)
+	case *api.Op_IntentClose:
+		return w.intentClose(o.IntentClose)
+	case *api.Op_Bootstrap:
+		return w.bootstrap(o.Bootstrap)
+	case *api.Op_MemberSet:
+		return w.memberSet(o.MemberSet, out)
+	case *api.Op_MemberRemove:
+		return w.memberRemove(o.MemberRemove)
+	case *api.Op_Assign:
+		return w.assign(o.Assign)
+	case *api.Op_Tick:
+		return w.tick(o.Tick)
+	case *api.Op_SettingsSet:
+		return w.settingsSet(o.SettingsSet, out)
+	case *api.Op_TokenCreate:
+		return w.tokenCreate(o.TokenCreate, out)
+	case *api.Op_TokenConsume:
+		return w.tokenConsume(o.TokenConsume, out)
+	case *api.Op_FeatureLevelSet:
+		return w.featureLevelSet(o.FeatureLevelSet)
+	case *api.Op_RestoreEpochRaise:
+		return w.restoreEpochRaise(o.RestoreEpochRaise)
+	}
+	return errs.New(errs.Invalid, "%w", errEmptyOp)
+}

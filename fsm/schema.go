@@ -1,0 +1,216 @@
+package fsm
+
+import (
+	"fmt"
+	"iter"
+
+	"github.com/hashicorp/go-memdb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+)
+
+// Names of tables, as they appear in Change.Table.
+const (
+	TableNodes       = "nodes"       // key: node id
+	TablePorts       = "ports"       // key: port id
+	TableNetworks    = "networks"    // key: name
+	TableAddresses   = "addresses"   // key: network "/" MAC
+	TableFlows       = "flows"       // key: node id
+	TableLocks       = "locks"       // key: node id
+	TableLeases      = "leases"      // key: lease id
+	TableIntents     = "intents"     // key: node id
+	TableMembers     = "members"     // key: member id
+	TableInventories = "inventories" // key: node id
+	TableSettings    = "settings"    // key: "settings"
+
+	tableTokens   = "tokens"
+	tableRequests = "requests"
+	tableAudit    = "audit"
+	tableHistory  = "history"
+	tableHead     = "head"
+)
+
+// Names of indexes. Only "id" is unique to memdb: the uniqueness of names,
+// MACs and addresses is kept by the operations, because a unique memdb index
+// would silently drop the other record when two swap a value in one command.
+const (
+	byID        = "id"
+	byName      = "name"
+	byAssigned  = "assigned"
+	byNode      = "node"
+	byMAC       = "mac"
+	byNetwork   = "network"
+	byIP        = "ip"
+	byRunning   = "running"
+	byLease     = "lease"
+	byConductor = "conductor"
+	byLive      = "live"
+	byAge       = "age"
+)
+
+// only is the key of tables that hold one record.
+const only = "only"
+
+// table is a kind of record: where it is kept and how it is keyed.
+type table[R proto.Message] struct {
+	name    string
+	kind    byte // of its frames in a snapshot; never reused
+	watched bool // its changes are reported by Changes
+	key     func(R) string
+}
+
+// The tables of plain records. History is kept apart, see history.go.
+var (
+	nodes       = &table[*api.Node]{TableNodes, 2, true, (*api.Node).GetId}
+	ports       = &table[*api.Port]{TablePorts, 3, true, (*api.Port).GetId}
+	networks    = &table[*api.Network]{TableNetworks, 4, true, (*api.Network).GetName}
+	addresses   = &table[*api.Address]{TableAddresses, 5, true, func(a *api.Address) string { return addressKey(a.GetNetwork(), a.GetMac()) }}
+	flows       = &table[*api.Flow]{TableFlows, 6, true, (*api.Flow).GetNodeId}
+	locks       = &table[*api.Lock]{TableLocks, 7, true, (*api.Lock).GetNodeId}
+	leases      = &table[*api.Lease]{TableLeases, 8, true, (*api.Lease).GetId}
+	intents     = &table[*api.Intent]{TableIntents, 9, true, (*api.Intent).GetNodeId}
+	members     = &table[*api.Member]{TableMembers, 10, true, (*api.Member).GetId}
+	inventories = &table[*api.Inventory]{TableInventories, 11, true, (*api.Inventory).GetNodeId}
+	settings    = &table[*api.Settings]{TableSettings, 12, true, func(*api.Settings) string { return TableSettings }}
+	tokens      = &table[*api.JoinToken]{tableTokens, 13, false, (*api.JoinToken).GetId}
+	requests    = &table[*api.RequestResult]{tableRequests, 14, false, (*api.RequestResult).GetRequestId}
+	audits      = &table[*api.Audit]{tableAudit, 15, false, func(a *api.Audit) string { return be64(a.GetSeq()) }}
+)
+
+// anyTable is a table without its type, for what treats all alike.
+type anyTable interface {
+	tableName() string
+	frameKind() byte
+	records(txn *memdb.Txn) iter.Seq2[string, proto.Message]
+	empty() proto.Message
+	keyOf(m proto.Message) string
+}
+
+// tables are in order of kind: the order of snapshots and digests.
+var tables = []anyTable{
+	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, requests, audits,
+}
+
+func (t *table[R]) tableName() string            { return t.name }
+func (t *table[R]) frameKind() byte              { return t.kind }
+func (t *table[R]) keyOf(m proto.Message) string { return t.key(m.(R)) }
+
+func (t *table[R]) empty() proto.Message {
+	var zero R
+	return zero.ProtoReflect().New().Interface()
+}
+
+func (t *table[R]) records(txn *memdb.Txn) iter.Seq2[string, proto.Message] {
+	return func(yield func(string, proto.Message) bool) {
+		for r := range scan(txn, t, byID) {
+			if !yield(t.key(r), r) {
+				return
+			}
+		}
+	}
+}
+
+// Frames of a snapshot that belong to no plain table.
+const (
+	kindTrailer byte = 0
+	kindHead    byte = 1
+	kindHistory byte = 16
+)
+
+func addressKey(network, mac string) string { return network + "/" + mac }
+
+// be64 makes numbers sort as keys.
+func be64(n uint64) string {
+	return string([]byte{byte(n >> 56), byte(n >> 48), byte(n >> 40), byte(n >> 32), byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+}
+
+// index is a memdb indexer over a string that a function takes from a record.
+// Keys end in NUL, so that one is never a prefix of another; identifiers
+// never hold NUL (check.go).
+type index[R any] func(R) (key string, ok bool)
+
+func (ix index[R]) FromObject(raw any) (bool, []byte, error) {
+	key, ok := ix(raw.(R))
+	if !ok {
+		return false, nil, nil
+	}
+	b := make([]byte, 0, len(key)+1+37) // memdb appends the primary key, mostly a UUID
+	return true, append(append(b, key...), 0), nil
+}
+
+func (ix index[R]) FromArgs(args ...any) ([]byte, error) {
+	if len(args) != 1 {
+		return nil, fmt.Errorf("an index takes one argument, got %d", len(args))
+	}
+	key, ok := args[0].(string)
+	if !ok {
+		return nil, fmt.Errorf("an index takes a string, got %T", args[0])
+	}
+	b := make([]byte, 0, len(key)+1)
+	return append(append(b, key...), 0), nil
+}
+
+func always[R any](f func(R) string) index[R] {
+	return func(r R) (string, bool) { return f(r), true }
+}
+
+func unlessEmpty[R any](f func(R) string) index[R] {
+	return func(r R) (string, bool) { k := f(r); return k, k != "" }
+}
+
+func tableSchema[R any](name string, key func(R) string, more map[string]index[R]) *memdb.TableSchema {
+	s := &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
+		byID: {Name: byID, Unique: true, Indexer: always(key)},
+	}}
+	for ixName, ix := range more {
+		s.Indexes[ixName] = &memdb.IndexSchema{Name: ixName, AllowMissing: true, Indexer: ix}
+	}
+	return s
+}
+
+func newSchema() *memdb.DBSchema {
+	db := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
+	for _, s := range []*memdb.TableSchema{
+		tableSchema(nodes.name, nodes.key, map[string]index[*api.Node]{
+			byName:     unlessEmpty((*api.Node).GetName),
+			byAssigned: always((*api.Node).GetAssigned),
+		}),
+		tableSchema(ports.name, ports.key, map[string]index[*api.Port]{
+			byNode: always((*api.Port).GetNodeId),
+			byMAC:  always((*api.Port).GetAddress),
+		}),
+		tableSchema(networks.name, networks.key, nil),
+		tableSchema(addresses.name, addresses.key, map[string]index[*api.Address]{
+			byIP:      always(func(a *api.Address) string { return addressKey(a.GetNetwork(), a.GetIp()) }),
+			byMAC:     always((*api.Address).GetMac),
+			byNetwork: always((*api.Address).GetNetwork),
+		}),
+		tableSchema(flows.name, flows.key, map[string]index[*api.Flow]{
+			byRunning: func(f *api.Flow) (string, bool) { return "", f.GetStatus() == api.FlowStatus_FLOW_RUNNING },
+		}),
+		tableSchema(locks.name, locks.key, map[string]index[*api.Lock]{
+			byLease: always((*api.Lock).GetLeaseId),
+		}),
+		tableSchema(leases.name, leases.key, map[string]index[*api.Lease]{
+			byConductor: always((*api.Lease).GetConductor),
+			byLive: func(l *api.Lease) (string, bool) {
+				return l.GetConductor(), l.GetState() == api.Lease_LIVE
+			},
+		}),
+		tableSchema(intents.name, intents.key, nil),
+		tableSchema(members.name, members.key, nil),
+		tableSchema(inventories.name, inventories.key, nil),
+		tableSchema(settings.name, settings.key, nil),
+		tableSchema(tokens.name, tokens.key, nil),
+		tableSchema(requests.name, requests.key, map[string]index[*api.RequestResult]{
+			byAge: always(func(r *api.RequestResult) string { return be64(r.GetTick()) + be64(r.GetResult().GetIndex()) }),
+		}),
+		tableSchema(audits.name, audits.key, nil),
+		tableSchema(tableHistory, func(p *past) string { return p.node }, nil),
+		tableSchema(tableHead, func(*head) string { return only }, nil),
+	} {
+		db.Tables[s.Name] = s
+	}
+	return db
+}
