@@ -49,12 +49,12 @@ func (c *Config) complete(host Host) error {
 		return errs.About(errs.Invalid, "data_dir", "data_dir %q: %w", c.DataDir, err)
 	}
 	c.DataDir = dir
-	if c.ID == "" {
+	if c.idGiven = c.ID != ""; !c.idGiven {
 		name, err := host.Name()
 		if err != nil {
 			return errs.About(errs.Invalid, "id", "id is not set and the host's name cannot be read: %w", err)
 		}
-		c.ID = strings.ToLower(name)
+		c.ID = idOf(name)
 	}
 	def(&c.Socket, filepath.Join(c.DataDir, "ironring.sock"))
 	def(&c.Boot.RamdiskDir, filepath.Join(c.DataDir, "ramdisk"))
@@ -77,6 +77,21 @@ func (c *Config) complete(host Host) error {
 		}
 	}
 	return c.completeAdvertise(host)
+}
+
+// idOf makes a member id of the first label of a host name.
+func idOf(host string) string {
+	label, _, _ := strings.Cut(strings.ToLower(host), ".")
+	id := strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, label), "-")
+	if id == "" {
+		return "peer"
+	}
+	return id[:min(len(id), 63)]
 }
 
 // def sets *p to value where it is still zero.

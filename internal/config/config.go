@@ -25,6 +25,17 @@ type Config struct {
 	Profile   string    `yaml:"profile"` // lease timing of a new cluster: default, lan
 	Boot      Boot      `yaml:"boot"`
 	Log       Log       `yaml:"log"`
+
+	idGiven bool // the file has an id
+}
+
+// GivenID is the id of the file; "" when ID was made from the host's name. A
+// peer that is a member already keeps the id it joined with.
+func (c *Config) GivenID() string {
+	if c.idGiven {
+		return c.ID
+	}
+	return ""
 }
 
 // Listen holds the addresses to listen on: "host:port", ":port" or a host

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 func testHost() Host {
 	return Host{
-		Name: func() (string, error) { return "Rack1-P1", nil },
+		Name: func() (string, error) { return "Rack1_P1.example.org", nil },
 		Addresses: func() ([]netip.Addr, error) {
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("fe80::1"),
 				netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("10.9.9.9")}, nil

@@ -140,7 +140,9 @@ func brief(n ast.Node) string {
 func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	fields := make(map[string]reflect.Type, t.NumField())
 	for i := range t.NumField() {
-		fields[t.Field(i).Tag.Get("yaml")] = t.Field(i).Type
+		if key := t.Field(i).Tag.Get("yaml"); key != "" {
+			fields[key] = t.Field(i).Type
+		}
 	}
 	return fields
 }
@@ -153,6 +155,9 @@ func keysOf(t reflect.Type, path string) []string {
 	var keys []string
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
 		key := path + f.Tag.Get("yaml")
 		if f.Type.Kind() == reflect.Struct {
 			keys = append(keys, keysOf(f.Type, key+".")...)

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	validID     = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+	validID     = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 	validGroup  = regexp.MustCompile(`^[a-z0-9._-]{0,255}$`)
 	validDriver = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 )
@@ -30,7 +30,7 @@ func (c *Config) validate() error {
 			all = append(all, errs.About(errs.Invalid, key, "%s: %q %s", key, value, rule))
 		}
 	}
-	check(validID.MatchString(c.ID), "id", c.ID, "must be letters a-z, digits, '.', '_' and '-', at most 63, beginning and ending with a letter or digit")
+	check(validID.MatchString(c.ID), "id", c.ID, "must be letters a-z, digits, '.' and '-', at most 63, beginning and ending with a letter or digit")
 	check(validGroup.MatchString(c.Group), "group", c.Group, "must be lower-case letters, digits, '.', '_' and '-'")
 	check(len(c.Zone) <= 64 && !strings.ContainsAny(c.Zone, "\x00\n\r\t"), "zone", c.Zone, "must be at most 64 bytes on one line")
 	check(c.Weight <= 100, "weight", strconv.Itoa(int(c.Weight)), "must be 1 to 100")
