@@ -1,0 +1,380 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// BootDev is what the firmware tries first at its next start.
+type BootDev string
+
+// The boot devices. BootNone is the machine's own order: disk, then network.
+const (
+	BootNone BootDev = "none"
+	BootPXE  BootDev = "pxe"
+	BootDisk BootDev = "default" // ipmi_sim's word for the disk
+)
+
+// VMSpec is a machine to make.
+type VMSpec struct {
+	Index  int // 1 to MaxVMs: its tap and its BMC
+	UUID   string
+	Serial string
+	DiskMB int64
+}
+
+// VM is a server with a power button: it is on while its QEMU runs.
+type VM struct {
+	Name    string
+	Index   int
+	UUID    string // SMBIOS system UUID
+	Serial  string // SMBIOS system serial number
+	MAC     string // of its NIC
+	Disk    string // the raw file behind its disk, sparse
+	DiskID  string // the serial number that the guest sees
+	Console *Console
+
+	lab  *Lab
+	dir  string
+	sock string
+	vars string
+
+	mu      sync.Mutex
+	proc    *Proc    // guarded by mu; nil when off
+	qmp     *qmp     // guarded by mu; nil when off
+	boot    BootDev  // guarded by mu; used up by the next start of the firmware
+	written uint64   // guarded by mu; bytes that earlier runs of QEMU wrote to the disk
+	silent  bool     // guarded by mu; a start showed no firmware output in its limit
+	starts  int      // guarded by mu; how often power went on
+	changes []string // guarded by mu; power and boot device, in order
+	watch   sync.WaitGroup
+}
+
+const ovmf = "/usr/share/OVMF/"
+
+// NewVM makes a machine that is off, with an empty disk and fresh firmware
+// settings.
+func (l *Lab) NewVM(s VMSpec) (*VM, error) {
+	name := "vm" + strconv.Itoa(s.Index)
+	dir, err := os.MkdirTemp(l.Dir, name+"-")
+	if err != nil {
+		return nil, err
+	}
+	sock, err := l.socketDir()
+	if err != nil {
+		return nil, err
+	}
+	vm := &VM{
+		Name: name, Index: s.Index, UUID: s.UUID, Serial: s.Serial,
+		MAC:     fmt.Sprintf("52:54:00:77:00:%02x", s.Index),
+		Disk:    filepath.Join(dir, "disk.raw"),
+		DiskID:  "E2EDISK" + strconv.Itoa(s.Index),
+		Console: &Console{File: filepath.Join(dir, "console.log")},
+		lab:     l, dir: dir, boot: BootNone,
+		sock: filepath.Join(sock, filepath.Base(dir)+".qmp"),
+		vars: filepath.Join(dir, "vars.fd"),
+	}
+	if err := copyFile(vm.vars, ovmf+"OVMF_VARS_4M.fd"); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(vm.Disk)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := f.Truncate(s.DiskMB * mib); err != nil {
+		return nil, err
+	}
+	l.Defer(func() error {
+		vm.PowerOff("the lab closes")
+		vm.watch.Wait()
+		return errors.Join(os.Remove(vm.Disk), os.Remove(vm.vars))
+	})
+	return vm, nil
+}
+
+// socketDir is a directory with a short name: a unix socket's path is at most
+// 107 bytes long, and a clone may lie anywhere.
+func (l *Lab) socketDir() (string, error) {
+	dir := filepath.Join(os.TempDir(), l.Prefix)
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		l.Defer(func() error { return os.RemoveAll(dir) })
+	} else if !os.IsExist(err) {
+		return "", err
+	}
+	return dir, nil
+}
+
+func copyFile(to, from string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o644)
+}
+
+var virtualization = regexp.MustCompile(`(?m)^flags.*\b(vmx|svm)\b`)
+
+// Accel is how QEMU runs machines here. A /dev/kvm alone proves nothing: some
+// hosts offer one without hardware behind it that never gets past the firmware.
+// IRONRING_E2E_ACCEL overrides.
+func Accel() string {
+	if a := os.Getenv("IRONRING_E2E_ACCEL"); a != "" {
+		return a
+	}
+	cpu, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil || !virtualization.Match(cpu) {
+		return "tcg"
+	}
+	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return "tcg"
+	}
+	_ = kvm.Close()
+	return "kvm"
+}
+
+// machine are the arguments that every QEMU of the lab has.
+func machine() []string {
+	cpu := "max"
+	if Accel() == "kvm" {
+		cpu = "host"
+	}
+	return []string{
+		"qemu-system-x86_64", "-machine", "q35", "-accel", Accel(), "-cpu", cpu, "-smp", "1", "-m", "1024",
+		"-no-user-config", "-nodefaults", "-display", "none", "-vga", "none", "-device", "virtio-rng-pci",
+	}
+}
+
+func (vm *VM) args(first BootDev) []string {
+	net, disk := 2, 1
+	if first == BootPXE {
+		net, disk = 1, 2
+	}
+	return append(machine(),
+		"-name", vm.lab.Prefix+"-"+vm.Name, "-uuid", vm.UUID,
+		"-smbios", fmt.Sprintf("type=1,manufacturer=Ironring,product=E2E,serial=%s,uuid=%s", vm.Serial, vm.UUID),
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd",
+		"-drive", "if=pflash,unit=1,format=raw,file="+vm.vars,
+		// Without the NIC's own iPXE, so that the firmware's PXE is used.
+		"-netdev", "tap,id=n0,ifname=vm"+strconv.Itoa(vm.Index)+",script=no,downscript=no",
+		"-device", fmt.Sprintf("virtio-net-pci,id=nic0,netdev=n0,mac=%s,romfile=,bootindex=%d", vm.MAC, net),
+		"-drive", "if=none,id=d0,format=raw,discard=unmap,cache=unsafe,file="+vm.Disk,
+		"-device", fmt.Sprintf("virtio-blk-pci,id=disk0,drive=d0,serial=%s,bootindex=%d", vm.DiskID, disk),
+		"-chardev", "file,id=console,append=on,path="+vm.Console.File, "-serial", "chardev:console",
+		// The system interface to its BMC: the same ipmi_sim that answers over the network.
+		"-chardev", fmt.Sprintf("socket,id=ipmi0,host=%s,port=%d,reconnect=1", ctlBMC, systemPort(vm.Index)),
+		"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0",
+		// A guest that powers off leaves QEMU paused, so that the bytes written can still be read.
+		"-no-shutdown", "-qmp", "unix:"+vm.sock+",server=on,wait=off")
+}
+
+// PowerOn presses the button of a machine that is off.
+func (vm *VM) PowerOn(why string) error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if vm.onLocked() {
+		return nil
+	}
+	first := vm.boot
+	vm.boot = BootNone
+	mark := vm.Console.Mark()
+	_ = os.Remove(vm.sock)
+	proc, err := vm.lab.Start(Cmd{
+		Name: vm.Name, NS: vm.lab.NS("net"), Nice: 10, Args: vm.args(first), Log: filepath.Join(vm.dir, "qemu.log"),
+	})
+	if err != nil {
+		return err
+	}
+	var q *qmp
+	err = Poll(context.Background(), "answer from QEMU", vm.lab.Limit(20*time.Second), func() (bool, error) {
+		if !proc.Running() {
+			return false, fmt.Errorf("%s ended: %w, see qemu.log", vm.Name, proc.Err())
+		}
+		var err error
+		q, err = dialQMP(vm.sock, vm.event(proc))
+		return err == nil, err
+	})
+	if err != nil {
+		proc.Kill()
+		return err
+	}
+	vm.proc, vm.qmp = proc, q
+	vm.starts++
+	vm.changedLocked(fmt.Sprintf("power on (%s), boot %s, pid %d", why, first, proc.Pid))
+	// The choice of boot device is for this start only; what the guest starts
+	// by itself later uses the machine's own order.
+	if first == BootPXE {
+		err = vm.orderLocked(BootNone)
+	}
+	vm.watch.Go(func() { vm.watchFirmware(proc, mark) })
+	return err
+}
+
+// watchFirmware notes when a start shows nothing on the console.
+func (vm *VM) watchFirmware(proc *Proc, mark int64) {
+	limit := vm.lab.Limit(30 * time.Second)
+	err := Poll(context.Background(), "firmware output of "+vm.Name, limit, func() (bool, error) {
+		return vm.Console.Mark() > mark || !proc.Running(), nil
+	})
+	if err != nil {
+		vm.mu.Lock()
+		vm.silent = true
+		vm.mu.Unlock()
+		vm.lab.Logf("%s: %v", vm.Name, err)
+	}
+}
+
+// Silent tells whether a start of the machine showed no firmware output.
+func (vm *VM) Silent() bool {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.silent
+}
+
+// event is called by the QMP reader of one QEMU.
+func (vm *VM) event(proc *Proc) func(string, json.RawMessage) {
+	return func(name string, data json.RawMessage) {
+		switch name {
+		case "RESET":
+			vm.lab.Logf("%s: reset %s", vm.Name, data)
+		case "SHUTDOWN":
+			// The guest or its BMC ended it: what is left is to cut the power. Not
+			// here, because the reader must go on to answer what that asks.
+			vm.watch.Go(func() { vm.powerOff("shutdown "+string(data), proc) })
+		}
+	}
+}
+
+// PowerOff cuts the power: at once, nothing in the guest is flushed.
+func (vm *VM) PowerOff(why string) { vm.powerOff(why, nil) }
+
+// powerOff ends QEMU; with only set, it does so only if that is still it.
+func (vm *VM) powerOff(why string, only *Proc) {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if vm.proc == nil || (only != nil && vm.proc != only) {
+		return
+	}
+	if n, err := vm.blockWritesLocked(); err == nil {
+		vm.written += n
+	}
+	vm.proc.Kill()
+	vm.qmp.close()
+	vm.proc, vm.qmp = nil, nil
+	vm.changedLocked("power off (" + why + ")")
+}
+
+// Reset restarts a running machine, as its reset button would.
+func (vm *VM) Reset(why string) error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if !vm.onLocked() {
+		return nil
+	}
+	first := vm.boot
+	vm.boot = BootNone
+	vm.changedLocked(fmt.Sprintf("reset (%s), boot %s", why, first))
+	if err := vm.orderLocked(first); err != nil {
+		return err
+	}
+	if err := vm.qmp.do("system_reset", nil, nil); err != nil {
+		return err
+	}
+	return vm.orderLocked(BootNone)
+}
+
+// Soft presses the power button shortly; what happens is up to the guest.
+func (vm *VM) Soft() error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if !vm.onLocked() {
+		return nil
+	}
+	vm.changedLocked("power button pressed")
+	return vm.qmp.do("system_powerdown", nil, nil)
+}
+
+// On tells whether the machine has power.
+func (vm *VM) On() bool {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.onLocked()
+}
+
+func (vm *VM) onLocked() bool { return vm.proc != nil && vm.proc.Running() }
+
+// SetBoot chooses what the firmware tries first at its next start.
+func (vm *VM) SetBoot(dev BootDev) {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	vm.boot = dev
+	vm.changedLocked("boot device " + string(dev))
+}
+
+// NextBoot is what the firmware will try first at its next start.
+func (vm *VM) NextBoot() BootDev {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.boot
+}
+
+// orderLocked tells the running QEMU what comes first when it is next reset.
+func (vm *VM) orderLocked(first BootDev) error {
+	net, disk := 2, 1
+	if first == BootPXE {
+		net, disk = 1, 2
+	}
+	// Two devices may not have the same index at any moment: aside first.
+	for _, s := range []struct {
+		dev   string
+		index int
+	}{{"nic0", -1}, {"disk0", disk}, {"nic0", net}} {
+		if err := vm.qmp.do("qom-set", map[string]any{"path": "/machine/peripheral/" + s.dev, "property": "bootindex", "value": s.index}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Written is how many bytes the machine has written to its disk, ever.
+func (vm *VM) Written() (uint64, error) {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if !vm.onLocked() {
+		return vm.written, nil
+	}
+	n, err := vm.blockWritesLocked()
+	return vm.written + n, err
+}
+
+func (vm *VM) blockWritesLocked() (uint64, error) {
+	var stats []struct {
+		Device string `json:"device"`
+		Stats  struct {
+			Written uint64 `json:"wr_bytes"`
+		} `json:"stats"`
+	}
+	if err := vm.qmp.do("query-blockstats", nil, &stats); err != nil {
+		return 0, err
+	}
+	for _, s := range stats {
+		if s.Device == "d0" {
+			return s.Stats.Written, nil
+		}
+	}
+	return 0, errors.New("QEMU knows no disk d0")
+}
+
+func (vm *VM) changedLocked(what string) {
+	vm.changes = append(vm.changes, what)
+	vm.lab.Logf("%s: %s", vm.Name, what)
+}
