@@ -27,6 +27,10 @@ func (c *call) outcome(ctx context.Context, err error) error {
 		return nil
 	}
 	ended := drivers.Ended(ctx)
+	if ended == nil && c.grant != nil {
+		// The socket's deadline may be a moment ahead of the context.
+		ended = drivers.CheckGrant(c.grant)
+	}
 	switch {
 	case seen.refusal != nil:
 		return seen.refusal
