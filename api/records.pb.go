@@ -1478,15 +1478,18 @@ func (x *RootDisk) GetSizeBytes() uint64 {
 
 // BmcFacts is what the BMC says about itself and its machine.
 type BmcFacts struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SystemUuid    string                 `protobuf:"bytes,1,opt,name=system_uuid,json=systemUuid,proto3" json:"system_uuid,omitempty"` // lower case
-	Serial        string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
-	Vendor        string                 `protobuf:"bytes,3,opt,name=vendor,proto3" json:"vendor,omitempty"`
-	Model         string                 `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
-	Firmware      string                 `protobuf:"bytes,5,opt,name=firmware,proto3" json:"firmware,omitempty"`
-	BmcAddresses  []string               `protobuf:"bytes,6,rep,name=bmc_addresses,json=bmcAddresses,proto3" json:"bmc_addresses,omitempty"` // IP addresses of the BMC's own NIC
-	BmcMacs       []string               `protobuf:"bytes,7,rep,name=bmc_macs,json=bmcMacs,proto3" json:"bmc_macs,omitempty"`
-	ReadMs        int64                  `protobuf:"varint,8,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	SystemUuid   string                 `protobuf:"bytes,1,opt,name=system_uuid,json=systemUuid,proto3" json:"system_uuid,omitempty"` // lower case
+	Serial       string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	Vendor       string                 `protobuf:"bytes,3,opt,name=vendor,proto3" json:"vendor,omitempty"`
+	Model        string                 `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
+	Firmware     string                 `protobuf:"bytes,5,opt,name=firmware,proto3" json:"firmware,omitempty"`
+	BmcAddresses []string               `protobuf:"bytes,6,rep,name=bmc_addresses,json=bmcAddresses,proto3" json:"bmc_addresses,omitempty"` // IP addresses of the BMC's own NIC
+	BmcMacs      []string               `protobuf:"bytes,7,rep,name=bmc_macs,json=bmcMacs,proto3" json:"bmc_macs,omitempty"`
+	ReadMs       int64                  `protobuf:"varint,8,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
+	// Where the byte order of system_uuid is not certain (IPMI): all that it may
+	// be, system_uuid first.
+	SystemUuids   []string `protobuf:"bytes,9,rep,name=system_uuids,json=systemUuids,proto3" json:"system_uuids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1575,6 +1578,13 @@ func (x *BmcFacts) GetReadMs() int64 {
 		return x.ReadMs
 	}
 	return 0
+}
+
+func (x *BmcFacts) GetSystemUuids() []string {
+	if x != nil {
+		return x.SystemUuids
+	}
+	return nil
 }
 
 // Erasure says what the last clean did to the data on the disks.
@@ -4030,7 +4040,7 @@ const file_records_proto_rawDesc = "" +
 	"\aby_path\x18\x04 \x01(\tR\x06byPath\x12\x14\n" +
 	"\x05model\x18\x05 \x01(\tR\x05model\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"\xe6\x01\n" +
+	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"\x89\x02\n" +
 	"\bBmcFacts\x12\x1f\n" +
 	"\vsystem_uuid\x18\x01 \x01(\tR\n" +
 	"systemUuid\x12\x16\n" +
@@ -4040,7 +4050,8 @@ const file_records_proto_rawDesc = "" +
 	"\bfirmware\x18\x05 \x01(\tR\bfirmware\x12#\n" +
 	"\rbmc_addresses\x18\x06 \x03(\tR\fbmcAddresses\x12\x19\n" +
 	"\bbmc_macs\x18\a \x03(\tR\abmcMacs\x12\x17\n" +
-	"\aread_ms\x18\b \x01(\x03R\x06readMs\"\xa4\x01\n" +
+	"\aread_ms\x18\b \x01(\x03R\x06readMs\x12!\n" +
+	"\fsystem_uuids\x18\t \x03(\tR\vsystemUuids\"\xa4\x01\n" +
 	"\aErasure\x120\n" +
 	"\x05level\x18\x01 \x01(\x0e2\x1a.ironring.v1.Erasure.LevelR\x05level\x12\x14\n" +
 	"\x05disks\x18\x02 \x03(\tR\x05disks\x12\x17\n" +
