@@ -1,7 +1,9 @@
 package node
 
 import (
-	"net"
+	"encoding/hex"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ironring/ironring/api"
@@ -12,19 +14,43 @@ import (
 const MaxPhysicalNetwork = 64
 
 // NormalizeMAC is a 48-bit MAC address in the form in which records have it:
-// lower case with colons. It reads all that net.ParseMAC does. Addresses that no
-// NIC can have (all zero, multicast, broadcast) are refused.
+// lower case with colons. It reads aa:bb:cc:dd:ee:ff, aa-bb-cc-dd-ee-ff,
+// aabb.ccdd.eeff and aabbccddeeff. Addresses that no NIC can have (all zero, multicast,
+// broadcast) are refused.
 func NormalizeMAC(s string) (string, error) {
-	hw, err := net.ParseMAC(strings.TrimSpace(s))
-	switch {
-	case err != nil || len(hw) != 6:
+	hw, ok := parseMAC(strings.TrimSpace(s))
+	if !ok {
 		return "", invalid("address", "%q is not a MAC address", clip(s))
-	case hw[0]&1 != 0:
-		return "", invalid("address", "%s is a multicast address", hw)
-	case hw.String() == "00:00:00:00:00:00":
-		return "", invalid("address", "%s is no address of a NIC", hw)
 	}
-	return hw.String(), nil
+	text := fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", hw[0], hw[1], hw[2], hw[3], hw[4], hw[5])
+	switch {
+	case hw[0]&1 != 0:
+		return "", invalid("address", "%s is a multicast address", text)
+	case hw == [6]byte{}:
+		return "", invalid("address", "%s is no address of a NIC", text)
+	}
+	return text, nil
+}
+
+// parseMAC reads the digits of a MAC address. Package net has it too, but this
+// package must not know the network.
+func parseMAC(s string) (hw [6]byte, ok bool) {
+	digits := s
+	switch {
+	case len(s) == 14 && s[4] == '.' && s[9] == '.':
+		digits = s[:4] + s[5:9] + s[10:]
+	case len(s) == 17 && (s[2] == ':' || s[2] == '-'):
+		parts := strings.Split(s, s[2:3])
+		if len(parts) != 6 || slices.ContainsFunc(parts, func(p string) bool { return len(p) != 2 }) {
+			return hw, false
+		}
+		digits = strings.Join(parts, "")
+	}
+	if len(digits) != 12 {
+		return hw, false
+	}
+	n, err := hex.Decode(hw[:], []byte(digits))
+	return hw, err == nil && n == len(hw)
 }
 
 // ValidMAC reports whether s is a MAC address in the form of records.
