@@ -1,6 +1,7 @@
 package pxe
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -73,20 +74,19 @@ func bootOptions(reply *dhcpv4.DHCPv4, c client, rec BootRecord, u us, self neti
 	if c.kind == plainClient {
 		return "no boot file wanted"
 	}
-	file := ""
-	base := fmt.Sprintf("http://%s", netip.AddrPortFrom(self, u.httpPort))
+	ramdisk := rec.Target == api.BootTarget_BOOT_RAMDISK
+	if c.kind != ipxeClient && !ramdisk {
+		return "no boot file: " + cmp.Or(rec.Reason, "the node should not boot from the network")
+	}
+	server, file := reachable(u.http, self), ""
+	base := "http://" + server.String()
 	switch {
-	case c.kind == ipxeClient && u.httpPort != 0:
+	case c.kind == ipxeClient && u.http.IsValid():
 		file = base + pathBoot + rec.MAC
 		reply.UpdateOption(noProxyDHCP)
-	case rec.Target != api.BootTarget_BOOT_RAMDISK:
-		if rec.Reason != "" {
-			return "no boot file: " + rec.Reason
-		}
-		return "no boot file: the node should not boot from the network"
-	case c.kind == pxeClient && u.tftp:
-		file = firstStage(c)
-	case c.kind == httpClient && u.httpPort != 0:
+	case c.kind == pxeClient && u.tftp.IsValid():
+		server, file = reachable(u.tftp, self), firstStage(c)
+	case c.kind == httpClient && u.http.IsValid():
 		if f := firstStage(c); f != "" {
 			file = base + pathIPXE + f
 			reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
@@ -97,11 +97,11 @@ func bootOptions(reply *dhcpv4.DHCPv4, c client, rec BootRecord, u us, self neti
 	if file == "" {
 		return "no boot file: there is no boot program for it"
 	}
-	reply.ServerIPAddr = self.AsSlice()
+	reply.ServerIPAddr = server.Addr().AsSlice()
 	reply.BootFileName = file
-	reply.UpdateOption(dhcpv4.OptTFTPServerName(self.String()))
+	reply.UpdateOption(dhcpv4.OptTFTPServerName(server.Addr().String()))
 	reply.UpdateOption(dhcpv4.OptBootFileName(file))
-	if c.kind == ipxeClient && rec.Target != api.BootTarget_BOOT_RAMDISK {
+	if !ramdisk {
 		return "local boot by " + file
 	}
 	return "boot file " + file

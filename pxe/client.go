@@ -128,5 +128,5 @@ func (c client) String() string {
 	case ipxeClient:
 		return "iPXE (" + arch + ")"
 	}
-	return "operating system"
+	return "a plain client"
 }

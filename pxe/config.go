@@ -51,7 +51,8 @@ type Config struct {
 	HTTPListen     string // normally ":8080"
 
 	// Addresses are this peer's own addresses on provisioning networks. Empty:
-	// those of the host's interfaces, loopback ones included.
+	// those that it listens on where that is not all addresses, else those of
+	// the host's interfaces, loopback ones included.
 	Addresses []netip.Addr
 
 	Logger *slog.Logger // nil: discards

@@ -33,11 +33,20 @@ type ask struct {
 
 // us is what an answer says about this peer.
 type us struct {
-	id       string
-	own      []netip.Addr // all addresses of this peer
-	httpPort uint16       // 0: no HTTP boot here
-	tftp     bool
-	stale    bool // no contact with a leader
+	id    string
+	own   []netip.Addr   // all addresses of this peer
+	http  netip.AddrPort // where HTTP boot listens; invalid when it is off
+	tftp  netip.AddrPort // where TFTP listens; invalid when it is off
+	stale bool           // no contact with a leader
+}
+
+// reachable is where clients reach a listener of this peer: at the address
+// that it is bound to, or else at the peer's address on their network.
+func reachable(listens netip.AddrPort, self netip.Addr) netip.AddrPort {
+	if listens.Addr().IsUnspecified() {
+		return netip.AddrPortFrom(self, listens.Port())
+	}
+	return listens
 }
 
 // verdict is the answer to one ask: a packet, or silence with a reason.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
@@ -80,9 +81,19 @@ func (s *Server) listen() error {
 	return nil
 }
 
+// hostOf says where this peer's addresses come from: the configuration, the
+// addresses that it listens on, or the kernel.
 func hostOf(cfg Config) host {
-	if len(cfg.Addresses) > 0 {
-		return configured(cfg.Addresses)
+	own := slices.Clone(cfg.Addresses)
+	if len(own) == 0 {
+		for _, l := range []string{cfg.DHCPListen, cfg.HTTPListen, cfg.TFTPListen} {
+			if ap, err := listenAddr(l); err == nil && !ap.Addr().IsUnspecified() && !slices.Contains(own, ap.Addr()) {
+				own = append(own, ap.Addr())
+			}
+		}
+	}
+	if len(own) > 0 {
+		return configured(own)
 	}
 	return kernelHost{}
 }
@@ -91,11 +102,11 @@ func hostOf(cfg Config) host {
 func (s *Server) us() us {
 	a := s.Addrs()
 	return us{
-		id:       s.cfg.Self,
-		own:      s.dhcp.host.addrs(),
-		httpPort: a.HTTP.Port(),
-		tftp:     a.TFTP.IsValid(),
-		stale:    s.cfg.stale(),
+		id:    s.cfg.Self,
+		own:   s.dhcp.host.addrs(),
+		http:  a.HTTP,
+		tftp:  a.TFTP,
+		stale: s.cfg.stale(),
 	}
 }
 
