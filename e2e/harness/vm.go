@@ -29,6 +29,10 @@ type VMSpec struct {
 	UUID   string
 	Serial string
 	DiskMB int64
+	// Turn, if set, is shared by machines of which only one may run at a time.
+	// A machine that is switched on out of turn is on, as seen by its BMC, and
+	// does nothing yet: to everybody else it is a machine with a long self-test.
+	Turn *Turn
 }
 
 // VM is a server with a power button: it is on while its QEMU runs.
@@ -43,6 +47,7 @@ type VM struct {
 	Console *Console
 
 	lab  *Lab
+	turn *Turn
 	dir  string
 	sock string
 	vars string
@@ -50,6 +55,7 @@ type VM struct {
 	mu      sync.Mutex
 	proc    *Proc    // guarded by mu; nil when off
 	qmp     *qmp     // guarded by mu; nil when off
+	waiting bool     // guarded by mu; on, but not its turn to run
 	boot    BootDev  // guarded by mu; used up by the next start of the firmware
 	written uint64   // guarded by mu; bytes that earlier runs of QEMU wrote to the disk
 	silent  bool     // guarded by mu; a start showed no firmware output in its limit
@@ -78,7 +84,7 @@ func (l *Lab) NewVM(s VMSpec) (*VM, error) {
 		Disk:    filepath.Join(dir, "disk.raw"),
 		DiskID:  "E2EDISK" + strconv.Itoa(s.Index),
 		Console: &Console{File: filepath.Join(dir, "console.log")},
-		lab:     l, dir: dir, boot: BootNone,
+		lab:     l, dir: dir, boot: BootNone, turn: s.Turn,
 		sock: filepath.Join(sock, filepath.Base(dir)+".qmp"),
 		vars: filepath.Join(dir, "vars.fd"),
 	}
@@ -184,6 +190,28 @@ func (vm *VM) PowerOn(why string) error {
 	if vm.onLocked() {
 		return nil
 	}
+	if vm.turn != nil && !vm.turn.take(vm) {
+		vm.waiting = true
+		vm.changedLocked("power on (" + why + "), waits for its turn")
+		return nil
+	}
+	return vm.startLocked(why)
+}
+
+// yourTurn starts a machine that was switched on and had to wait.
+func (vm *VM) yourTurn() {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if !vm.waiting {
+		return
+	}
+	vm.waiting = false
+	if err := vm.startLocked("its turn"); err != nil {
+		vm.lab.Logf("%s: %v", vm.Name, err)
+	}
+}
+
+func (vm *VM) startLocked(why string) error {
 	first := vm.boot
 	vm.boot = BootNone
 	mark := vm.Console.Mark()
@@ -259,10 +287,24 @@ func (vm *VM) PowerOff(why string) { vm.powerOff(why, nil) }
 
 // powerOff ends QEMU; with only set, it does so only if that is still it.
 func (vm *VM) powerOff(why string, only *Proc) {
+	if vm.cut(why, only) && vm.turn != nil {
+		if next := vm.turn.leave(vm); next != nil {
+			next.yourTurn()
+		}
+	}
+}
+
+// cut reports whether the machine was on and is off now.
+func (vm *VM) cut(why string, only *Proc) bool {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
+	if vm.waiting && only == nil {
+		vm.waiting = false
+		vm.changedLocked("power off (" + why + ") before its turn")
+		return true
+	}
 	if vm.proc == nil || (only != nil && vm.proc != only) {
-		return
+		return false
 	}
 	if n, err := vm.blockWritesLocked(); err == nil {
 		vm.written += n
@@ -271,13 +313,14 @@ func (vm *VM) powerOff(why string, only *Proc) {
 	vm.qmp.close()
 	vm.proc, vm.qmp = nil, nil
 	vm.changedLocked("power off (" + why + ")")
+	return true
 }
 
 // Reset restarts a running machine, as its reset button would.
 func (vm *VM) Reset(why string) error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	if !vm.onLocked() {
+	if !vm.runningLocked() {
 		return nil
 	}
 	first := vm.boot
@@ -296,7 +339,7 @@ func (vm *VM) Reset(why string) error {
 func (vm *VM) Soft() error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	if !vm.onLocked() {
+	if !vm.runningLocked() {
 		return nil
 	}
 	vm.changedLocked("power button pressed")
@@ -310,7 +353,9 @@ func (vm *VM) On() bool {
 	return vm.onLocked()
 }
 
-func (vm *VM) onLocked() bool { return vm.proc != nil && vm.proc.Running() }
+func (vm *VM) onLocked() bool { return vm.waiting || vm.runningLocked() }
+
+func (vm *VM) runningLocked() bool { return vm.proc != nil && vm.proc.Running() }
 
 // SetBoot chooses what the firmware tries first at its next start.
 func (vm *VM) SetBoot(dev BootDev) {
@@ -349,7 +394,7 @@ func (vm *VM) orderLocked(first BootDev) error {
 func (vm *VM) Written() (uint64, error) {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	if !vm.onLocked() {
+	if !vm.runningLocked() {
 		return vm.written, nil
 	}
 	n, err := vm.blockWritesLocked()
