@@ -101,6 +101,9 @@ func (s *dhcpService) serve(ctx context.Context, conn *net.UDPConn) error {
 	defer wg.Wait()
 	pc := ipv4.NewPacketConn(conn)
 	if err := pc.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil {
+		if ctx.Err() != nil {
+			return nil // closed already
+		}
 		return fmt.Errorf("dhcp: %w", err)
 	}
 	buf := make([]byte, maxPacket+1)
