@@ -12,10 +12,7 @@ import (
 
 // ClusterStatus implements api.IronringServer.
 func (s *Service) ClusterStatus(ctx context.Context, _ *api.ClusterStatusRequest) (*api.ClusterStatusReply, error) {
-	out, err := s.cfg.Cluster.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
+	out := s.cfg.Cluster.Status(ctx)
 	v := s.cfg.Cluster.Store().View()
 	out.NodesByState = map[string]uint64{}
 	out.Nodes, out.Unassigned = 0, 0

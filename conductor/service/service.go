@@ -44,7 +44,7 @@ type Cluster interface {
 	CreateJoinToken(ctx context.Context, ttl time.Duration) (token string, expires time.Time, err error)
 	Leave(ctx context.Context) error
 	Remove(ctx context.Context, id string) error
-	Status(ctx context.Context) (*api.ClusterStatusReply, error)
+	Status(ctx context.Context) *api.ClusterStatusReply
 }
 
 // Config of a Service; all fields are required.
