@@ -1,0 +1,257 @@
+package ipmi_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ironring/ironring/drivers"
+)
+
+// The test binary is the scripted ipmitool as well: it is one when it is
+// started under that name. It speaks to fakeBMC in datagrams that are RMCP on
+// the outside, as those of ipmitool are, and prints what it is told to.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "ipmitool" {
+		os.Exit(fakeTool(os.Args[1:]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const secret = "S3cret of 20 bytes!!"
+
+// The headers of a login and of a command inside a session.
+var (
+	loginHeader   = []byte{6, 0, 0xff, 7, 6, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	commandHeader = []byte{6, 0, 0xff, 7, 6, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+)
+
+// asked is what the scripted ipmitool sends.
+type asked struct {
+	Argv []string
+	Pass string
+	Env  []string
+}
+
+// told is what it is to print, and to exit with.
+type told struct {
+	Out, Err string
+	Exit     int
+}
+
+const noSession = "Error: Unable to establish IPMI v2 / RMCP+ session\n"
+
+func fakeTool(argv []string) int {
+	option := func(name string) string {
+		if i := slices.Index(argv, name); i >= 0 && i+1 < len(argv) {
+			return argv[i+1]
+		}
+		return ""
+	}
+	conn, err := net.Dial("udp", net.JoinHostPort(option("-H"), option("-p")))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer conn.Close()
+	body, err := json.Marshal(asked{Argv: argv, Pass: os.Getenv("IPMI_PASSWORD"), Env: os.Environ()})
+	if err != nil {
+		return 1
+	}
+	for _, phase := range []struct {
+		header []byte
+		silent string
+	}{{loginHeader, noSession}, {commandHeader, "No valid response received\n"}} {
+		if _, err := conn.Write(append(slices.Clone(phase.header), body...)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		// ipmitool takes as long with -N 5 -R 1.
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		buf := make([]byte, 65536)
+		n, err := conn.Read(buf)
+		var say told
+		if err != nil || n < 4 || json.Unmarshal(buf[4:n], &say) != nil {
+			fmt.Fprint(os.Stderr, phase.silent)
+			return 1
+		}
+		if string(phase.header) == string(commandHeader) || say.Exit != 0 {
+			fmt.Print(say.Out)
+			fmt.Fprint(os.Stderr, say.Err)
+			return say.Exit
+		}
+	}
+	return 1
+}
+
+// fakeBMC answers the scripted ipmitool.
+type fakeBMC struct {
+	t    *testing.T
+	conn net.PacketConn
+	path string // of the scripted ipmitool
+
+	mu      sync.Mutex
+	power   string
+	boot    string
+	changes int
+	logins  int
+	runs    []asked
+	silent  string // "", "all", "command": what is not answered
+	rubbish bool
+	answers map[string]told // by command; before the usual answers
+}
+
+func newBMC(t *testing.T) *fakeBMC {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &fakeBMC{t: t, conn: conn, power: "off", boot: "8000000000", path: filepath.Join(t.TempDir(), "ipmitool"), answers: map[string]told{}}
+	if err := os.Symlink(self, b.path); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(b.serve)
+	t.Cleanup(func() { conn.Close(); wg.Wait() })
+	return b
+}
+
+func (b *fakeBMC) info() drivers.Info {
+	host, port, err := net.SplitHostPort(b.conn.LocalAddr().String())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return drivers.Info{"ipmi_address": host, "ipmi_port": json.Number(port), "ipmi_username": "admin", "ipmi_password": secret}
+}
+
+func (b *fakeBMC) target() drivers.Target {
+	return drivers.Target{NodeID: "n1", Driver: "ipmi", Info: b.info()}
+}
+
+func (b *fakeBMC) with(key string, value any) drivers.Target {
+	t := b.target()
+	t.Info = maps.Clone(t.Info)
+	t.Info[key] = value
+	return t
+}
+
+func (b *fakeBMC) set(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f()
+}
+
+func (b *fakeBMC) get(f func() int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return f()
+}
+
+func (b *fakeBMC) serve() {
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := b.conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		var in asked
+		if n < len(loginHeader) || json.Unmarshal(buf[len(loginHeader):n], &in) != nil {
+			continue
+		}
+		b.mu.Lock()
+		say, mute := b.answer(in, buf[5] == 0xc0)
+		rubbish := b.rubbish
+		b.mu.Unlock()
+		if mute {
+			continue
+		}
+		body, err := json.Marshal(say)
+		if err != nil {
+			return
+		}
+		out := append(slices.Clone(loginHeader[:4]), body...)
+		if rubbish {
+			out = []byte("220 mail.example.org ESMTP")
+		}
+		_, _ = b.conn.WriteTo(out, from)
+	}
+}
+
+// answer is called with mu held.
+func (b *fakeBMC) answer(in asked, command bool) (say told, mute bool) {
+	if b.silent == "all" {
+		return told{}, true
+	}
+	if !command {
+		b.runs = append(b.runs, in)
+		b.logins++
+		if in.Pass != secret {
+			return told{Out: "> RAKP 2 HMAC is invalid\n", Err: noSession, Exit: 1}, false
+		}
+		if a, ok := b.answers["login"]; ok {
+			return a, false
+		}
+		return told{}, false
+	}
+	// Options end with "-U admin".
+	words := in.Argv[slices.Index(in.Argv, "-U")+2:]
+	text := strings.Join(words, " ")
+	if words[0] == "chassis" && (words[1] == "bootdev" || (words[1] == "power" && words[2] != "status")) {
+		b.changes++
+	}
+	if b.silent == "command" {
+		return told{}, true
+	}
+	if a, ok := b.answers[text]; ok {
+		return a, false
+	}
+	switch {
+	case text == "chassis power status":
+		return told{Out: "Chassis Power is " + b.power + "\n"}, false
+	case text == "chassis power on":
+		b.power = "on"
+		return told{Out: "Chassis Power Control: Up/On\n"}, false
+	case text == "chassis power off":
+		b.power = "off"
+		return told{Out: "Chassis Power Control: Down/Off\n"}, false
+	case text == "chassis power soft":
+		return told{Out: "Chassis Power Control: Soft\n"}, false
+	case words[1] == "bootdev":
+		b.boot = map[string]string{"none": "8000000000", "pxe": "8004000000", "disk": "8008000000", "cdrom": "8014000000"}[words[2]]
+		return told{Out: "Set Boot Device to " + words[2] + "\n"}, false
+	case text == "chassis bootparam get 5":
+		return told{Out: "Boot parameter version: 1\nBoot parameter data: " + b.boot + "\n"}, false
+	case text == "raw 0x06 0x37":
+		return told{Out: " 44 45 4c 4c 35 00 10 4d 80 32 b4 c0 4f 4a 33 32\n"}, false
+	case text == "mc info":
+		return told{Out: read(b.t, "mc_info.ipmi_sim.txt")}, false
+	case text == "lan print":
+		return told{Out: read(b.t, "lan_print.address.txt")}, false
+	case text == "fru print 0":
+		return told{Out: read(b.t, "fru.product.txt")}, false
+	}
+	return told{Err: "Invalid command: " + text + "\n", Exit: 1}, false
+}
+
+func read(t *testing.T, name string) string {
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Error(err)
+	}
+	return string(data)
+}
