@@ -192,6 +192,9 @@ func Poll(ctx context.Context, what string, limit time.Duration, cond func() (bo
 		if ok && err == nil {
 			return nil
 		}
+		if errors.As(err, new(final)) {
+			return fmt.Errorf("no %s: %w", what, err)
+		}
 		last = err
 		select {
 		case <-ctx.Done():
@@ -204,7 +207,14 @@ func Poll(ctx context.Context, what string, limit time.Duration, cond func() (bo
 	}
 }
 
-// errGone is returned by a condition that can no longer become true.
+// Final makes Poll give up: the condition can no longer become true.
+func Final(err error) error { return final{err} }
+
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+// errGone says that the other side has ended.
 var errGone = errors.New("gone")
 
 // killPids ends processes by pid and waits until they are gone.

@@ -53,14 +53,14 @@ type VM struct {
 	vars string
 
 	mu      sync.Mutex
-	proc    *Proc    // guarded by mu; nil when off
-	qmp     *qmp     // guarded by mu; nil when off
-	waiting bool     // guarded by mu; on, but not its turn to run
-	boot    BootDev  // guarded by mu; used up by the next start of the firmware
-	written uint64   // guarded by mu; bytes that earlier runs of QEMU wrote to the disk
-	silent  bool     // guarded by mu; a start showed no firmware output in its limit
-	starts  int      // guarded by mu; how often power went on
-	changes []string // guarded by mu; power and boot device, in order
+	proc    *Proc     // guarded by mu; nil when off
+	qmp     *qmp      // guarded by mu; nil when off
+	waiting bool      // guarded by mu; on, but not its turn to run
+	boot    BootDev   // guarded by mu; used up by the next start of the firmware
+	written uint64    // guarded by mu; bytes that earlier runs of QEMU wrote to the disk
+	silent  bool      // guarded by mu; a start showed no firmware output in its limit
+	started time.Time // guarded by mu; when the firmware last started after power on
+	changes []string  // guarded by mu; power and boot device, in order
 	watch   sync.WaitGroup
 }
 
@@ -236,7 +236,7 @@ func (vm *VM) startLocked(why string) error {
 		return err
 	}
 	vm.proc, vm.qmp = proc, q
-	vm.starts++
+	vm.started = time.Now()
 	vm.changedLocked(fmt.Sprintf("power on (%s), boot %s, pid %d", why, first, proc.Pid))
 	// The choice of boot device is for this start only; what the guest starts
 	// by itself later uses the machine's own order.
@@ -266,6 +266,13 @@ func (vm *VM) Silent() bool {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	return vm.silent
+}
+
+// Started is when the machine last began to run after power on.
+func (vm *VM) Started() time.Time {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.started
 }
 
 // event is called by the QMP reader of one QEMU.

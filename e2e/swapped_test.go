@@ -1,0 +1,113 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironring/ironring/e2e/harness"
+)
+
+// TestSwappedBMCs enrols two machines each with the other's BMC. What is
+// switched on is then not what answers: both are refused, and nothing is
+// written to either disk.
+func TestSwappedBMCs(t *testing.T) {
+	runCase(t, "swapped-bmcs", func(ctx context.Context, k *kase) error {
+		turn := harness.NewTurn()
+		vm1, bmc1, err := k.machine(ctx, 1, turn)
+		if err != nil {
+			return err
+		}
+		vm2, bmc2, err := k.machine(ctx, 2, turn)
+		if err != nil {
+			return err
+		}
+		if err := k.enrol(ctx, "n1", vm1.MAC, bmc2); err != nil {
+			return err
+		}
+		if err := k.enrol(ctx, "n2", vm2.MAC, bmc1); err != nil {
+			return err
+		}
+		for _, n := range []string{"n1", "n2"} {
+			if err := k.CLI(ctx, nil, "node", "provide", n); err != nil {
+				return err
+			}
+		}
+		// One machine runs at a time: when one node was refused, its machine is
+		// unplugged, so that the other gets its turn.
+		for range 2 {
+			if err := k.refused(ctx, vm1, vm2); err != nil {
+				return err
+			}
+		}
+		for _, vm := range []*harness.VM{vm1, vm2} {
+			if n, err := vm.Written(); err != nil || n != 0 {
+				return fmt.Errorf("%s wrote %d bytes to its disk: %w", vm.Name, n, err)
+			}
+			if err := allZero(vm.Disk); err != nil {
+				return fmt.Errorf("%s: %w", vm.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// refused waits until one more node was refused, and unplugs the machine that
+// ran meanwhile.
+func (k *kase) refused(ctx context.Context, vms ...*harness.VM) error {
+	node := map[*harness.VM]string{vms[0]: "n1", vms[1]: "n2"}
+	return harness.Poll(ctx, "refusal of a node", lab.Limit(4*time.Minute), func() (bool, error) {
+		if err := k.silent(); err != nil {
+			return false, harness.Final(err)
+		}
+		for vm, n := range node {
+			if !vm.On() {
+				continue
+			}
+			e, err := k.Explain(ctx, n)
+			if err != nil {
+				return false, err
+			}
+			switch {
+			case e.Node.State == "CLEAN_FAILED" && strings.Contains(e.Node.LastError, "identity mismatch"):
+				lab.Logf("%s: refused: %s", n, e.Node.LastError)
+				vm.PowerOff("unplugged by the test")
+				return true, nil
+			case strings.HasSuffix(e.Node.State, "_FAILED") || e.Node.State == "AVAILABLE":
+				return false, harness.Final(fmt.Errorf("%s: %s: %s", n, e.Node.State, e.Node.LastError))
+			}
+		}
+		return false, nil
+	})
+}
+
+// allZero checks that nothing was ever written to a disk.
+func allZero(disk string) error {
+	f, err := os.Open(disk)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 1<<20)
+	for at := int64(0); ; at += int64(len(buf)) {
+		n, err := io.ReadFull(f, buf)
+		for i, b := range buf[:n] {
+			if b != 0 {
+				return fmt.Errorf("byte %d of the disk is %#x, want a disk that was never written to", at+int64(i), b)
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
