@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+func newClusterCmd(f *Factory) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Look after the peers",
+		Example: `  ironring cluster status
+  ironring cluster token > /root/token        # on a member
+  ironring cluster join --config /etc/ironring.yaml --token-file /root/token   # on the new peer`,
+	}
+	cmd.AddCommand(newClusterStatusCmd(f), newClusterTokenCmd(f), newClusterJoinCmd(f), newClusterLeaveCmd(f))
+	return cmd
+}
+
+func newClusterStatusCmd(f *Factory) *cobra.Command {
+	req := &api.ClusterStatusRequest{}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show peers, leader, voters and what would cost the quorum",
+		Long: `Show the peers, who leads, who votes, how nodes and locks are shared out, and
+which loss would cost the quorum next.
+
+Exit code 0: healthy; 1: degraded; 2: no quorum.`,
+		Example: "  ironring cluster status || echo something is wrong",
+		Args:    cobra.NoArgs,
+		RunE: f.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			rep, err := c.ClusterStatus(ctx, req)
+			if err != nil {
+				return err
+			}
+			if err := f.print(rep, func() error { return f.status(rep) }); err != nil {
+				return err
+			}
+			switch rep.GetHealth() {
+			case api.ClusterStatusReply_HEALTHY:
+				return nil
+			case api.ClusterStatusReply_NO_QUORUM:
+				return exitStatus(2)
+			}
+			return exitStatus(1)
+		}),
+	}
+	cmd.Flags().BoolVar(&req.Local, "local", false, "only what the answering peer knows, without asking others")
+	return cmd
+}
+
+var healthCells = map[api.ClusterStatusReply_Health]cell{
+	api.ClusterStatusReply_HEALTHY:   {"healthy", green},
+	api.ClusterStatusReply_DEGRADED:  {"degraded", yellow},
+	api.ClusterStatusReply_NO_QUORUM: {"no quorum", red},
+}
+
+func (f *Factory) status(r *api.ClusterStatusReply) error {
+	head := &table{}
+	health, ok := healthCells[r.GetHealth()]
+	if !ok {
+		health = cell{"unknown", red}
+	}
+	head.add("health", health)
+	head.add("cluster", r.GetClusterId())
+	leader := "none"
+	if r.GetLeader() != "" {
+		leader = fmt.Sprintf("%s, term %d, index %d", r.GetLeader(), r.GetTerm(), r.GetIndex())
+	}
+	head.add("leader", leader)
+	head.add("nodes", nodesText(r))
+	for _, p := range r.GetProblems() {
+		head.add("problem", cell{p, red})
+	}
+	if s := r.GetNextFailure(); s != "" {
+		head.add("next", s)
+	}
+	head.add("as seen by", r.GetAnsweredBy())
+	if err := f.printTable(head); err != nil {
+		return err
+	}
+	fmt.Fprintln(f.Out)
+	t := newTable("PEER", "ROLE", "ALIVE", "PHASE", "LEASE", "NODES", "LOCKS", "SHARE", "LAG", "ZONE", "VERSION", "API")
+	for _, p := range r.GetPeers() {
+		m := p.GetMember()
+		alive := cell{"yes", green}
+		if !p.GetAlive() {
+			alive = cell{"no", red}
+		}
+		lag := "unknown"
+		if p.GetAppliedIndex() > 0 || p.GetLeader() {
+			lag = fmt.Sprint(p.GetLag())
+		}
+		t.add(m.GetId(), roleText(p), alive, strings.ToLower(m.GetPhase().String()), p.GetLease(), p.GetNodes(), p.GetLocks(),
+			fmt.Sprintf("%.0f %%", p.GetRingShare()*100), lag, m.GetZone(), m.GetVersion(), m.GetApiAddress())
+	}
+	return f.printTable(t)
+}
+
+func roleText(p *api.PeerStatus) string {
+	switch {
+	case p.GetLeader():
+		return "leader"
+	case p.GetVoter():
+		return "voter"
+	}
+	return "non-voter"
+}
+
+// nodesText counts nodes by state, in the order of the lifecycle.
+func nodesText(r *api.ClusterStatusReply) string {
+	s := fmt.Sprint(r.GetNodes())
+	var parts []string
+	for _, st := range node.States() {
+		for _, key := range []string{node.StateName(st), st.String()} {
+			if c := r.GetNodesByState()[key]; c > 0 {
+				parts = append(parts, fmt.Sprintf("%d %s", c, node.StateName(st)))
+				break
+			}
+		}
+	}
+	if len(parts) > 0 {
+		s += ": " + strings.Join(parts, ", ")
+	}
+	if u := r.GetUnassigned(); u > 0 {
+		s += fmt.Sprintf("; %d without owner", u)
+	}
+	return s
+}
+
+func newClusterTokenCmd(f *Factory) *cobra.Command {
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Make a token that lets one new peer join",
+		Long: `Make a token that lets one new peer join. It is printed once, on standard
+output and nothing else with it, and is a secret: keep it in a file that only
+root can read, or pipe it.`,
+		Example: "  ironring cluster token --ttl 10m | ssh p2 ironring cluster join --config /etc/ironring.yaml --token-file -",
+		Args:    cobra.NoArgs,
+		RunE: f.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			if ttl < time.Second {
+				return errs.About(errs.Invalid, "ttl", "--ttl %s: must be at least 1s", ttl)
+			}
+			rep, err := c.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{TtlSeconds: uint64(ttl.Seconds())})
+			if err != nil {
+				return err
+			}
+			return f.print(rep, func() error {
+				fmt.Fprintf(f.Err, "valid %s, for one peer\n", f.ago(rep.GetExpiresMs()))
+				_, err := fmt.Fprintln(f.Out, rep.GetToken())
+				return err
+			})
+		}),
+	}
+	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is valid")
+	return cmd
+}
+
+func newClusterLeaveCmd(f *Factory) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "leave PEER",
+		Short: "Take a peer out of the cluster for good",
+		Long: `Take a peer out of the cluster for good. Ask the peer itself, or any peer when
+the one that leaves is dead. Its nodes go to others; it can only come back with
+an empty data directory and a new token. To restart a peer just stop it.`,
+		Example: "  ironring cluster leave p3 --yes",
+		Args:    cobra.ExactArgs(1),
+		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
+			if !yes {
+				return errs.New(errs.Invalid, "this takes %s out of the cluster for good; give --yes to do it", args[0])
+			}
+			rep, err := c.Leave(ctx, &api.LeaveRequest{Member: args[0]})
+			if err != nil {
+				return err
+			}
+			return f.print(rep, func() error {
+				_, err := fmt.Fprintf(f.Out, "peer %s has left\n", args[0])
+				return err
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	return cmd
+}

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// maxValue bounds what is read from a file or standard input for one value.
+const maxValue = 64 << 10
+
+const valuesHelp = `Values are given as
+  key=value        text
+  key:=JSON        a number, true, false, null, an array or an object
+  key=@FILE        the contents of a file, without its last line break
+  key=-            standard input, for one key
+  key=env:NAME     the environment variable NAME
+Keys that look like secrets (password, secret, token, private key) are taken
+by the last three only: the command line can be read by every user of the host.`
+
+// secretWords mark keys whose values must not stand on a command line.
+var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "credential", "private_key", "privatekey", "community", "api_key", "apikey"}
+
+func secretKey(key string) bool {
+	key = strings.ToLower(strings.ReplaceAll(key, "-", "_"))
+	for _, w := range secretWords {
+		if strings.Contains(key, w) {
+			return true
+		}
+	}
+	return strings.HasSuffix(key, "_key") || key == "key"
+}
+
+// values reads the key=value flags of one command. Standard input can be used
+// once in it.
+type values struct {
+	f         *Factory
+	usedStdin string
+}
+
+// parse gives the key and the JSON of one flag.
+func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err error) {
+	key, text, ok := strings.Cut(arg, "=")
+	if !ok || key == "" || key == ":" {
+		// The argument itself is not shown: it may be a secret.
+		return "", nil, errs.New(errs.Invalid, "--%s: not key=value", flag)
+	}
+	if k, isJSON := strings.CutSuffix(key, ":"); isJSON {
+		if secretKey(k) {
+			return "", nil, plainSecret(flag, k)
+		}
+		if !json.Valid([]byte(text)) {
+			return "", nil, errs.About(errs.Invalid, k, "--%s %s: not valid JSON: %s", flag, k, text)
+		}
+		return k, json.RawMessage(text), nil
+	}
+	switch {
+	case text == "-":
+		text, err = v.stdin(flag, key)
+	case strings.HasPrefix(text, "@"):
+		text, err = v.file(flag, key, text[1:])
+	case strings.HasPrefix(text, "env:"):
+		name := text[len("env:"):]
+		if text = v.f.Getenv(name); text == "" {
+			err = errs.About(errs.Invalid, key, "--%s %s: the environment variable %s is not set", flag, key, name)
+		}
+	case secretKey(key):
+		err = plainSecret(flag, key)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	value, err = json.Marshal(text)
+	return key, value, err
+}
+
+func plainSecret(flag, key string) error {
+	return errs.About(errs.Invalid, key,
+		"--%s %s: looks like a secret, and the command line can be read by every user of this host; give it as %s=@FILE, %s=- (standard input) or %s=env:NAME",
+		flag, key, key, key, key)
+}
+
+func (v *values) stdin(flag, key string) (string, error) {
+	if v.usedStdin != "" {
+		return "", errs.About(errs.Invalid, key, "--%s %s: standard input was read for %s already", flag, key, v.usedStdin)
+	}
+	v.usedStdin = key
+	return readValue(v.f.In, "--"+flag+" "+key)
+}
+
+func (v *values) file(flag, key, path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", errs.About(errs.Invalid, key, "--%s %s: %w", flag, key, err)
+	}
+	defer file.Close()
+	return readValue(file, "--"+flag+" "+key)
+}
+
+// readValue reads a value to its end, without the line break that editors add.
+func readValue(r io.Reader, what string) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxValue+1))
+	if err != nil {
+		return "", errs.New(errs.Invalid, "%s: %w", what, err)
+	}
+	if len(data) > maxValue {
+		return "", errs.New(errs.Invalid, "%s: more than %d bytes", what, maxValue)
+	}
+	data = bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
+	if len(data) == 0 {
+		return "", errs.New(errs.Invalid, "%s: is empty", what)
+	}
+	return string(data), nil
+}
+
+// document makes a JSON object of flags; nil when there are none.
+func (v *values) document(flag string, args []string) ([]byte, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]json.RawMessage, len(args))
+	for _, a := range args {
+		key, value, err := v.parse(flag, a)
+		if err != nil {
+			return nil, err
+		}
+		if _, twice := out[key]; twice {
+			return nil, errs.About(errs.Invalid, key, "--%s %s: given twice", flag, key)
+		}
+		out[key] = value
+	}
+	return json.Marshal(out)
+}

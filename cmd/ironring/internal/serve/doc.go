@@ -1,0 +1,21 @@
+// Package serve is one running peer: it opens the listeners, the cluster, the
+// drivers, the conductor and the boot services, runs them, and stops them in
+// order. It is wiring; what the parts do is told in their own packages.
+//
+// Order of opening (Open): what can fail for a reason on this host goes first,
+// so that a single-use token is not spent by a peer that cannot start then:
+// drivers, API and agent ports, then cluster (which joins), unix socket,
+// conductor, boot services.
+//
+// Order of stopping (Peer.Run), each waited for before the next:
+//
+//  1. boot services: they ask the cluster for addresses and write the journal;
+//  2. API listeners: requests under way are answered while the cluster works;
+//  3. conductor: its engine ends at a safe point and the lease is released,
+//     which needs the cluster. With the agents' streams gone first, a running
+//     step would take a live agent for a dead one;
+//  4. agent listener;
+//  5. cluster: leadership is handed over, Raft stops.
+//
+// Start with Run.
+package serve

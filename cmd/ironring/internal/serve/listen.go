@@ -1,0 +1,92 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// listenTCP opens a listener and says which key is at fault when it cannot.
+func listenTCP(key, address string) (net.Listener, error) {
+	lis, err := net.Listen("tcp", address)
+	if err == nil {
+		return lis, nil
+	}
+	kind := errs.Invalid
+	if errors.Is(err, unix.EADDRINUSE) {
+		kind = errs.Exists
+	}
+	return nil, errs.About(kind, key, "%s: %w", key, err)
+}
+
+// listenUnix opens the socket of the local CLI, which only our user may use.
+// The caller holds the data directory's lock; a socket that somebody answers
+// on is still left alone, because it may be that of another data directory.
+func listenUnix(path string) (net.Listener, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, errs.About(errs.Invalid, "socket", "socket: %w", err)
+	case info.Mode()&os.ModeSocket == 0:
+		return nil, errs.About(errs.Exists, "socket", "socket %s: there is a file that is no socket", path)
+	default:
+		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			conn.Close()
+			return nil, errs.About(errs.Exists, "socket", "socket %s: another process listens on it", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, errs.About(errs.Invalid, "socket", "socket: %w", err)
+		}
+	}
+	// Between bind and chmod anybody could connect. The umask is the process's,
+	// but for this moment it only takes rights away.
+	old := unix.Umask(0o177)
+	lis, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, errs.About(errs.Invalid, "socket", "socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		lis.Close()
+		return nil, errs.About(errs.Invalid, "socket", "socket: %w", err)
+	}
+	return lis, nil
+}
+
+// grace is how long calls under way may take when the peer stops. Watches do
+// not end by themselves and are cut then; clients go on at another peer.
+const grace = 2 * time.Second
+
+// serveGRPC runs a server until ctx ends.
+func serveGRPC(ctx context.Context, srv *grpc.Server, lis net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(lis) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	graceful := make(chan struct{})
+	go func() {
+		srv.GracefulStop()
+		close(graceful)
+	}()
+	cut := time.NewTimer(grace)
+	defer cut.Stop()
+	select {
+	case <-graceful:
+	case <-cut.C:
+		srv.Stop()
+		<-graceful
+	}
+	<-failed // nil after a stop
+	return nil
+}

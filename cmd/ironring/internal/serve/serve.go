@@ -1,0 +1,204 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/cluster"
+	"github.com/ironring/ironring/conductor"
+	"github.com/ironring/ironring/conductor/service"
+	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/config"
+	"github.com/ironring/ironring/internal/rpc"
+	"github.com/ironring/ironring/internal/version"
+	"github.com/ironring/ironring/pxe"
+)
+
+// Options say how a peer starts.
+type Options struct {
+	Config    *config.Config
+	Init      bool   // found a new cluster
+	JoinToken string // join a cluster; a secret
+	Logger    *slog.Logger
+}
+
+// Run is the life of one peer. It returns when ctx ends, when the peer has
+// left its cluster, or when a part of it fails.
+func Run(ctx context.Context, opts Options) error {
+	p, err := Open(ctx, opts)
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx)
+}
+
+// Join makes the data directory that of a member, by a token, and runs
+// nothing: `serve` does that afterwards.
+func Join(ctx context.Context, opts Options) (clusterID string, err error) {
+	reg, err := registry(opts.Config.Drivers)
+	if err != nil {
+		return "", err
+	}
+	c, err := cluster.Open(ctx, clusterConfig(opts, reg))
+	if err != nil {
+		return "", err
+	}
+	id := c.ClusterID()
+	return id, c.Close()
+}
+
+// Peer is an opened peer.
+type Peer struct {
+	cfg       *config.Config
+	log       *slog.Logger
+	cluster   *cluster.Cluster
+	conductor *conductor.Conductor
+	boot      *pxe.Server
+	api       net.Listener
+	agent     net.Listener
+	socket    net.Listener
+}
+
+// Open opens everything that can be in use or wrong. Run must follow.
+func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
+	cfg := opts.Config
+	p := &Peer{cfg: cfg, log: opts.Logger}
+	var opened []func() error
+	defer func() {
+		if err != nil {
+			for _, c := range opened {
+				err = errors.Join(err, c())
+			}
+		}
+	}()
+	reg, err := registry(cfg.Drivers)
+	if err != nil {
+		return nil, err
+	}
+	if p.api, err = listenTCP("listen.api", cfg.Listen.API); err != nil {
+		return nil, err
+	}
+	opened = append(opened, p.api.Close)
+	if p.agent, err = listenTCP("listen.agent", cfg.Listen.Agent); err != nil {
+		return nil, err
+	}
+	opened = append(opened, p.agent.Close)
+
+	cc := clusterConfig(opts, reg)
+	// Called when the cluster runs; the conductor is made before that.
+	cc.PeerServices = append(cc.PeerServices, func(r grpc.ServiceRegistrar) {
+		api.RegisterConductorServer(r, p.conductor.API())
+	})
+	if p.cluster, err = cluster.Open(ctx, cc); err != nil {
+		return nil, err
+	}
+	opened = append(opened, p.cluster.Close)
+	p.log = p.log.With("peer", p.cluster.ID())
+	if p.socket, err = listenUnix(cfg.Socket); err != nil {
+		return nil, err
+	}
+	opened = append(opened, p.socket.Close)
+	if err := p.openConductor(reg); err != nil {
+		return nil, err
+	}
+	if p.boot, err = pxe.New(p.bootConfig()); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func clusterConfig(opts Options, reg *drivers.Registry) cluster.Config {
+	cfg := opts.Config
+	settings := cluster.DefaultSettings()
+	if cfg.Profile == config.ProfileLAN {
+		settings.Timing = cluster.LANTiming()
+	}
+	return cluster.Config{
+		DataDir: cfg.DataDir, ID: cfg.GivenID(),
+		ClusterListen: cfg.Listen.Cluster, GossipListen: cfg.Listen.Gossip,
+		Advertised: &api.Member{
+			ClusterAddress: cfg.Advertise.Cluster, GossipAddress: cfg.Advertise.Gossip, ApiAddress: cfg.Advertise.API,
+			AgentAddress: cfg.Advertise.Agent, BootAddress: cfg.Advertise.Boot,
+			Weight: cfg.Weight, Group: cfg.Group, Zone: cfg.Zone, Drivers: reg.Names(),
+			Version: version.String(), FeatureLevel: version.FeatureLevel,
+		},
+		Init: opts.Init, Settings: settings, JoinToken: opts.JoinToken,
+		Raft:   cluster.RaftTimeouts{Heartbeat: cfg.Raft.Heartbeat, Election: cfg.Raft.Election, LeaderLease: cfg.Raft.LeaderLease},
+		Logger: opts.Logger,
+	}
+}
+
+func (p *Peer) openConductor(reg *drivers.Registry) error {
+	machineID, bootID, err := cluster.HostIDs()
+	if err != nil {
+		return fmt.Errorf("identify this host: %w", err)
+	}
+	p.conductor, err = conductor.New(conductor.Config{
+		Cluster: p.cluster, MachineID: machineID, BootID: bootID, Registry: reg, DataDir: p.cfg.DataDir,
+		Version: version.String(), Clock: clock.System{}, Logger: p.log,
+	})
+	return err
+}
+
+func (p *Peer) bootConfig() pxe.Config {
+	b := pxe.Config{
+		Store: p.cluster.Store(), Self: p.cluster.ID(), Allocate: p.conductor.Allocate, Observe: p.conductor.Observe,
+		LeaderSeen: p.cluster.LeaderContact, CADigest: p.cluster.CA().Digest(),
+		KernelArgs: strings.Fields(p.cfg.Boot.KernelArgs), RamdiskDir: p.cfg.Boot.RamdiskDir, IPXEDir: p.cfg.Boot.IPXEDir,
+		TFTPListen: p.cfg.Listen.TFTP, HTTPListen: p.cfg.Listen.Boot, Logger: p.log,
+	}
+	if p.cfg.Boot.DHCP != config.DHCPOff {
+		b.DHCPListen = p.cfg.Listen.DHCP
+	}
+	if p.cfg.Boot.Interface != "" {
+		b.DHCPInterfaces = []string{p.cfg.Boot.Interface}
+	}
+	return b
+}
+
+// Run works until ctx ends; see the package comment for the order of stopping.
+func (p *Peer) Run(ctx context.Context) error {
+	p.log.Info("peer starts", "version", version.String(), "cluster", p.cluster.ClusterID(),
+		"api", p.api.Addr().String(), "agent", p.agent.Addr().String(), "socket", p.cfg.Socket)
+	err := runStages(ctx, p.log, []stage{
+		{"cluster", p.cluster.Run},
+		{"agent listener", func(ctx context.Context) error { return serveGRPC(ctx, p.agentServer(), p.agent) }},
+		{"conductor", p.conductor.Run},
+		{"api listener", func(ctx context.Context) error { return serveGRPC(ctx, p.apiServer(true), p.api) }},
+		{"unix socket", func(ctx context.Context) error { return serveGRPC(ctx, p.apiServer(false), p.socket) }},
+		{"boot services", p.boot.Run},
+	})
+	p.log.Info("peer has stopped")
+	return err
+}
+
+// apiServer serves clients; over the network with TLS, and joining peers too.
+func (p *Peer) apiServer(network bool) *grpc.Server {
+	opts := append(rpc.ServerOptions(p.log), grpc.ChainUnaryInterceptor(service.UnaryAuth), grpc.ChainStreamInterceptor(service.StreamAuth))
+	if network {
+		// A joiner has no certificate yet; UnaryAuth asks everybody else for one.
+		opts = append(opts, grpc.Creds(credentials.NewTLS(p.cluster.TLS().ServerTLS(false))))
+	}
+	srv := grpc.NewServer(opts...)
+	api.RegisterIronringServer(srv, p.conductor.API())
+	if network {
+		api.RegisterJoinServer(srv, p.cluster.JoinServer())
+	}
+	return srv
+}
+
+// agentServer serves the agents; one that enrols has no certificate yet.
+func (p *Peer) agentServer() *grpc.Server {
+	srv := grpc.NewServer(append(rpc.ServerOptions(p.log), grpc.Creds(credentials.NewTLS(p.cluster.TLS().ServerTLS(false))))...)
+	api.RegisterAgentServer(srv, p.conductor.AgentServer())
+	return srv
+}
