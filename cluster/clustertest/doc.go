@@ -1,0 +1,11 @@
+// Package clustertest starts real peers in one process on loopback addresses
+// of their own and gives tests verbs for what happens to them: Start, Kill,
+// Restart, Partition, Heal, WaitLeader.
+//
+// Everything is real (Raft with its files in a temporary directory, gossip,
+// TLS); only dialing goes through a fabric that can cut peers off from each
+// other. Gossip's datagrams do not: it is a hint, and a good cluster works
+// with wrong hints.
+//
+// A Kit may be used by several goroutines of one test. Start with Start.
+package clustertest

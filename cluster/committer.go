@@ -1,0 +1,236 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// Bounds of the commit pipeline.
+const (
+	maxCommand  = 256 << 10
+	maxEntry    = 512 << 10
+	maxPacked   = 256
+	maxInFlight = 2
+	queueLength = 4096
+	// enqueueTimeout is how long Raft may refuse to take an entry before the
+	// proposals in it are told that nothing was done.
+	enqueueTimeout = 2 * time.Second
+)
+
+// committer packs the commands of all callers of this peer into entries: one
+// goroutine, two entries under way. It only works on the leader.
+type committer struct {
+	raft    *raft.Raft
+	place   func([][]byte) [][]byte // adds owners to new nodes; keeps the count
+	metrics *metrics
+	queue   chan *proposal
+	waiting atomic.Int64 // entries that were given to Raft and have no answer yet
+}
+
+// proposal is one command on its way. Its state decides who answers: the
+// caller that gives up, or the committer that took it.
+type proposal struct {
+	raw   []byte
+	state atomic.Int32
+	done  chan outcome // holds one
+}
+
+const (
+	queued int32 = iota
+	taken
+	dropped
+)
+
+type outcome struct {
+	result *api.Result
+	err    error
+}
+
+// errUnknown marks errors of proposals that may yet be applied.
+var errUnknown = errors.New("the outcome is unknown")
+
+func newCommitter(r *raft.Raft, place func([][]byte) [][]byte, m *metrics) *committer {
+	return &committer{raft: r, place: place, metrics: m, queue: make(chan *proposal, queueLength)}
+}
+
+// submit commits one marshalled command through this peer, which must lead.
+func (c *committer) submit(ctx context.Context, raw []byte) (*api.Result, error) {
+	if c.raft.State() != raft.Leader {
+		return nil, errs.New(errs.NotLeader, "this peer does not lead")
+	}
+	p := &proposal{raw: raw, done: make(chan outcome, 1)}
+	select {
+	case c.queue <- p:
+	case <-ctx.Done():
+		return nil, errs.New(errs.Busy, "the commit queue is full, nothing was done: %w", ctx.Err())
+	}
+	select {
+	case o := <-p.done:
+		return o.result, o.err
+	case <-ctx.Done():
+		if p.state.CompareAndSwap(queued, dropped) {
+			return nil, errs.New(errs.Busy, "the command was still queued, nothing was done: %w", ctx.Err())
+		}
+		return nil, errs.New(errs.Timeout, "%w: %w", errUnknown, ctx.Err())
+	}
+}
+
+// run packs until the context ends, then answers what is left.
+func (c *committer) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxInFlight)
+	var first *proposal // did not fit into the last entry
+	for {
+		// A slot first: what arrives while both are taken goes into one entry.
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if first == nil {
+			select {
+			case first = <-c.queue:
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		var batch []*proposal
+		batch, first = c.collect(first)
+		if len(batch) == 0 {
+			<-slots
+			continue
+		}
+		entry := packEntry(c.place(raws(batch)))
+		c.metrics.packed(len(batch))
+		c.waiting.Add(1)
+		future := c.raft.Apply(entry, enqueueTimeout)
+		wg.Go(func() {
+			err := future.Error()
+			c.waiting.Add(-1)
+			<-slots
+			answer(batch, future, err)
+		})
+	}
+	wg.Wait()
+	stopped := outcome{err: errs.New(errs.NotLeader, "this peer is stopping")}
+	if first != nil {
+		first.done <- stopped
+	}
+	for {
+		select {
+		case p := <-c.queue:
+			p.done <- stopped
+		default:
+			return
+		}
+	}
+}
+
+// collect takes what is queued up to the bounds of an entry. next did not fit.
+func (c *committer) collect(first *proposal) (batch []*proposal, next *proposal) {
+	size := 0
+	for p := first; ; {
+		if n := len(p.raw) + ownerRoom; size+n > maxEntry {
+			return batch, p
+		} else if p.state.CompareAndSwap(queued, taken) {
+			batch, size = append(batch, p), size+n
+		}
+		if len(batch) == maxPacked {
+			return batch, nil
+		}
+		select {
+		case p = <-c.queue:
+		default:
+			return batch, nil
+		}
+	}
+}
+
+// ownerRoom is what framing and the owner of a new node may add to a command.
+const ownerRoom = 1024
+
+func raws(batch []*proposal) [][]byte {
+	out := make([][]byte, len(batch))
+	for i, p := range batch {
+		out[i] = p.raw
+	}
+	return out
+}
+
+// packEntry writes an api.Entry without decoding its commands.
+func packEntry(commands [][]byte) []byte {
+	size := 0
+	for _, c := range commands {
+		size += len(c) + 8
+	}
+	out := make([]byte, 0, size)
+	for _, c := range commands {
+		out = protowire.AppendTag(out, 1, protowire.BytesType)
+		out = protowire.AppendBytes(out, c)
+	}
+	return out
+}
+
+func answer(batch []*proposal, future raft.ApplyFuture, err error) {
+	var results []*api.Result
+	if err == nil {
+		results, err = resultsOf(future.Response(), len(batch))
+	} else {
+		err = commitError(err)
+	}
+	for i, p := range batch {
+		if err != nil {
+			p.done <- outcome{err: err}
+		} else {
+			p.done <- outcome{result: results[i]}
+		}
+	}
+}
+
+// commitError gives Raft's errors their kinds. Only those that say that the
+// entry was never appended have a known outcome.
+func commitError(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return errs.New(errs.NotLeader, "this peer does not lead: %v", err)
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return errs.New(errs.Busy, "the log takes no entries, nothing was done: %v", err)
+	}
+	return errs.New(errs.Timeout, "%w: %v", errUnknown, err)
+}
+
+// watchStall ends a leader that commits nothing although entries wait: Raft
+// keeps a leader whose disk hangs for as long as its heartbeats go out. It
+// counts its own ticks, so that a host that slept is not mistaken for it.
+func (c *committer) watchStall(ctx context.Context, limit time.Duration, fatal func(error)) {
+	const steps = 10
+	tick := time.NewTicker(limit / steps)
+	defer tick.Stop()
+	var last uint64
+	for still := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		at := c.raft.CommitIndex()
+		if c.waiting.Load() == 0 || at != last || c.raft.State() != raft.Leader {
+			still, last = 0, at
+			continue
+		}
+		if still++; still >= steps {
+			fatal(errs.New(errs.Internal, "this leader committed nothing for %v although entries wait: is its disk hanging?", limit))
+			return
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// raftLogger hands Raft's log lines to slog.
+func raftLogger(log *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Debug})
+	l.RegisterSink(sink{log.With("part", "raft")})
+	return l
+}
+
+type sink struct{ log *slog.Logger }
+
+// Accept implements hclog.SinkAdapter. Raft says at Info and Warn what an
+// operator need not see at each election, so everything goes one level down.
+func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
+	to := slog.LevelDebug
+	switch level {
+	case hclog.Warn:
+		to = slog.LevelInfo
+	case hclog.Error:
+		to = slog.LevelWarn
+	}
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
+			args[i] = fmt.Sprintf(f[0].(string), f[1:]...)
+		}
+	}
+	s.log.Log(context.Background(), to, msg, args...)
+}
+
+// lineWriter hands memberlist's log lines to slog; they begin with
+// "[LEVEL] memberlist: ".
+type lineWriter struct{ log *slog.Logger }
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	level, msg := slog.LevelDebug, bytes.TrimSpace(p)
+	if bytes.HasPrefix(msg, []byte("[ERR")) {
+		level = slog.LevelInfo // gossip is a hint: none of its errors needs a person
+	}
+	if _, rest, ok := bytes.Cut(msg, []byte("memberlist: ")); ok {
+		msg = rest
+	}
+	w.log.Log(context.Background(), level, "gossip: "+string(msg))
+	return len(p), nil
+}

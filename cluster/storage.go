@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// snapshotsKept on disk: one to restore, one in case the newest is damaged.
+const snapshotsKept = 2
+
+// logStore is what Raft keeps on disk. It is made only here, so that another
+// store can take the place of this one.
+type logStore interface {
+	raft.LogStore
+	raft.StableStore
+	Close() error
+}
+
+// storage is the directory raft/.
+type storage struct {
+	log       logStore
+	snapshots raft.SnapshotStore
+	fresh     bool // made just now
+}
+
+// openStorage opens or makes Raft's directory. The identity remembers that it
+// was made: a member that lost its log must not vote again under its old id.
+func (d *dataDir) openStorage(id *identity, log *slog.Logger) (*storage, error) {
+	dir := d.file(raftDir)
+	path := filepath.Join(dir, logFile)
+	_, err := os.Lstat(path)
+	exists := err == nil
+	if !exists && id.RaftMade {
+		return nil, d.damaged(filepath.Join(raftDir, logFile), "is missing")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, errs.New(errs.Internal, "make raft directory: %w", err)
+	}
+	store, err := raftboltdb.New(raftboltdb.Options{
+		Path:        path,
+		BoltOptions: &bbolt.Options{Timeout: 5 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+	})
+	if err != nil {
+		return nil, d.damaged(filepath.Join(raftDir, logFile), "cannot be opened ("+err.Error()+")")
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, raftLogger(log))
+	if err == nil {
+		err = os.Chmod(filepath.Join(dir, "snapshots"), 0o700)
+	}
+	if err != nil {
+		return nil, errors.Join(errs.New(errs.Internal, "open snapshots: %w", err), store.Close())
+	}
+	return &storage{log: store, snapshots: snaps, fresh: !exists}, nil
+}

@@ -1,0 +1,269 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/pki"
+)
+
+// Raft and gRPC share the cluster listener; the TLS handshake says which.
+const (
+	protoRaft = "ironring-raft"
+	protoGRPC = "h2"
+
+	handshakeTimeout = 5 * time.Second
+	maxHandshakes    = 64
+)
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// streams is the cluster listener: it shakes hands and hands each connection
+// to Raft or gRPC. Run ends when its context does; then every connection is
+// closed and nothing of it is left.
+type streams struct {
+	listener net.Listener
+	holder   *pki.Holder
+	admit    func(pki.Identity) error
+	dial     dialFunc
+	log      *slog.Logger
+
+	raft, grpc *connQueue
+
+	mu    sync.Mutex
+	conns map[*peerConn]struct{} // guarded by mu; accepted and not closed
+	open  sync.WaitGroup         // one for each of conns
+}
+
+func newStreams(l net.Listener, h *pki.Holder, admit func(pki.Identity) error, dial dialFunc, log *slog.Logger) *streams {
+	return &streams{
+		listener: l, holder: h, admit: admit, dial: dial, log: log,
+		raft: newConnQueue(l.Addr()), grpc: newConnQueue(l.Addr()),
+		conns: map[*peerConn]struct{}{},
+	}
+}
+
+// run accepts until the context ends.
+func (s *streams) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
+	defer stop()
+	defer s.shutdown()
+	defer wg.Wait()
+	cfg := s.holder.PeerServerTLS(s.admit, protoRaft, protoGRPC)
+	slots := make(chan struct{}, maxHandshakes)
+	for {
+		raw, err := s.listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				continue
+			}
+			return errs.New(errs.Internal, "accept connections of peers: %w", err)
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			raw.Close()
+			return nil
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			s.shake(ctx, tls.Server(raw, cfg))
+		})
+	}
+}
+
+func (s *streams) shake(ctx context.Context, conn *tls.Conn) {
+	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(hctx); err != nil {
+		s.log.Info("refused a connection to the cluster listener", "from", conn.RemoteAddr().String(), "err", err)
+		conn.Close()
+		return
+	}
+	id, err := pki.ParseIdentity(conn.ConnectionState().PeerCertificates[0])
+	if err != nil { // cannot be: the handshake checked it
+		conn.Close()
+		return
+	}
+	pc := s.track(conn, id)
+	queue := s.grpc
+	if conn.ConnectionState().NegotiatedProtocol == protoRaft {
+		queue = s.raft
+	}
+	if !queue.put(ctx, pc) {
+		pc.Close()
+	}
+}
+
+func (s *streams) track(conn *tls.Conn, id pki.Identity) *peerConn {
+	pc := &peerConn{Conn: conn, id: id, owner: s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[pc] = struct{}{}
+	s.open.Add(1)
+	return pc
+}
+
+// drop closes the connections of callers that are no longer admitted.
+func (s *streams) drop() {
+	for _, pc := range s.all() {
+		if s.admit(pc.id) != nil {
+			pc.Close()
+		}
+	}
+}
+
+func (s *streams) all() []*peerConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*peerConn, 0, len(s.conns))
+	for pc := range s.conns {
+		out = append(out, pc)
+	}
+	return out
+}
+
+// shutdown closes everything. Raft's handlers only end when their connection
+// does.
+func (s *streams) shutdown() {
+	s.raft.Close()
+	s.grpc.Close()
+	for _, pc := range s.all() {
+		pc.Close()
+	}
+	s.open.Wait()
+}
+
+// dialPeer opens a connection to a member and makes sure that it is that
+// member.
+func (s *streams) dialPeer(ctx context.Context, id, address, proto string) (net.Conn, error) {
+	raw, err := s.dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, s.holder.PeerTLS(id, proto))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// peerConn is an accepted connection of a known peer.
+type peerConn struct {
+	*tls.Conn
+	id    pki.Identity
+	owner *streams
+	once  sync.Once
+}
+
+// Close implements net.Conn.
+func (c *peerConn) Close() error {
+	err := c.Conn.NetConn().Close() // no TLS goodbye: it could block
+	c.once.Do(func() {
+		c.owner.mu.Lock()
+		defer c.owner.mu.Unlock()
+		delete(c.owner.conns, c)
+		c.owner.open.Done()
+	})
+	return err
+}
+
+// connQueue is a net.Listener fed by hand.
+type connQueue struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newConnQueue(addr net.Addr) *connQueue {
+	return &connQueue{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (q *connQueue) put(ctx context.Context, c net.Conn) bool {
+	select {
+	case q.conns <- c:
+		return true
+	case <-q.done:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// Accept implements net.Listener.
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (q *connQueue) Addr() net.Addr { return q.addr }
+
+// raftLayer is Raft's view of streams. Addresses that Raft dials are
+// "ID|host:port" (see addressBook), so that the peer behind them is known.
+type raftLayer struct {
+	*connQueue
+	s *streams
+}
+
+var _ raft.StreamLayer = raftLayer{}
+
+// Dial implements raft.StreamLayer.
+func (l raftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	id, host, ok := strings.Cut(string(address), "|")
+	if !ok { // from the Raft configuration: any peer may answer
+		id, host = "", string(address)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return l.s.dialPeer(ctx, id, host, protoRaft)
+}
+
+// shaken are gRPC credentials for connections whose handshake is done.
+type shaken struct {
+	credentials.TransportCredentials
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (shaken) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	c, ok := raw.(*peerConn)
+	if !ok {
+		return nil, nil, errs.New(errs.Internal, "a connection without a handshake")
+	}
+	return c, credentials.TLSInfo{
+		State:          c.ConnectionState(),
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+	}, nil
+}
+
+// Info implements credentials.TransportCredentials.
+func (shaken) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+}
+
+// Clone implements credentials.TransportCredentials.
+func (s shaken) Clone() credentials.TransportCredentials { return s }
