@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/diskfs/go-diskfs/backend"
+	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"github.com/ironring/ironring/agent/efi"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// partition is one partition of a disk, in logical blocks.
+type partition struct {
+	number    uint32
+	start     uint64
+	blocks    uint64
+	isESP     bool
+	signature [16]byte
+	sigType   efi.SignatureType
+	format    byte // of efi.HardDrive
+}
+
+const (
+	espGUID  = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+	espMBR   = 0xef
+	guardMBR = 0xee // protects a GPT from old tools
+)
+
+// readPartitions reads the GPT or, without one, the MBR of dev. A disk without
+// any has none; a GPT that is damaged beyond its second copy is an error.
+func readPartitions(dev BlockDevice, blockSize int) (parts []partition, err error) {
+	if blockSize <= 0 {
+		blockSize = 512
+	}
+	// The bytes are whatever is on the disk and the library is not ours.
+	defer func() {
+		if r := recover(); r != nil {
+			parts, err = nil, errs.New(errs.Invalid, "partition table cannot be read: %v", r)
+		}
+	}()
+	mbr := make([]byte, 512)
+	if _, err := dev.ReadAt(mbr, 0); err != nil {
+		return nil, fmt.Errorf("read the first sector: %w", err)
+	}
+	old := readMBR(mbr)
+	t, err := gpt.Read(storage{dev, io.NewSectionReader(dev, 0, dev.Size())}, blockSize, blockSize)
+	if err != nil {
+		for _, p := range old {
+			if p.format == 0 {
+				return nil, errs.New(errs.Invalid, "damaged GPT: %w", err)
+			}
+		}
+		return old, nil
+	}
+	for _, p := range t.Partitions {
+		if p == nil || p.Type == gpt.Unused || p.End < p.Start {
+			continue
+		}
+		sig, err := efi.ParseGUID(p.GUID)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, partition{
+			number: uint32(p.Index), start: p.Start, blocks: p.End - p.Start + 1, isESP: p.Type == espGUID,
+			signature: sig, sigType: efi.SignatureGUID, format: 2,
+		})
+	}
+	return parts, nil
+}
+
+// readMBR reads the four primary entries. The protective one has format 0.
+func readMBR(b []byte) []partition {
+	if b[510] != 0x55 || b[511] != 0xaa {
+		return nil
+	}
+	var parts []partition
+	for i := range 4 {
+		e := b[446+16*i:][:16]
+		kind := e[4]
+		p := partition{
+			number: uint32(i + 1), start: uint64(binary.LittleEndian.Uint32(e[8:])), blocks: uint64(binary.LittleEndian.Uint32(e[12:])),
+			isESP: kind == espMBR, sigType: efi.SignatureMBR, format: 1,
+		}
+		copy(p.signature[:4], b[440:444])
+		if kind == 0 || p.blocks == 0 || p.start == 0 {
+			continue
+		}
+		if kind == guardMBR {
+			p.format = 0
+		}
+		parts = append(parts, p)
+	}
+	return parts
+}
+
+// storage shows a BlockDevice to go-diskfs, for reading only.
+type storage struct {
+	BlockDevice
+	r *io.SectionReader
+}
+
+var _ backend.Storage = storage{}
+
+func (s storage) Read(p []byte) (int, error)                { return s.r.Read(p) }
+func (s storage) Seek(off int64, whence int) (int64, error) { return s.r.Seek(off, whence) }
+func (s storage) Stat() (fs.FileInfo, error) {
+	return nil, errs.New(errs.Unsupported, "a disk has no file information")
+}
+func (s storage) Close() error { return nil } // whoever opened the disk closes it
+func (s storage) Sys() (*os.File, error) {
+	return nil, backend.ErrNotSuitable
+}
+func (s storage) Writable() (backend.WritableFile, error) { return nil, backend.ErrIncorrectOpenMode }
+func (s storage) Path() string                            { return "" }
