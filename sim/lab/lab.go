@@ -1,0 +1,166 @@
+// Package lab runs a whole Ironring installation on one host without
+// privileges: N peers as processes of their own on loopback addresses, M
+// simulated machines with a Redfish BMC each, an image server.
+//
+// Run brings it up; with Options.Once it then enrols, inspects, cleans and
+// deploys every machine, kills the peer that works on one of them in the
+// middle of its image, and reports what happened. Everything that it started
+// has ended when Run returns.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ironring/ironring/client"
+)
+
+// Options of a lab.
+type Options struct {
+	Peers  int
+	Nodes  int
+	Once   bool   // do the whole story, then stop; else stay up
+	Kill   bool   // kill the owner of a deploying node in the middle
+	Dir    string // "": a temporary directory, removed when all went well
+	Binary string // the ironring program that peers run
+	// ImageMiB and ImageRate (bytes a second for each machine) make a
+	// deployment last.
+	ImageMiB  int
+	ImageRate int
+	Progress  io.Writer // lines for people
+	Logger    *slog.Logger
+}
+
+// Bounds of a lab.
+const (
+	maxPeers = 9
+	maxNodes = 1000
+)
+
+// Validate names the option at fault.
+func (o *Options) Validate() error {
+	switch {
+	case o.Peers < 1 || o.Peers > maxPeers:
+		return fmt.Errorf("--peers: 1 to %d, not %d", maxPeers, o.Peers)
+	case o.Nodes < 1 || o.Nodes > maxNodes:
+		return fmt.Errorf("--nodes: 1 to %d, not %d", maxNodes, o.Nodes)
+	case o.Once && o.Kill && o.Peers < 3:
+		return fmt.Errorf("--peers: killing one leaves a quorum only with 3 or more; add --no-kill")
+	case o.ImageMiB < 1 || o.ImageMiB > 1024:
+		return fmt.Errorf("--image-mib: 1 to 1024, not %d", o.ImageMiB)
+	case o.ImageRate < 64<<10:
+		return fmt.Errorf("--image-rate: at least 65536 bytes a second, not %d", o.ImageRate)
+	}
+	return nil
+}
+
+// lab is a running lab.
+type lab struct {
+	opts   Options
+	dir    string
+	net    *loopback
+	peers  []*peer
+	images *imageServer
+	nodes  []*node
+	client *client.Client
+	start  time.Time
+}
+
+// Run runs a lab. With Once the report is given also when something failed;
+// without it Run stays until ctx ends and the report is nil.
+func Run(ctx context.Context, opts Options) (*Report, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	l := &lab{opts: opts, start: time.Now()}
+	temporary := opts.Dir == ""
+	var err error
+	if l.dir, err = workDir(opts.Dir); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	rep, err := l.run(ctx, cancel)
+	switch {
+	case temporary && err == nil && (rep == nil || rep.Well()):
+		err = os.RemoveAll(l.dir)
+	case temporary:
+		l.say("everything is kept in %s", l.dir)
+	}
+	return rep, err
+}
+
+func workDir(dir string) (string, error) {
+	if dir == "" {
+		return os.MkdirTemp("", "ironring-lab-")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// run brings everything up in order and takes it down in the opposite one.
+func (l *lab) run(ctx context.Context, cancel context.CancelFunc) (rep *Report, err error) {
+	if l.net, err = claimLoopback(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.net.release()) }()
+	if l.images, err = startImages(l.net.image(), l.opts.ImageMiB, l.opts.ImageRate); err != nil {
+		return nil, err
+	}
+	defer l.images.stop()
+	if err := l.writeRamdisk(); err != nil {
+		return nil, err
+	}
+	defer l.stopPeers()
+	if err := l.startPeers(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.client.Close()) }()
+	// Machines end before the peers: a peer that goes must not look like a fault.
+	machines, stop := l.startMachines(ctx)
+	defer stop()
+	if machines != nil {
+		return nil, machines
+	}
+	if err := l.enrol(ctx); err != nil {
+		return nil, err
+	}
+	if l.opts.Once {
+		return l.story(ctx)
+	}
+	l.howTo()
+	<-ctx.Done()
+	cancel()
+	return nil, nil
+}
+
+// say prints a line for people.
+func (l *lab) say(format string, args ...any) {
+	fmt.Fprintf(l.opts.Progress, "%6.1fs  %s\n", time.Since(l.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (l *lab) howTo() {
+	p := l.peers[0]
+	l.say("the lab is up: %d peers, %d machines in state enroll; stop it with Ctrl-C", len(l.peers), len(l.nodes))
+	fmt.Fprintf(l.opts.Progress, `
+Talk to it from another terminal:
+
+  export IRONRING_SOCKET=%s
+  ironring cluster status
+  ironring node list
+  ironring node manage %[2]s --wait
+  ironring node provide %[2]s --wait
+  ironring node deploy %[2]s --wait --image %[3]s --checksum %[4]s
+  ironring node logs -f %[2]s
+
+`, p.socket, l.nodes[0].name, l.images.url(l.nodes[0].name), l.images.checksum)
+}

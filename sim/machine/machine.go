@@ -1,0 +1,271 @@
+// Package machine simulates a server: what hangs behind a BMC and, when its
+// power comes on, does what firmware, first stage and ramdisk do.
+//
+// It asks for an address as a DHCP relay would (so that it needs no privileges
+// and no network of its own), fetches the first stage over TFTP, runs the boot
+// script, fetches kernel and initramfs over HTTP and then runs the real agent
+// against disks that are sparse files. The code paths of the peers are those
+// of real machines; what is simulated is the firmware, the kernel and the
+// hardware.
+//
+// Concurrency: the methods of Machine may be called from anywhere; one
+// goroutine is the running machine.
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ironring/ironring/agent"
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/sim/bmc"
+)
+
+// Config of a Machine.
+type Config struct {
+	Name   string
+	Dir    string // for its disks and its agent's memory; made if missing
+	UUID   string
+	Serial string
+	MAC    string
+	Disks  []Disk
+	// BMC is what the machine's in-band interface says of its BMC.
+	BMC agentproto.BMC
+	// Relay is the address that the machine's relay agent listens on; it must
+	// belong to a provisioning network. Servers are the peers' DHCP sockets.
+	Relay    netip.Addr
+	Servers  []netip.AddrPort
+	TFTPPort uint16
+	Logger   *slog.Logger
+	// POST is how long the firmware takes before it looks at boot devices.
+	POST time.Duration
+}
+
+// Disk is one disk of a machine.
+type Disk struct {
+	Serial string
+	Bytes  int64
+}
+
+// Machine is one simulated server.
+type Machine struct {
+	cfg  Config
+	ctx  context.Context // of the whole simulation
+	bmc  *bmc.BMC
+	disk []string
+
+	mu   sync.Mutex
+	stop context.CancelFunc // of the running machine; guarded by mu
+	done chan struct{}      // closed when it has ended; guarded by mu
+
+	stats Stats     // guarded by mu
+	hw    *hardware // of the last boot of the ramdisk; guarded by mu
+}
+
+// Stats are counters of a machine's life.
+type Stats struct {
+	PowerOns    int
+	RamdiskRuns int    // times that the agent was started
+	DiskBoots   int    // times that the machine came up from its own disk
+	Marker      string // first bytes of the boot sector at the last disk boot
+	Written     uint64 // bytes that the last run of the agent wrote to the first disk
+}
+
+// New makes a machine and its disks. It is off.
+func New(ctx context.Context, cfg Config) (*Machine, error) {
+	m := &Machine{cfg: cfg, ctx: ctx}
+	if err := relayAddr(cfg.Relay); err != nil {
+		return nil, fmt.Errorf("machine %s: %w", cfg.Name, err)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("machine %s: %w", cfg.Name, err)
+	}
+	for i, d := range cfg.Disks {
+		path := filepath.Join(cfg.Dir, fmt.Sprintf("disk%d.raw", i))
+		if err := sparse(path, d.Bytes); err != nil {
+			return nil, fmt.Errorf("machine %s: %w", cfg.Name, err)
+		}
+		m.disk = append(m.disk, path)
+	}
+	// Every boot finds the hardware anew; a wrong description shows up here.
+	if _, err := m.hardware(); err != nil {
+		return nil, fmt.Errorf("machine %s: %w", cfg.Name, err)
+	}
+	return m, nil
+}
+
+// Attach tells the machine which BMC it hangs on.
+func (m *Machine) Attach(b *bmc.BMC) { m.bmc = b }
+
+// DiskPath is the file behind a disk.
+func (m *Machine) DiskPath(i int) string { return m.disk[i] }
+
+// Stats is a copy of the machine's counters.
+func (m *Machine) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st := m.stats
+	if m.hw != nil {
+		st.Written = m.hw.BytesWritten("/dev/sda")
+	}
+	return st
+}
+
+func sparse(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
+// PowerOn implements bmc.Machine.
+func (m *Machine) PowerOn(boot api.BootDevice) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(m.ctx)
+	m.stop, m.done = cancel, make(chan struct{})
+	m.stats.PowerOns++
+	done := m.done
+	go func() {
+		defer close(done)
+		m.run(ctx, boot)
+	}()
+}
+
+// PowerOff implements bmc.Machine: when it returns the machine has ended.
+func (m *Machine) PowerOff() {
+	m.mu.Lock()
+	stop, done := m.stop, m.done
+	m.stop = nil
+	m.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-done
+	}
+}
+
+// SoftOff implements bmc.Machine: a machine with an operating system obeys.
+func (m *Machine) SoftOff() {
+	m.PowerOff()
+	m.bmc.PoweredOff()
+}
+
+// run is the machine from power-on to power-off. A machine that finds nothing
+// to boot stays on and tries again, as firmware does.
+func (m *Machine) run(ctx context.Context, boot api.BootDevice) {
+	log := m.cfg.Logger.With("machine", m.cfg.Name)
+	for ctx.Err() == nil {
+		if !wait(ctx, m.cfg.POST) {
+			return
+		}
+		if boot != api.BootDevice_BOOT_DEVICE_DISK {
+			line, ok, err := m.netboot(ctx)
+			if err != nil {
+				log.Info("network boot failed", "err", err)
+			}
+			if ok {
+				again := m.ramdisk(ctx, line, log)
+				if !again {
+					return
+				}
+				boot = m.bmc.NextBoot()
+				continue
+			}
+		}
+		if marker := m.bootSector(); marker != "" {
+			m.mu.Lock()
+			m.stats.DiskBoots++
+			m.stats.Marker = marker
+			m.mu.Unlock()
+			log.Info("booted from disk", "marker", marker)
+			<-ctx.Done() // the operating system runs until the power goes
+			return
+		}
+		boot = api.BootDevice_BOOT_DEVICE_NONE
+		wait(ctx, 2*time.Second)
+	}
+}
+
+// ramdisk runs the agent; again is true when it asked for a reboot.
+func (m *Machine) ramdisk(ctx context.Context, line agent.Line, log *slog.Logger) (again bool) {
+	m.mu.Lock()
+	m.stats.RamdiskRuns++
+	m.mu.Unlock()
+	// The ramdisk's memory is gone with each boot.
+	state, err := os.MkdirTemp(m.cfg.Dir, "ram")
+	if err != nil {
+		log.Error("no room for the agent's memory", "err", err)
+		return false
+	}
+	defer os.RemoveAll(state)
+	hw, err := m.hardware()
+	if err != nil {
+		log.Error("hardware not found", "err", err)
+		return false
+	}
+	m.mu.Lock()
+	m.hw = hw
+	m.mu.Unlock()
+	err = agent.Run(ctx, agent.Config{Line: line, Hardware: hw, StateDir: state, Version: "simulated", Logger: log})
+	if ctx.Err() != nil {
+		return false
+	}
+	if err != nil {
+		log.Warn("agent ended", "err", err)
+		wait(ctx, 2*time.Second)
+		return true
+	}
+	if hw.off.Load() {
+		m.mu.Lock()
+		m.stop = nil
+		m.mu.Unlock()
+		m.bmc.PoweredOff()
+		return false
+	}
+	return true
+}
+
+// bootSector gives the text at the start of the first disk if that looks like
+// something firmware would boot, "" otherwise.
+func (m *Machine) bootSector() string {
+	if len(m.disk) == 0 {
+		return ""
+	}
+	f, err := os.Open(m.disk[0])
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }() // read only
+	sector := make([]byte, 512)
+	if _, err := f.ReadAt(sector, 0); err != nil || sector[510] != 0x55 || sector[511] != 0xaa {
+		return ""
+	}
+	n := 0
+	for n < 64 && sector[n] >= ' ' && sector[n] < 0x7f {
+		n++
+	}
+	return string(sector[:n])
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
