@@ -22,7 +22,19 @@ type Status struct {
 		Member struct {
 			ID string `json:"id"`
 		} `json:"member"`
+		Voter bool   `json:"voter"`
+		Lease string `json:"lease"`
 	} `json:"peers"`
+}
+
+// live tells whether a member holds a lease.
+func (s *Status) live(id string) bool {
+	for _, p := range s.Peers {
+		if p.Member.ID == id {
+			return p.Lease == "live"
+		}
+	}
+	return false
 }
 
 // Node is what `node show` prints of a node.

@@ -89,7 +89,7 @@ func (c *Cluster) form(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := p.start("--join-token-file", token); err != nil {
+		if err := p.start("--join-file", token); err != nil {
 			return err
 		}
 		if err := p.ready(ctx); err != nil {
@@ -167,9 +167,9 @@ func (p *Peer) Start(ctx context.Context) error {
 	return p.ready(ctx)
 }
 
-// ready waits until the peer answers and knows a leader.
+// ready waits until the peer answers, knows a leader and may work.
 func (p *Peer) ready(ctx context.Context) error {
-	return Poll(ctx, p.ID+" that knows a leader", p.lab.Limit(60*time.Second), func() (bool, error) {
+	return Poll(ctx, p.ID+" with a leader and a lease", p.lab.Limit(60*time.Second), func() (bool, error) {
 		if !p.Alive() {
 			return false, Final(fmt.Errorf("%s ended: %w, see %s", p.ID, p.proc.Err(), p.Log))
 		}
@@ -177,7 +177,7 @@ func (p *Peer) ready(ctx context.Context) error {
 		if err := p.CLI(ctx, &st, "cluster", "status"); err != nil {
 			return false, err
 		}
-		return st.Leader != "", nil
+		return st.Leader != "" && st.live(p.ID), nil
 	})
 }
 
@@ -232,7 +232,8 @@ func (c *Cluster) Peer(id string) *Peer {
 	return nil
 }
 
-// WaitHealthy waits until all peers are members that hold a lease.
+// WaitHealthy waits until all peers are members with a vote and a lease: only
+// then may one of them be lost.
 func (c *Cluster) WaitHealthy(ctx context.Context) error {
 	return Poll(ctx, "healthy cluster", c.lab.Limit(60*time.Second), func() (bool, error) {
 		var st Status
@@ -241,6 +242,11 @@ func (c *Cluster) WaitHealthy(ctx context.Context) error {
 		}
 		if st.Health != "HEALTHY" || len(st.Peers) != len(c.Peers) {
 			return false, fmt.Errorf("%s: %s", st.Health, strings.Join(st.Problems, "; "))
+		}
+		for _, p := range st.Peers {
+			if !p.Voter {
+				return false, fmt.Errorf("%s has no vote yet", p.Member.ID)
+			}
 		}
 		return true, nil
 	})
