@@ -5,7 +5,7 @@
 // (docs/adr/0003-own-ipmitool-runner.md has the measurements):
 //
 //   - it sets the interval between sends but not their number, so that one
-//     command to a slow BMC goes out five times and can be carried out as often;
+//     command to a slow BMC goes out four times and can be carried out as often;
 //   - it has no handle on the process, so that nothing can be checked between
 //     two datagrams;
 //   - one call logs in up to three times, to read the state before it;
