@@ -52,7 +52,7 @@ func (a *agent) writeImage(ctx context.Context, t *task) (any, error) {
 	}
 	t.log.Info("the image is written", "url", src.Source(), "bytes", src.Size(), "disk", disk.Name, "serial", disk.Serial, "wwn", disk.WWN)
 
-	w := &imageWrite{t: t, src: src, in: served{r: src, sum: sum}, dev: dev}
+	w := &imageWrite{t: t, src: src, in: served{r: src, sum: sum}, dev: dev, total: uint64(max(0, src.Size()))}
 	out, err := w.run(ctx, args.Compress)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -75,13 +75,13 @@ type imageWrite struct {
 	src *fetch.Stream
 	in  served // of the reading goroutine
 	dev BlockDevice
+	// total is the size at the start, 0 if unknown: src belongs to the reader.
+	total uint64
 
 	disk *imageDisk // of the writing goroutine; nil before the first block
 
 	read atomic.Uint64 // in.n, for the other goroutine
 }
-
-func (w *imageWrite) total() uint64 { return uint64(max(0, w.src.Size())) }
 
 func (w *imageWrite) run(ctx context.Context, compress string) (*agentproto.WriteImageResult, error) {
 	// The blocks go round: at most so many are in memory.
@@ -183,7 +183,7 @@ func (w *imageWrite) blame(err error) error {
 // writeBlocks puts blocks on the disk and tells how far it is. The disk is not
 // touched before the first block is there.
 func (w *imageWrite) writeBlocks(ctx context.Context, free chan<- []byte, full <-chan []byte) error {
-	w.t.progress(0, w.total(), "writing")
+	w.t.progress(0, w.total, "writing")
 	for {
 		select {
 		case b, ok := <-full:
@@ -199,7 +199,7 @@ func (w *imageWrite) writeBlocks(ctx context.Context, free chan<- []byte, full <
 			if err := w.disk.put(b); err != nil {
 				return err
 			}
-			w.t.progress(w.read.Load(), w.total(), "writing")
+			w.t.progress(w.read.Load(), w.total, "writing")
 			free <- b[:imageBlock] // never blocks: as many blocks as room
 		case <-ctx.Done():
 			return ctx.Err()
