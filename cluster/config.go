@@ -60,6 +60,9 @@ type Config struct {
 	// CommitStall is how long entries may wait without a commit before a
 	// leader gives up; default 5 s.
 	CommitStall time.Duration
+	// PromoteAfter is how long a new member must have been caught up before it
+	// gets a vote; default 2 s.
+	PromoteAfter time.Duration
 }
 
 var validID = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
@@ -92,6 +95,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Raft.Election, max(500*time.Millisecond, c.Raft.Heartbeat))
 	setDefault(&c.Raft.LeaderLease, c.Raft.Heartbeat/2)
 	setDefault(&c.CommitStall, 5*time.Second)
+	setDefault(&c.PromoteAfter, 2*time.Second)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 8192
 	}

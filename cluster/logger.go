@@ -19,15 +19,27 @@ func raftLogger(log *slog.Logger) hclog.Logger {
 
 type sink struct{ log *slog.Logger }
 
+// unreachable are the errors that Raft repeats many times a second while a
+// peer is down; the cluster's status says it once.
+var unreachable = map[string]bool{
+	"failed to heartbeat to": true, "failed to appendEntries to": true, "failed to pipeline appendEntries": true,
+	"failed to make requestVote RPC": true, "failed to make prevote RPC": true, "failed to decode incoming command": true,
+	"failed to flush response": true,
+}
+
 // Accept implements hclog.SinkAdapter. Raft says at Info and Warn what an
 // operator need not see at each election, so everything goes one level down.
 func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
 	switch level {
 	case hclog.Warn:
-		to = slog.LevelInfo
+		if to = slog.LevelInfo; msg == "failed to contact" || msg == "rejecting vote request since we have a leader" {
+			to = slog.LevelDebug
+		}
 	case hclog.Error:
-		to = slog.LevelWarn
+		if to = slog.LevelWarn; unreachable[msg] {
+			to = slog.LevelDebug
+		}
 	}
 	for i, a := range args {
 		if f, ok := a.(hclog.Format); ok && len(f) > 0 {

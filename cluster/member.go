@@ -100,6 +100,9 @@ func (c *Cluster) announceOnce(ctx context.Context, known *bool) error {
 	_, err := c.Propose(ctx, &api.Command{Meta: c.system("announce this peer"), Ops: []*api.Op{
 		{Op: &api.Op_MemberSet{MemberSet: &api.MemberSet{Member: want}}},
 	}})
+	if err == nil {
+		c.announced.Store(true) // applied here: Propose says so
+	}
 	return err
 }
 

@@ -157,9 +157,10 @@ func (k *Kit) TryStart(p *Peer, change func(*cluster.Config)) error {
 	p.api = lis.Addr().String()
 	cfg := cluster.Config{
 		DataDir: p.Dir, ID: p.ID, ClusterListen: p.listen, GossipListen: p.gossip,
-		Advertised: &api.Member{ApiAddress: p.api, Drivers: k.opts.Drivers, Version: "test", FeatureLevel: 1},
-		Raft:       cluster.RaftTimeouts{Heartbeat: 100 * time.Millisecond, Election: 100 * time.Millisecond, LeaderLease: 50 * time.Millisecond},
-		Dial:       k.net.dialer(p.ID),
+		Advertised:   &api.Member{ApiAddress: p.api, Drivers: k.opts.Drivers, Version: "test", FeatureLevel: 1},
+		Raft:         cluster.RaftTimeouts{Heartbeat: 100 * time.Millisecond, Election: 100 * time.Millisecond, LeaderLease: 50 * time.Millisecond},
+		Dial:         k.net.dialer(p.ID),
+		PromoteAfter: 100 * time.Millisecond,
 	}
 	if k.opts.Verbose {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", p.ID)

@@ -59,6 +59,8 @@ type Config struct {
 	Logger  *slog.Logger
 	Voters  Voters
 	Probe   func(ctx context.Context, id string) (*api.PeerInfoReply, error) // how far a peer is
+	// PromoteAfter is how long a server must have been caught up to get a vote.
+	PromoteAfter time.Duration
 }
 
 // Periods of the scans. scanPeriod is s of design condition C5.

@@ -9,10 +9,9 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// When a server that only listens becomes a voter.
+// When a server that only listens is caught up.
 const (
-	promoteAfter = 2 * time.Second // it was caught up for so long
-	promoteLag   = 250             // entries that "caught up" may be behind
+	promoteLag   = 250 // entries that "caught up" may be behind
 	probeTimeout = 500 * time.Millisecond
 )
 
@@ -94,7 +93,7 @@ func (s *servers) promote(ctx context.Context, have []Server, maxVoters int) err
 	var best *Server
 	for i, h := range waiting {
 		since, ok := s.caughtUp[h.ID]
-		if ok && now-since >= promoteAfter && (best == nil || since < s.caughtUp[best.ID]) {
+		if ok && now-since >= s.PromoteAfter && (best == nil || since < s.caughtUp[best.ID]) {
 			best = &waiting[i]
 		}
 	}
