@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -52,11 +51,11 @@ func call[Req, Rep proto.Message](ctx context.Context, c *Client, m mode, in Req
 		if !another(err, repeatable) {
 			return none, err
 		}
-		failed[i] = fmt.Errorf("peer %s: %w", e.address, err)
+		failed[i] = atPeer(e.address, err)
 		if try == n*c.cfg.Rounds {
 			return none, giveUp(failed, err)
 		}
-		i = c.leave(i, err)
+		i = c.leave(i, failed[i])
 		if try%n == 0 {
 			if c.pause(ctx, backoff(try/n)) != nil {
 				return none, giveUp(failed, err)

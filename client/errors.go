@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
@@ -57,6 +58,28 @@ func (e *WorkFailed) Error() string {
 // Is makes WorkFailed an error of kind WrongState.
 func (e *WorkFailed) Is(target error) bool { return target == error(WrongState) }
 
+// plain is an error with a text for people: gRPC wraps the reason why a
+// connection failed in words of its own.
+type plain struct {
+	text string
+	err  error
+}
+
+func (e *plain) Error() string { return e.text }
+func (e *plain) Unwrap() error { return e.err }
+
+// atPeer says at which peer an error was met.
+func atPeer(address string, err error) error {
+	text := err.Error()
+	if _, inner, ok := strings.Cut(text, `desc = "transport: `); ok {
+		text = strings.TrimSuffix(inner, `"`)
+		text = strings.TrimPrefix(text, "Error while dialing: ")
+		text = strings.TrimPrefix(text, "dial tcp "+address+": ")
+		text = strings.TrimPrefix(text, "dial unix "+strings.TrimPrefix(address, "unix:")+": ")
+	}
+	return &plain{"peer " + address + ": " + text, err}
+}
+
 // tried is the failure of every peer that was asked.
 type tried struct {
 	last error // its kind is the kind of the whole
@@ -67,7 +90,7 @@ func (t *tried) Error() string {
 	if len(t.all) == 1 {
 		return t.all[0].Error()
 	}
-	return fmt.Sprintf("none of %d peers could: %v", len(t.all), errors.Join(t.all...))
+	return fmt.Sprintf("none of %d peers could:\n%v", len(t.all), errors.Join(t.all...))
 }
 
 func (t *tried) Unwrap() error { return t.last }

@@ -111,11 +111,11 @@ func follow[Ev any](ctx context.Context, c *Client,
 		case !another(err, true):
 			return err
 		}
-		failed[i] = errs.New(errs.KindOf(err), "peer %s: %w", e.address, err)
+		failed[i] = atPeer(e.address, err)
 		if !begun && try >= n*c.cfg.Rounds {
 			return giveUp(failed, err)
 		}
-		i = c.leave(i, err)
+		i = c.leave(i, failed[i])
 		if try == 0 || try%n == 0 {
 			if c.pause(ctx, backoff(max(1, try/n))) != nil {
 				return ended(ctx, err)

@@ -29,6 +29,9 @@ var exitCodes = map[errs.Kind]int{
 	errs.Unsupported: 12,
 }
 
+// interrupted is the exit code after SIGINT or SIGTERM, as shells have it.
+const interrupted = 130
+
 const exitHelp = `Exit codes: 0 done; 1 failed; 3 invalid request; 4 not found; 5 exists already; 6 not in this state;
 7 locked or changed meanwhile; 8 no peer or no leader could be reached; 9 no answer in time, outcome unknown;
 10 denied; 11 busy; 12 not supported. "cluster status": 0 healthy, 1 degraded, 2 no quorum.`

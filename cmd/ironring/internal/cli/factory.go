@@ -81,8 +81,12 @@ func (f *Factory) client() (*client.Client, error) {
 		return nil, errs.New(errs.Invalid, "%s is reached by TLS: give --ca, --cert and --key, or set IRONRING_CA, IRONRING_CERT and IRONRING_KEY (`ironring client-cert create` on a peer makes the files)", remote)
 	}
 	if !f.json() {
+		told := map[string]bool{}
 		cfg.OnSwitch = func(from, to string, why error) {
-			fmt.Fprintf(f.Err, "peer %s: %v; asking %s\n", from, why, to)
+			if !told[from] {
+				fmt.Fprintf(f.Err, "%v; asking %s\n", why, to)
+			}
+			told[from] = true
 		}
 	}
 	return client.New(cfg)

@@ -18,6 +18,10 @@ func Main(ctx context.Context, f *Factory, args []string) int {
 	root := NewRoot(f)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.Join(err, exitStatus(interrupted))
+		fmt.Fprintln(f.Err, "interrupted")
+	}
 	var own exitStatus
 	if err != nil && !errors.As(err, &own) {
 		fmt.Fprintf(f.Err, "error: %v\n", err)
@@ -68,6 +72,7 @@ peer's own host by its unix socket.
 
 	root.AddCommand(
 		newServeCmd(f),
+		newLabCmd(f),
 		newClusterCmd(f),
 		newNodeCmd(f),
 		newPortCmd(f),

@@ -6,9 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/cmd/ironring/internal/serve"
 	"github.com/ironring/ironring/internal/config"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/version"
 )
 
 // defaultConfig is where the configuration is when --config is not given.
@@ -97,8 +99,10 @@ the configuration; nothing is started. "serve --join-file" does both in one.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(f.Out, "%s is a member of cluster %s now\nnext: ironring serve --config %s\n", cfg.DataDir, id, path)
-			return err
+			return f.print(&api.VersionReply{Version: version.String(), ClusterId: id, FeatureLevel: version.FeatureLevel}, func() error {
+				_, err := fmt.Fprintf(f.Out, "%s is a member of cluster %s now\nnext: ironring serve --config %s\n", cfg.DataDir, id, path)
+				return err
+			})
 		},
 	}
 	configFlag(cmd, &path)

@@ -133,7 +133,7 @@ func clusterConfig(opts Options, reg *drivers.Registry) cluster.Config {
 		},
 		Init: opts.Init, Settings: settings, JoinToken: opts.JoinToken,
 		Raft:   cluster.RaftTimeouts{Heartbeat: cfg.Raft.Heartbeat, Election: cfg.Raft.Election, LeaderLease: cfg.Raft.LeaderLease},
-		Logger: opts.Logger,
+		Logger: opts.Logger.With("part", "cluster"),
 	}
 }
 
@@ -144,7 +144,7 @@ func (p *Peer) openConductor(reg *drivers.Registry) error {
 	}
 	p.conductor, err = conductor.New(conductor.Config{
 		Cluster: p.cluster, MachineID: machineID, BootID: bootID, Registry: reg, DataDir: p.cfg.DataDir,
-		Version: version.String(), Clock: clock.System{}, Logger: p.log,
+		Version: version.String(), Clock: clock.System{}, Logger: p.log.With("part", "conductor"),
 	})
 	return err
 }
@@ -154,13 +154,13 @@ func (p *Peer) bootConfig() pxe.Config {
 		Store: p.cluster.Store(), Self: p.cluster.ID(), Allocate: p.conductor.Allocate, Observe: p.conductor.Observe,
 		LeaderSeen: p.cluster.LeaderContact, CADigest: p.cluster.CA().Digest(),
 		KernelArgs: strings.Fields(p.cfg.Boot.KernelArgs), RamdiskDir: p.cfg.Boot.RamdiskDir, IPXEDir: p.cfg.Boot.IPXEDir,
-		TFTPListen: p.cfg.Listen.TFTP, HTTPListen: p.cfg.Listen.Boot, Logger: p.log,
+		TFTPListen: p.cfg.Listen.TFTP, HTTPListen: p.cfg.Listen.Boot, Logger: p.log.With("part", "boot"),
 	}
 	if p.cfg.Boot.DHCP != config.DHCPOff {
 		b.DHCPListen = p.cfg.Listen.DHCP
-	}
-	if p.cfg.Boot.Interface != "" {
-		b.DHCPInterfaces = []string{p.cfg.Boot.Interface}
+		if p.cfg.Boot.Interface != "" {
+			b.DHCPInterfaces = []string{p.cfg.Boot.Interface}
+		}
 	}
 	return b
 }

@@ -18,7 +18,7 @@ type stage struct {
 // errEnded is why the others stop when a stage ended without an error.
 var errEnded = errors.New("ended")
 
-// runStages starts all stages, in order, and waits until ctx ends or one of
+// runStages starts all stages and waits until ctx ends or one of
 // them does. Then it ends them from the last to the first, each waited for
 // before the next one's context ends, and gives the first error.
 func runStages(ctx context.Context, log *slog.Logger, stages []stage) error {
