@@ -73,9 +73,9 @@ func (w *work) memberSet(op *api.MemberSet, out *api.OpResult) error {
 	if err := checkSize("member", proto.Size(m), maxDocument); err != nil {
 		return err
 	}
-	if max(m.GetFeatureLevel(), 1) < w.c.featureLevel {
+	if levelOf(m) < w.c.featureLevel {
 		return errs.About(errs.Unsupported, m.GetId(), "member %s has feature level %d, the cluster needs %d: upgrade it",
-			m.GetId(), m.GetFeatureLevel(), w.c.featureLevel)
+			m.GetId(), levelOf(m), w.c.featureLevel)
 	}
 	was := get(w, members, m.GetId())
 	m = proto.CloneOf(m)
@@ -83,7 +83,6 @@ func (w *work) memberSet(op *api.MemberSet, out *api.OpResult) error {
 	if was != nil {
 		m.JoinedMs = was.GetJoinedMs()
 	}
-	m.Weight, m.FeatureLevel = max(m.GetWeight(), 1), max(m.GetFeatureLevel(), 1)
 	m.StableTick = w.c.ticks
 	if was.GetPhase() == m.GetPhase() && was != nil {
 		m.StableTick = was.GetStableTick()
@@ -92,6 +91,9 @@ func (w *work) memberSet(op *api.MemberSet, out *api.OpResult) error {
 	out.Id = m.GetId()
 	return nil
 }
+
+// levelOf is the feature level of a member; one that says nothing has the first.
+func levelOf(m *api.Member) uint32 { return max(m.GetFeatureLevel(), 1) }
 
 // memberRemove forgets a member. Its nodes stay assigned to it until the next
 // Assign; nobody can lock them meanwhile.
@@ -234,8 +236,8 @@ func (w *work) featureLevelSet(op *api.FeatureLevelSet) error {
 		return errs.New(errs.Conflict, "the feature level is %d and only rises", w.c.featureLevel)
 	}
 	for _, m := range all(w, members) {
-		if m.GetPhase() != api.Member_LEFT && m.GetFeatureLevel() < op.GetLevel() {
-			return errs.About(errs.WrongState, m.GetId(), "member %s knows feature level %d only", m.GetId(), m.GetFeatureLevel())
+		if m.GetPhase() != api.Member_LEFT && levelOf(m) < op.GetLevel() {
+			return errs.About(errs.WrongState, m.GetId(), "member %s knows feature level %d only", m.GetId(), levelOf(m))
 		}
 	}
 	w.c.featureLevel = op.GetLevel()

@@ -44,6 +44,15 @@ func (w *work) fire(n *api.Node, ev api.Event, stay uint64) error {
 	return nil
 }
 
+// fireStep is fire for a step. A wait that is entered twice, or left twice,
+// changes nothing: a step may be started again where it was.
+func (w *work) fireStep(n *api.Node, ev api.Event) error {
+	if ev == api.Event_EV_WAIT && node.Waiting(n.GetState()) || ev == api.Event_EV_RESUME && node.Working(n.GetState()) {
+		return nil
+	}
+	return w.fire(n, ev, 0)
+}
+
 func eventName(ev api.Event) string {
 	return strings.ToLower(strings.TrimPrefix(ev.String(), "EV_"))
 }
@@ -152,8 +161,12 @@ func (w *work) flowRequest(op *api.FlowRequest, out *api.OpResult) error {
 	if !running(get(w, flows, id)) {
 		return errs.About(errs.WrongState, id, "node %s: nothing is under way", id)
 	}
-	if err := node.CheckVerb(n, op.GetEvent()); err != nil {
-		return errs.About(errs.KindOf(err), id, "node %s: %w", id, err)
+	// EV_FAIL is what a peer asks for that saw something wrong; the rest are
+	// verbs.
+	if op.GetEvent() != api.Event_EV_FAIL {
+		if err := node.CheckVerb(n, op.GetEvent()); err != nil {
+			return errs.About(errs.KindOf(err), id, "node %s: %w", id, err)
+		}
 	}
 	f := edit(w, flows, id)
 	f.Request = op.GetEvent()

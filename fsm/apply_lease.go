@@ -88,7 +88,7 @@ func (w *work) pruneLeases(conductor string) {
 	slices.SortStableFunc(over, func(a, b *api.Lease) int {
 		return bytes.Compare([]byte(be64(w.endedAt(a))), []byte(be64(w.endedAt(b))))
 	})
-	for len(over) >= leasesKept {
+	for len(over) > leasesKept {
 		drop(w, leases, over[0].GetId())
 		over = over[1:]
 	}

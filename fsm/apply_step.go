@@ -48,7 +48,7 @@ func (w *work) stepStart(op *api.StepStart, out *api.OpResult) error {
 	l := edit(w, locks, id)
 	l.AcquiredTick, l.ProgressTick = w.c.ticks, w.c.ticks
 	l.HoldLimitMs, l.StallLimitMs = s.GetHoldLimitMs(), s.GetStallLimitMs()
-	if err := w.fire(n, op.GetEvent(), 0); err != nil {
+	if err := w.fireStep(n, op.GetEvent()); err != nil {
 		return err
 	}
 	// A state lasts at least as long as the step in it may.
@@ -100,7 +100,7 @@ func (w *work) stepDone(op *api.StepDone, out *api.OpResult) error {
 	s.DoneMs, s.Result, s.Error = w.meta.GetWallMs(), op.GetResult(), ""
 	f.Cursor++
 	f.Started, f.CmdId, f.StepDeadlineTick = false, "", 0
-	if err := w.fire(n, op.GetEvent(), 0); err != nil {
+	if err := w.fireStep(n, op.GetEvent()); err != nil {
 		return err
 	}
 	w.setClass(n)
@@ -108,8 +108,8 @@ func (w *work) stepDone(op *api.StepDone, out *api.OpResult) error {
 	return nil
 }
 
-// flowRewind moves the cursor back. The steps from there on run again; guarded
-// ones may not.
+// flowRewind moves the cursor back, and a node out of its waiting state. The
+// steps from there on run again; guarded ones may not.
 func (w *work) flowRewind(op *api.FlowRewind, out *api.OpResult) error {
 	id := op.GetNodeId()
 	if _, err := w.heldLock(id, op.GetToken()); err != nil {
@@ -138,6 +138,12 @@ func (w *work) flowRewind(op *api.FlowRewind, out *api.OpResult) error {
 	}
 	f.Cursor, f.Started, f.CmdId, f.StepDeadlineTick = op.GetTo(), false, "", 0
 	f.Rewinds++
+	if node.Waiting(n.GetState()) {
+		if err := w.fireStep(n, api.Event_EV_RESUME); err != nil {
+			return err
+		}
+		w.setClass(n)
+	}
 	w.note(n, pastStep, "%s went back to step %d%s", flowName(f), op.GetTo(), because(op.GetReason()))
 	out.Id, out.Rev = f.GetId(), n.GetRev()
 	return nil
