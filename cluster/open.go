@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
@@ -235,3 +236,7 @@ func (c *Cluster) Addresses() (clusterAddress, gossipAddress string) {
 	host, _, _ := net.SplitHostPort(c.cfg.GossipListen) // checked by withDefaults
 	return c.streams.listener.Addr().String(), joinPort(host, c.gossip.port())
 }
+
+// Advertised is this peer's record as it wants it to be; it must not be
+// modified.
+func (c *Cluster) Advertised() *api.Member { return c.cfg.Advertised }
