@@ -1,0 +1,99 @@
+//go:build linux
+
+package linuxhw
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ironring/ironring/agent"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// device is an open block device.
+type device struct {
+	*os.File
+	size int64
+}
+
+// OpenDisk implements agent.Hardware. O_EXCL makes the kernel refuse a disk
+// that is mounted, assembled or otherwise in use.
+func (m *Machine) OpenDisk(_ context.Context, name string) (agent.BlockDevice, error) {
+	if !strings.HasPrefix(name, "/dev/") || strings.Contains(name, "..") {
+		return nil, errs.New(errs.Invalid, "%q is not a device", name)
+	}
+	f, err := os.OpenFile(m.path(name), os.O_RDWR|unix.O_EXCL, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, errs.New(errs.Busy, "%s is in use: %w", name, err)
+	}
+	if err != nil {
+		return nil, errs.New(errs.Internal, "%w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		f.Close()
+		return nil, errs.New(errs.Invalid, "%s is not a block device", name)
+	}
+	var size uint64
+	if err := ioctl(f, unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
+		f.Close()
+		return nil, errs.New(errs.Internal, "size of %s: %w", name, err)
+	}
+	return &device{File: f, size: int64(size)}, nil
+}
+
+func ioctl(f *os.File, req uint, arg unsafe.Pointer) error {
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(req), uintptr(arg)); e != 0 {
+		return e
+	}
+	return nil
+}
+
+func (d *device) Size() int64 { return d.size }
+
+// DropCaches implements agent.BlockDevice. Sync must have been called.
+func (d *device) DropCaches() error {
+	if err := ioctl(d.File, unix.BLKFLSBUF, nil); err != nil {
+		return errs.New(errs.Internal, "flush the buffers: %w", err)
+	}
+	return unix.Fadvise(int(d.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// RereadPartitions implements agent.BlockDevice. The kernel is busy with a
+// disk for a moment after a write; nobody else can be.
+func (d *device) RereadPartitions() error {
+	var err error
+	for range 20 {
+		if err = ioctl(d.File, unix.BLKRRPART, nil); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return err
+}
+
+const hdioGetIdentity = 0x030d
+
+// ataSerial is the serial number that an ATA disk tells.
+func (m *Machine) ataSerial(name string) string {
+	if m.cfg.Root != "" || !strings.HasPrefix(name, "sd") {
+		return ""
+	}
+	f, err := os.OpenFile("/dev/"+name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var id [512]byte
+	if ioctl(f, hdioGetIdentity, unsafe.Pointer(&id)) != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(bytes.Trim(id[20:40], "\x00")))
+}
