@@ -67,16 +67,18 @@ func answer(d verdict, p *dhcpv4.DHCPv4, n *api.Network, rec BootRecord, u us, v
 }
 
 // bootOptions adds what a client boots, in the header and as options since
-// clients look in either place, and says it in words. Firmware that should
-// boot from its disk gets an address and no file, and goes on to its next boot
-// entry; iPXE gets a script that leaves.
+// clients look in either place, and says it in words.
+//
+// A machine that should boot from its disk gets iPXE all the same, and iPXE a
+// script that leaves at once: UEFI firmware that is given an address without a
+// file asks again for a minute before it goes on to its next boot entry.
+// Firmware of a node without a boot target gets the address only.
 func bootOptions(reply *dhcpv4.DHCPv4, c client, rec BootRecord, u us, self netip.Addr) string {
 	if c.kind == plainClient {
 		return "no boot file wanted"
 	}
-	ramdisk := rec.Target == api.BootTarget_BOOT_RAMDISK
-	if c.kind != ipxeClient && !ramdisk {
-		return "no boot file: " + cmp.Or(rec.Reason, "the node should not boot from the network")
+	if c.kind != ipxeClient && rec.Target == api.BootTarget_BOOT_NOTHING {
+		return "no boot file: " + cmp.Or(rec.Reason, "the node has no boot target")
 	}
 	server, file := reachable(u.http, self), ""
 	base := "http://" + server.String()
@@ -101,7 +103,7 @@ func bootOptions(reply *dhcpv4.DHCPv4, c client, rec BootRecord, u us, self neti
 	reply.BootFileName = file
 	reply.UpdateOption(dhcpv4.OptTFTPServerName(server.Addr().String()))
 	reply.UpdateOption(dhcpv4.OptBootFileName(file))
-	if !ramdisk {
+	if rec.Target != api.BootTarget_BOOT_RAMDISK {
 		return "local boot by " + file
 	}
 	return "boot file " + file

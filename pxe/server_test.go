@@ -223,7 +223,7 @@ func TestBootOverLoopback(t *testing.T) {
 	for _, e := range []struct{ kind, stage, text string }{
 		{kindDHCP, stageDHCP, "PXE firmware (UEFI x86-64): offered " + loopMachine + ", boot file snponly.efi"},
 		{kindDHCP, stageDHCP, "REQUEST from PXE firmware"},
-		{kindTFTP, stageTFTP, "asked for snponly.efi: sending 170001 bytes"},
+		{kindTFTP, stageTFTP, "asked for snponly.efi: 170001 bytes"},
 		{kindDHCP, stageDHCP, "iPXE (UEFI x86-64): offered"},
 		{kindHTTP, stageScript, "script for the ramdisk"},
 		{kindHTTP, stageKernel, "3145728 bytes sent"},

@@ -89,8 +89,13 @@ func (s *tftpService) read(name string, rf io.ReaderFrom) error {
 	if out, ok := rf.(tftp.OutgoingTransfer); ok {
 		out.SetSize(int64(len(data)))
 	}
-	s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: sending %d bytes", name, len(data)))
-	if n, err := rf.ReadFrom(stopReader{s.stop, bytes.NewReader(data)}); err != nil {
+	s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: %d bytes", name, len(data)))
+	n, err := rf.ReadFrom(stopReader{s.stop, bytes.NewReader(data)})
+	switch {
+	case err != nil && n == 0:
+		// Firmware asks for the size first and breaks off on purpose.
+		s.log.Debug("tftp transfer not begun", "name", name, "from", from, "err", err)
+	case err != nil:
 		s.log.Debug("tftp transfer ended early", "name", name, "from", from, "bytes", n, "err", err)
 		s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("%s broken off after %d of %d bytes", name, n, len(data)))
 	}

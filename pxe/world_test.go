@@ -50,12 +50,14 @@ const (
 	nodeNothing   = "33333333-3333-4333-8333-333333333333"
 	nodeVerifying = "44444444-4444-4444-8444-444444444444"
 	nodeNoPXE     = "55555555-5555-4555-8555-555555555555"
+	nodeOther     = "66666666-6666-4666-8666-666666666666"
 
 	macDeploying = "52:54:00:00:00:01" // INSPECTING, target RAMDISK, has an address
 	macActive    = "52:54:00:00:00:02" // MANAGEABLE, target LOCAL, has an address
 	macNothing   = "52:54:00:00:00:03" // target NOTHING, no address yet
 	macVerifying = "52:54:00:00:00:04" // VERIFYING, target RAMDISK
 	macNoPXE     = "52:54:00:00:00:05" // INSPECTING, target RAMDISK, pxe_enabled off
+	macOther     = "52:54:00:00:00:06" // target NOTHING, has an address
 	macUnknown   = "52:54:00:00:00:99"
 )
 
@@ -80,7 +82,8 @@ func newWorld(t testing.TB) *world {
 	w.machine(nodeNothing, macNothing, api.State_ENROLL, api.BootTarget_BOOT_NOTHING, true)
 	w.machine(nodeVerifying, macVerifying, api.State_VERIFYING, api.BootTarget_BOOT_RAMDISK, true)
 	w.machine(nodeNoPXE, macNoPXE, api.State_INSPECTING, api.BootTarget_BOOT_RAMDISK, false)
-	for _, mac := range []string{macDeploying, macActive, macVerifying, macNoPXE} {
+	w.machine(nodeOther, macOther, api.State_ENROLL, api.BootTarget_BOOT_NOTHING, true)
+	for _, mac := range []string{macDeploying, macActive, macVerifying, macNoPXE, macOther} {
 		w.address(mac)
 	}
 	return w
