@@ -21,19 +21,21 @@ type Gate struct {
 	margin time.Duration // M
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	work   sync.WaitGroup
+	idle   chan struct{} // closed once the gate is closed and all work has ended
 
 	mu       sync.Mutex
-	deadline time.Duration // on clock.Elapsed
-	shut     bool
-	progress map[uint64]bool // tokens whose step moved since the last renewal
+	deadline time.Duration   // guarded by mu; on clock.Elapsed
+	shut     bool            // guarded by mu
+	shutAt   time.Duration   // guarded by mu; on clock.Elapsed
+	work     int             // guarded by mu; pieces of work inside
+	progress map[uint64]bool // guarded by mu; tokens whose step moved since the last renewal
 }
 
 func newGate(id string, t *api.Timing, sent time.Duration, c clock.Clock) *Gate {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Gate{
 		Lease: id, clock: c, valid: ms(t.GetHolderMs()), margin: ms(t.GetMarginMs()),
-		ctx: ctx, cancel: cancel, deadline: sent + ms(t.GetHolderMs()), progress: map[uint64]bool{},
+		ctx: ctx, cancel: cancel, idle: make(chan struct{}), deadline: sent + ms(t.GetHolderMs()), progress: map[uint64]bool{},
 	}
 }
 
@@ -43,14 +45,22 @@ func newGate(id string, t *api.Timing, sent time.Duration, c clock.Clock) *Gate 
 func (g *Gate) Enter(parent context.Context) (ctx context.Context, leave func(), err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.shut {
+	if g.shut || g.deadline <= g.clock.Elapsed() {
 		return nil, nil, errs.New(errs.Fenced, "the gate of lease %s is closed", g.Lease)
 	}
-	g.work.Add(1)
+	g.work++
 	ctx, cancel := context.WithCancelCause(parent)
 	stop := context.AfterFunc(g.ctx, func() { cancel(context.Cause(g.ctx)) })
 	var once sync.Once
-	return ctx, func() { once.Do(func() { stop(); cancel(nil); g.work.Done() }) }, nil
+	return ctx, func() { once.Do(func() { stop(); cancel(nil); g.leave() }) }, nil
+}
+
+func (g *Gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.work--; g.work == 0 && g.shut {
+		close(g.idle)
+	}
 }
 
 // Done is closed when the gate closes.
@@ -97,18 +107,28 @@ func (g *Gate) closed() bool {
 	return g.shut
 }
 
-// extend moves the deadline to sent + D; it never moves it back.
-func (g *Gate) extend(sent time.Duration) {
+// extend moves the deadline to sent + D; it never moves it back. It is false
+// for a closed gate, which stays closed.
+func (g *Gate) extend(sent time.Duration) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.shut {
+		return false
+	}
 	g.deadline = max(g.deadline, sent+g.valid)
+	return true
 }
 
 // close reports whether it was this call that closed the gate.
 func (g *Gate) close(cause error) bool {
 	g.mu.Lock()
 	first := !g.shut
-	g.shut = true
+	if first {
+		g.shut, g.shutAt = true, g.clock.Elapsed()
+		if g.work == 0 {
+			close(g.idle)
+		}
+	}
 	g.mu.Unlock()
 	if first {
 		g.cancel(cause)
@@ -116,17 +136,39 @@ func (g *Gate) close(cause error) bool {
 	return first
 }
 
-// drain waits until all work under the gate has ended.
-func (g *Gate) drain(limit time.Duration) error {
-	done := make(chan struct{})
-	go func() { g.work.Wait(); close(done) }()
-	t := time.NewTimer(limit)
-	defer t.Stop()
+// drained says whether all work under a closed gate has ended.
+func (g *Gate) drained() bool {
 	select {
-	case <-done:
+	case <-g.idle:
+		return true
+	default:
+		return false
+	}
+}
+
+// stuck is an error once a closed gate still has work inside after drainLimit.
+func (g *Gate) stuck() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.shut || g.work == 0 || g.clock.Elapsed()-g.shutAt < drainLimit {
 		return nil
-	case <-t.C:
-		return fmt.Errorf("work under lease %s did not end within %v after its gate was closed", g.Lease, limit)
+	}
+	return fmt.Errorf("work under lease %s did not end within %v after its gate was closed", g.Lease, drainLimit)
+}
+
+// drain waits until all work under a closed gate has ended, or is stuck.
+func (g *Gate) drain() error {
+	for {
+		if err := g.stuck(); err != nil {
+			return err
+		}
+		t := time.NewTimer(drainPoll)
+		select {
+		case <-g.idle:
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
 	}
 }
 
@@ -141,30 +183,9 @@ func (g *Gate) takeProgress() []uint64 {
 	return out
 }
 
-// Grant is the right to act under one lock: what a driver checks before and
-// during each call that changes a machine.
-type Grant struct {
-	Gate  *Gate
-	Lock  uint64       // the lock's token
-	Valid func() error // the lock is still ours in the replicated state; may be nil
-}
-
-// Check implements drivers.Grant.
-func (g Grant) Check() error {
-	if err := g.Gate.Check(); err != nil {
-		return err
+// putBack notes progress again that no renewal has told.
+func (g *Gate) putBack(tokens []uint64) {
+	for _, t := range tokens {
+		g.Progress(t)
 	}
-	if g.Valid != nil {
-		return g.Valid()
-	}
-	return nil
 }
-
-// Deadline implements drivers.Grant.
-func (g Grant) Deadline() time.Time { return g.Gate.Deadline() }
-
-// Token implements drivers.Grant.
-func (g Grant) Token() uint64 { return g.Lock }
-
-// Done implements drivers.Doner: it is closed when the gate closes.
-func (g Grant) Done() <-chan struct{} { return g.Gate.Done() }

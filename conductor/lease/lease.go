@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/clock"
@@ -51,17 +52,31 @@ type Config struct {
 	Logger      *slog.Logger
 }
 
-// drainLimit is how long work may go on after its gate was closed by a fence.
-const drainLimit = 10 * time.Second
+// drainLimit is how long work may go on after its gate was closed.
+const (
+	drainLimit = 10 * time.Second
+	drainPoll  = 100 * time.Millisecond
+)
+
+// checkEvery is how often deadline and wall clock are looked at: a gate closes
+// at most so late.
+const checkEvery = 100 * time.Millisecond
+
+// jumpLimit is how far the wall clock may run from the elapsed time between
+// two looks.
+const jumpLimit = time.Second
 
 // Keeper registers and renews the lease.
 type Keeper struct {
 	cfg         Config
 	incarnation string
 
-	mu   sync.Mutex
-	gate *Gate         // the open gate, nil while closed
-	turn chan struct{} // closed and replaced whenever gate changes
+	mu     sync.Mutex
+	gate   *Gate         // guarded by mu; the open gate, nil while closed
+	turn   chan struct{} // guarded by mu; closed and replaced whenever gate changes
+	wall   time.Time     // guarded by mu; the clocks at the last look
+	mono   time.Duration // guarded by mu
+	trusts time.Duration // guarded by mu; renewals sent before it open no gate
 }
 
 // New makes a keeper; Run makes it work.
@@ -95,8 +110,18 @@ func (k *Keeper) Wait(ctx context.Context) (*Gate, error) {
 
 // Run keeps the lease until ctx ends, then releases it: by then all work under
 // its gate must have ended, which Run waits for. An error means that the
-// process must exit, because work of a fenced lease did not end.
+// process must exit, because work under a closed gate did not end.
 func (k *Keeper) Run(ctx context.Context) error {
+	var checking sync.WaitGroup
+	defer checking.Wait()
+	cctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	k.look()
+	checking.Go(func() {
+		for sleep(cctx, checkEvery, nil) == nil {
+			k.look()
+		}
+	})
 	for {
 		id, timing, sent, err := k.register(ctx)
 		if err != nil {
@@ -105,7 +130,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		last := k.open(id, timing, sent)
 		cause := k.renew(ctx, id, timing, &last)
 		k.shut(last, cause)
-		if err := last.drain(drainLimit); err != nil {
+		if err := last.drain(); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -116,12 +141,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// register commits a new lease; it tries until ctx ends.
+// register commits a new lease; it tries until ctx ends. All tries carry one
+// id: a try that is committed late must not fence the lease of another.
 func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent time.Duration, err error) {
-	delay := 200 * time.Millisecond
+	delay, begun := 200*time.Millisecond, time.Duration(0)
+	told := ""
 	for {
-		t = k.cfg.Timing()
-		id = uuid.NewString()
+		if now := k.cfg.Timing(); id == "" || !proto.Equal(now, t) {
+			id, t, begun = uuid.NewString(), now, k.cfg.Clock.Elapsed()
+		}
 		if t.GetLeaseMs() > 0 {
 			sent = k.cfg.Clock.Elapsed()
 			pctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -134,13 +162,21 @@ func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent t
 				},
 			}}}))
 			cancel()
+			if errors.Is(err, errs.Exists) { // by an earlier try: it counts from the first
+				sent, err = begun, nil
+			}
 			if err == nil {
 				k.cfg.Logger.Info("lease registered", "lease", id)
 				return id, t, sent, nil
 			}
-			k.cfg.Logger.Debug("lease not registered yet", "err", err)
+			if text := err.Error(); errors.Is(err, errs.Conflict) && text != told {
+				k.cfg.Logger.Warn("lease not registered yet: does another process run with this member's identity?", "err", err)
+				told = text
+			} else {
+				k.cfg.Logger.Debug("lease not registered yet", "err", err)
+			}
 		}
-		if err := sleep(ctx, delay); err != nil {
+		if err := sleep(ctx, delay, nil); err != nil {
 			return "", nil, 0, err
 		}
 		delay = min(2*delay, 2*time.Second)
@@ -151,45 +187,81 @@ func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent t
 // *last is replaced when a closed gate opens again.
 func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gate) error {
 	period, rpc := ms(t.GetRenewMs()), ms(t.GetRpcMs())
-	wall, mono := k.cfg.Clock.Now(), k.cfg.Clock.Elapsed()
 	for seq := uint64(1); ; seq++ {
-		// The pause is cut short by the deadline, so that the gate closes on time.
-		pause := min(period, max(0, (*last).deadlineIn()))
-		if (*last).closed() {
-			pause = period
+		g := *last
+		// A gate that closes or has drained is a reason to renew at once.
+		wake := g.Done()
+		if g.closed() {
+			wake = g.idle
+			if g.drained() {
+				wake = nil
+			}
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := sleep(ctx, period, wake); err != nil {
 			return err
 		}
-		nowWall, nowMono := k.cfg.Clock.Now(), k.cfg.Clock.Elapsed()
-		if drift := nowWall.Sub(wall) - (nowMono - mono); drift > time.Second || drift < -time.Second {
-			k.shut(*last, fmt.Errorf("the wall clock jumped by %v", drift.Round(time.Millisecond)))
-		}
-		wall, mono = nowWall, nowMono
-		if (*last).deadlineIn() <= 0 {
-			k.shut(*last, errors.New("the lease could not be renewed in time"))
-		}
-		sent := nowMono
+		k.look()
+		progressed := g.takeProgress()
+		sent := k.cfg.Clock.Elapsed()
 		pctx, cancel := context.WithTimeout(ctx, rpc)
 		_, err := k.cfg.Proposer.Propose(pctx, k.command("", &api.Op{Op: &api.Op_LeaseRenew{LeaseRenew: &api.LeaseRenew{
-			LeaseId: id, Seq: seq, Progressed: (*last).takeProgress(),
+			LeaseId: id, Seq: seq, Progressed: progressed,
 		}}}))
 		cancel()
+		// The answer may have been on its way for long, or the host frozen
+		// meanwhile: look before it counts.
+		k.look()
 		switch {
-		case err == nil && (*last).closed():
-			// The old work must be gone before the same locks are resumed.
-			if err := (*last).drain(drainLimit); err != nil {
-				return err
-			}
-			*last = k.open(id, t, sent)
+		case err == nil && g.extend(sent):
 		case err == nil:
-			(*last).extend(sent)
+			// The old work must be gone before the same locks are resumed.
+			if g.drained() && k.trusted(sent) && sent+ms(t.GetHolderMs()) > k.cfg.Clock.Elapsed() {
+				*last = k.open(id, t, sent)
+				k.cfg.Logger.Info("gate opened again", "lease", id)
+			}
 		case errors.Is(err, errs.Fenced) || errors.Is(err, errs.NotFound):
 			return err
 		default: // unknown: keep the old deadline, try again with a higher seq
+			g.putBack(progressed)
 			k.cfg.Logger.Debug("renewal not confirmed", "lease", id, "seq", seq, "err", err)
 		}
+		if err := g.stuck(); err != nil {
+			return err
+		}
 	}
+}
+
+// look closes the gate when its deadline has passed or the wall clock has
+// jumped.
+func (k *Keeper) look() {
+	wall, mono := k.cfg.Clock.Now().Round(0), k.cfg.Clock.Elapsed()
+	k.mu.Lock()
+	g := k.gate
+	var drift time.Duration
+	if !k.wall.IsZero() {
+		drift = wall.Sub(k.wall) - (mono - k.mono)
+	}
+	k.wall, k.mono = wall, mono
+	jumped := drift > jumpLimit || drift < -jumpLimit
+	if jumped {
+		k.trusts = mono
+	}
+	k.mu.Unlock()
+	switch {
+	case g == nil:
+	case jumped:
+		k.shut(g, fmt.Errorf("the wall clock jumped by %v", drift.Round(time.Millisecond)))
+	case g.deadlineIn() <= 0:
+		k.shut(g, errors.New("the lease could not be renewed in time"))
+	}
+}
+
+// trusted says whether a renewal was sent after the last jump of the wall
+// clock: what was sent before it may be older than the elapsed clock knows.
+func (k *Keeper) trusted(sent time.Duration) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return sent >= k.trusts
 }
 
 func (k *Keeper) release(id string) {
@@ -202,24 +274,25 @@ func (k *Keeper) release(id string) {
 
 func (k *Keeper) open(id string, t *api.Timing, sent time.Duration) *Gate {
 	g := newGate(id, t, sent, k.cfg.Clock)
-	k.set(g)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.setLocked(g)
 	return g
 }
 
 // shut closes a gate; closing a closed one does nothing.
 func (k *Keeper) shut(g *Gate, cause error) {
-	if g.close(cause) {
+	if g.close(cause) && !errors.Is(cause, context.Canceled) {
 		k.cfg.Logger.Warn("gate closed", "lease", g.Lease, "err", cause)
 	}
-	k.set(nil)
-}
-
-func (k *Keeper) set(g *Gate) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gate == g {
-		return
+		k.setLocked(nil)
 	}
+}
+
+func (k *Keeper) setLocked(g *Gate) {
 	k.gate = g
 	close(k.turn)
 	k.turn = make(chan struct{})
@@ -234,13 +307,14 @@ func (k *Keeper) command(reason string, op *api.Op) *api.Command {
 
 func ms(v uint64) time.Duration { return time.Duration(v) * time.Millisecond }
 
-func sleep(ctx context.Context, d time.Duration) error {
+// sleep waits for d or for wake, whichever comes first; it fails when ctx ends.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+	case <-wake:
 	case <-t.C:
-		return ctx.Err()
 	}
+	return ctx.Err()
 }
