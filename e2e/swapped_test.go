@@ -42,8 +42,9 @@ func TestSwappedBMCs(t *testing.T) {
 		}
 		// One machine runs at a time: when one node was refused, its machine is
 		// unplugged, so that the other gets its turn.
-		for range 2 {
-			if err := k.refused(ctx, vm1, vm2); err != nil {
+		vms := map[string]*harness.VM{"n1": vm1, "n2": vm2}
+		for len(vms) > 0 {
+			if err := k.refused(ctx, "CLEAN_FAILED", vms); err != nil {
 				return err
 			}
 		}
@@ -59,33 +60,43 @@ func TestSwappedBMCs(t *testing.T) {
 	})
 }
 
-// refused waits until one more node was refused, and unplugs the machine that
-// ran meanwhile.
-func (k *kase) refused(ctx context.Context, vms ...*harness.VM) error {
-	node := map[*harness.VM]string{vms[0]: "n1", vms[1]: "n2"}
-	return harness.Poll(ctx, "refusal of a node", lab.Limit(4*time.Minute), func() (bool, error) {
+// refused waits until one more node is in state failed for the right reason.
+// Its machine is unplugged and taken out of vms, so that the other gets its
+// turn; if nobody switched that on, the test presses its button.
+func (k *kase) refused(ctx context.Context, failed string, vms map[string]*harness.VM) error {
+	var done string
+	err := harness.Poll(ctx, "refusal of a node", lab.Limit(4*time.Minute), func() (bool, error) {
 		if err := k.silent(); err != nil {
 			return false, harness.Final(err)
 		}
-		for vm, n := range node {
-			if !vm.On() {
-				continue
-			}
+		for n := range vms {
 			e, err := k.Explain(ctx, n)
 			if err != nil {
 				return false, err
 			}
 			switch {
-			case e.Node.State == "CLEAN_FAILED" && strings.Contains(e.Node.LastError, "identity mismatch"):
+			case e.Node.State == failed && strings.Contains(e.Node.LastError, "identity mismatch"):
 				lab.Logf("%s: refused: %s", n, e.Node.LastError)
-				vm.PowerOff("unplugged by the test")
+				done = n
 				return true, nil
-			case strings.HasSuffix(e.Node.State, "_FAILED") || e.Node.State == "AVAILABLE":
+			case strings.HasSuffix(e.Node.State, "_FAILED") || e.Node.State == "AVAILABLE" || e.Node.State == "ACTIVE":
 				return false, harness.Final(fmt.Errorf("%s: %s: %s", n, e.Node.State, e.Node.LastError))
 			}
 		}
 		return false, nil
 	})
+	if err != nil {
+		return err
+	}
+	vms[done].PowerOff("unplugged by the test")
+	delete(vms, done)
+	for _, vm := range vms {
+		if !vm.On() {
+			vm.SetBoot(harness.BootPXE)
+			return vm.PowerOn("button pressed by the test")
+		}
+	}
+	return nil
 }
 
 // allZero checks that nothing was ever written to a disk.
