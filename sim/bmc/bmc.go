@@ -235,3 +235,7 @@ func (b *BMC) tlsConfig() *tls.Config {
 	}
 	return cfg
 }
+
+// ServeHTTP serves one request without a network. Changes of power wait for
+// Run.
+func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) { b.handler.ServeHTTP(w, r) }
