@@ -55,9 +55,6 @@ type outcome struct {
 	err    error
 }
 
-// errUnknown marks errors of proposals that may yet be applied.
-var errUnknown = errors.New("the outcome is unknown")
-
 func newCommitter(r *raft.Raft, place func([][]byte) [][]byte, m *metrics) *committer {
 	return &committer{raft: r, place: place, metrics: m, queue: make(chan *proposal, queueLength)}
 }
@@ -80,7 +77,7 @@ func (c *committer) submit(ctx context.Context, raw []byte) (*api.Result, error)
 		if p.state.CompareAndSwap(queued, dropped) {
 			return nil, errs.New(errs.Busy, "the command was still queued, nothing was done: %w", ctx.Err())
 		}
-		return nil, errs.New(errs.Timeout, "%w: %w", errUnknown, ctx.Err())
+		return nil, errs.New(errs.Timeout, "no answer in time: %w", ctx.Err())
 	}
 }
 
@@ -206,7 +203,7 @@ func commitError(err error) error {
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return errs.New(errs.Busy, "the log takes no entries, nothing was done: %v", err)
 	}
-	return errs.New(errs.Timeout, "%w: %v", errUnknown, err)
+	return errs.New(errs.Timeout, "the entry may still be committed: %v", err)
 }
 
 // watchStall ends a leader that commits nothing although entries wait: Raft

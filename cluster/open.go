@@ -44,6 +44,7 @@ type Cluster struct {
 	dutyTerm atomic.Uint64 // term in which this peer does the leader's duties; 0: it does not
 	failed   failure
 	closing  sync.Once
+	stopped  chan struct{} // closed when Run begins to end: no leader will come
 
 	announced atomic.Bool   // the member record is as this process wants it
 	leaving   atomic.Bool   // Leave was called
@@ -65,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		return nil, err
 	}
 	c := &Cluster{
-		log: cfg.Logger, clock: cfg.Clock, dir: dir, store: fsm.New(), left: make(chan struct{}),
+		log: cfg.Logger, clock: cfg.Clock, dir: dir, store: fsm.New(), left: make(chan struct{}), stopped: make(chan struct{}),
 		peers: peerConns{conns: map[string]*grpc.ClientConn{}},
 	}
 	defer func() {

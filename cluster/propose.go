@@ -77,31 +77,42 @@ func (c *Cluster) marshal(cmd *api.Command) ([]byte, error) {
 // commit brings a marshalled command to whoever leads. Answers that say that
 // nothing was done are tried again with the next leader.
 func (c *Cluster) commit(ctx context.Context, raw []byte, repeatable bool) (*api.Result, error) {
-	var last error
+	var last, unknown error // unknown: an attempt that may have succeeded
 	for deadline, try := time.Now().Add(leaderWait), 0; ; try++ {
 		if try > 0 {
 			if err := pause(ctx, try); err != nil || time.Now().After(deadline) {
-				return nil, noQuorum(last)
+				return nil, outcomeOf(noQuorum(last), unknown)
 			}
 		}
 		leader, err := c.waitLeader(ctx, time.Until(deadline))
 		if err != nil {
-			return nil, err
+			return nil, outcomeOf(err, unknown)
 		}
 		res, err := c.commitAt(ctx, leader, raw, repeatable)
-		switch kind := errs.KindOf(err); {
-		case err == nil:
+		if err == nil {
 			return res, nil
+		}
+		err = errs.New(errs.KindOf(err), "commit through leader %s: %w", leader, err)
+		switch kind := errs.KindOf(err); {
 		case kind == errs.NotLeader, kind == errs.Unreachable:
 			last = err
 		case kind == errs.Timeout && repeatable && ctx.Err() == nil:
-			last, deadline = err, time.Now().Add(leaderWait)
+			last, unknown, deadline = err, err, time.Now().Add(leaderWait)
 		case kind == errs.Timeout:
-			return nil, errs.New(errs.Timeout, "commit through leader %s: the outcome is unknown: %w", leader, err)
+			return nil, outcomeOf(err, err)
 		default:
-			return nil, err
+			return nil, outcomeOf(err, unknown)
 		}
 	}
+}
+
+// outcomeOf is the error of a command that was given up: whatever stopped it,
+// an earlier attempt with an unknown outcome makes the outcome unknown.
+func outcomeOf(err, unknown error) error {
+	if unknown == nil {
+		return err
+	}
+	return errs.New(errs.Timeout, "the outcome is unknown: %w", unknown)
 }
 
 func (c *Cluster) commitAt(ctx context.Context, leader string, raw []byte, repeatable bool) (*api.Result, error) {
@@ -142,6 +153,8 @@ func (c *Cluster) waitLeader(ctx context.Context, atMost time.Duration) (string,
 		select {
 		case <-ctx.Done():
 			return "", noQuorum(nil)
+		case <-c.stopped:
+			return "", errs.New(errs.NoQuorum, "this peer is stopping, nothing was done")
 		case <-tick.C:
 		}
 	}

@@ -118,6 +118,7 @@ func (c *Cluster) work(ctx context.Context, r *raft.Raft, leading <-chan bool) {
 		// The caller of Leave may still be a peer that waits for our answer.
 	}
 	c.handOver(r)
+	close(c.stopped)
 	server.Stop()
 	stop()
 	c.peers.close()

@@ -7,5 +7,6 @@
 // other. Gossip's datagrams do not: it is a hint, and a good cluster works
 // with wrong hints.
 //
-// A Kit may be used by several goroutines of one test. Start with Start.
+// The verbs of a Kit belong to the test's goroutine; the Cluster of a Peer may
+// be used by any, but is another one after Restart. Start with Start.
 package clustertest

@@ -158,7 +158,7 @@ func (k *Kit) TryStart(p *Peer, change func(*cluster.Config)) error {
 	cfg := cluster.Config{
 		DataDir: p.Dir, ID: p.ID, ClusterListen: p.listen, GossipListen: p.gossip,
 		Advertised:   &api.Member{ApiAddress: p.api, Drivers: k.opts.Drivers, Version: "test", FeatureLevel: 1},
-		Raft:         cluster.RaftTimeouts{Heartbeat: 100 * time.Millisecond, Election: 100 * time.Millisecond, LeaderLease: 50 * time.Millisecond},
+		Raft:         cluster.RaftTimeouts{Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond, LeaderLease: 100 * time.Millisecond},
 		Dial:         k.net.dialer(p.ID),
 		PromoteAfter: 100 * time.Millisecond,
 	}
