@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
 )
@@ -267,4 +268,32 @@ func FuzzParseToken(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// later is a clock whose wall time is ahead.
+type later struct {
+	clock.System
+	by time.Duration
+}
+
+func (l later) Now() time.Time { return time.Now().Add(l.by) }
+
+func TestCertificateIsRenewedAtHalfOfItsLife(t *testing.T) {
+	c := alone(t, nil)
+	first := c.TLS().Leaf().SerialNumber
+	dir := c.cfg.DataDir
+	c.Close()
+	for _, s := range []struct {
+		days    int
+		renewed bool
+	}{{100, false}, {200, true}} {
+		c, err := Open(context.Background(), Config{DataDir: dir, Clock: later{by: time.Duration(s.days) * 24 * time.Hour}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is := c.TLS().Leaf().SerialNumber.Cmp(first) != 0; is != s.renewed {
+			t.Errorf("after %d days: renewed %v", s.days, is)
+		}
+		c.Close()
+	}
 }

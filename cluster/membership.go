@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"crypto/rand"
 	"time"
 
@@ -105,14 +106,18 @@ func (d *dataDir) load(now time.Time) (*membership, error) {
 	if c.gossipKey = files[gossipFile]; len(c.gossipKey) != 32 {
 		return nil, d.damaged(gossipFile, "is damaged")
 	}
-	return c, d.renew(c, files[keyFile], now)
+	return c, d.renew(c, now)
 }
 
 // renew replaces a certificate that is past half of its life. Every member has
 // the CA's key, so that this needs nobody else.
-func (d *dataDir) renew(c *membership, keyDER []byte, now time.Time) error {
+func (d *dataDir) renew(c *membership, now time.Time) error {
 	if !c.holder.NeedsRenewal(now) {
 		return nil
+	}
+	keyDER, err := d.read(keyFile)
+	if err != nil {
+		return err
 	}
 	csr, err := pki.RequestFor(keyDER)
 	if err != nil {
@@ -126,4 +131,20 @@ func (d *dataDir) renew(c *membership, keyDER []byte, now time.Time) error {
 		return err
 	}
 	return c.holder.Replace(cert, keyDER)
+}
+
+// keepCertificate renews this peer's certificate while it runs.
+func (c *Cluster) keepCertificate(ctx context.Context) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := c.dir.renew(c.creds, c.clock.Now()); err != nil {
+			c.log.Error("could not renew this peer's certificate", "until", c.creds.holder.Leaf().NotAfter, "err", err)
+		}
+	}
 }

@@ -103,6 +103,7 @@ func (c *Cluster) work(ctx context.Context, r *raft.Raft, leading <-chan bool) {
 	wg.Go(func() { c.lead(inner, r, leading) })
 	wg.Go(func() { c.announce(inner) })
 	wg.Go(func() { c.watchMembers(inner) })
+	wg.Go(func() { c.keepCertificate(inner) })
 	wg.Go(func() { c.gossip.keepJoined(inner, c.gossipSeeds) })
 	c.committer.Store(cm)
 	c.verifier.Store(v)

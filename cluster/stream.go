@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -67,10 +68,16 @@ func (s *streams) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			if ne, ok := err.(net.Error); ok && ne.Timeout() {
-				continue
+			if errors.Is(err, net.ErrClosed) {
+				return errs.New(errs.Internal, "accept connections of peers: %w", err)
 			}
-			return errs.New(errs.Internal, "accept connections of peers: %w", err)
+			// Out of file descriptors or memory: that may pass.
+			s.log.Warn("cannot accept connections of peers, will try again", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+			continue
 		}
 		select {
 		case slots <- struct{}{}:
@@ -262,7 +269,7 @@ func (shaken) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, err
 
 // Info implements credentials.TransportCredentials.
 func (shaken) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials.
