@@ -37,7 +37,7 @@ func (s *Store) Apply(index, term uint64, entry []byte) ([]*api.Result, error) {
 
 	w := &work{
 		db: db.Txn(true), index: index, term: term, head: *at, hints: s.hints, newHints: hints{},
-		slots: map[slotKey]*slot{}, reported: map[slotKey]struct{}{},
+		slots: map[slotKey]*slot{}, reported: make(map[slotKey]struct{}, 2*len(e.GetCommands())),
 	}
 	defer w.db.Abort() // nothing once committed
 	results := make([]*api.Result, len(e.GetCommands()))

@@ -27,6 +27,7 @@ const (
 
 // past is the history of one node. entries is only ever appended to, and by
 // flush alone, so that readers may keep older, shorter slices of one array.
+// The audit (head.audits) is kept in the same way.
 type past struct {
 	node    string
 	entries []*api.History
@@ -81,9 +82,11 @@ func (w *work) audit(cmd *api.Command) {
 	for _, op := range cmd.GetOps() {
 		name, subject := describe(op)
 		w.c.nextAudit++
-		put(w, audits, &api.Audit{Seq: w.c.nextAudit, Index: w.index, Meta: w.meta, Op: name, Subject: subject})
-		if w.c.nextAudit > auditKept {
-			drop(w, audits, be64(w.c.nextAudit-auditKept))
-		}
+		w.audits = append(w.audits, &api.Audit{Seq: w.c.nextAudit, Index: w.index, Meta: w.meta, Op: name, Subject: subject})
 	}
+}
+
+func (w *work) flushAudit() {
+	all := append(w.head.audits, w.audits...)
+	w.head.audits = all[max(0, len(all)-auditKept):]
 }

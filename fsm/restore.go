@@ -154,8 +154,11 @@ type loader struct {
 }
 
 func (l *loader) load(kind byte, payload []byte) error {
-	if kind == kindHistory {
+	switch kind {
+	case kindHistory:
 		return l.loadHistory(payload)
+	case kindAudit:
+		return l.loadAudit(payload)
 	}
 	for _, t := range tables {
 		if t.frameKind() != kind {
@@ -185,6 +188,18 @@ func (l *loader) rise(kind byte, key string) error {
 	}
 	l.kind, l.key = kind, key
 	return nil
+}
+
+func (l *loader) loadAudit(payload []byte) error {
+	a := &api.Audit{}
+	if err := unmarshalKnown(payload, a); err != nil {
+		return err
+	}
+	l.head.audits = append(l.head.audits, a)
+	if len(l.head.audits) > auditKept {
+		return fmt.Errorf("more than %d lines of audit", auditKept)
+	}
+	return l.rise(kindAudit, be64(a.GetSeq()))
 }
 
 func (l *loader) loadHistory(payload []byte) error {

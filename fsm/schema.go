@@ -26,7 +26,6 @@ const (
 
 	tableTokens   = "tokens"
 	tableRequests = "requests"
-	tableAudit    = "audit"
 	tableHistory  = "history"
 	tableHead     = "head"
 )
@@ -60,7 +59,8 @@ type table[R proto.Message] struct {
 	key     func(R) string
 }
 
-// The tables of plain records. History is kept apart, see history.go.
+// The tables of plain records. History and audit are kept apart, see
+// history.go.
 var (
 	nodes       = &table[*api.Node]{TableNodes, 2, true, (*api.Node).GetId}
 	ports       = &table[*api.Port]{TablePorts, 3, true, (*api.Port).GetId}
@@ -75,7 +75,6 @@ var (
 	settings    = &table[*api.Settings]{TableSettings, 12, true, func(*api.Settings) string { return TableSettings }}
 	tokens      = &table[*api.JoinToken]{tableTokens, 13, false, (*api.JoinToken).GetId}
 	requests    = &table[*api.RequestResult]{tableRequests, 14, false, (*api.RequestResult).GetRequestId}
-	audits      = &table[*api.Audit]{tableAudit, 15, false, func(a *api.Audit) string { return be64(a.GetSeq()) }}
 )
 
 // anyTable is a table without its type, for what treats all alike.
@@ -89,7 +88,7 @@ type anyTable interface {
 
 // tables are in order of kind: the order of snapshots and digests.
 var tables = []anyTable{
-	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, requests, audits,
+	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, requests,
 }
 
 func (t *table[R]) tableName() string            { return t.name }
@@ -115,6 +114,7 @@ func (t *table[R]) records(txn *memdb.Txn) iter.Seq2[string, proto.Message] {
 const (
 	kindTrailer byte = 0
 	kindHead    byte = 1
+	kindAudit   byte = 15
 	kindHistory byte = 16
 )
 
@@ -206,7 +206,6 @@ func newSchema() *memdb.DBSchema {
 		tableSchema(requests.name, requests.key, map[string]index[*api.RequestResult]{
 			byAge: always(func(r *api.RequestResult) string { return be64(r.GetTick()) + be64(r.GetResult().GetIndex()) }),
 		}),
-		tableSchema(audits.name, audits.key, nil),
 		tableSchema(tableHistory, func(p *past) string { return p.node }, nil),
 		tableSchema(tableHead, func(*head) string { return only }, nil),
 	} {

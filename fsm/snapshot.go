@@ -17,7 +17,7 @@ import (
 //
 //	magic, version (4 bytes)
 //	frames: payload length (4), kind (1), payload, CRC-32C (4)
-//	        first the head, then the records by kind and key, then history
+//	        first the head, then the records by kind and key, audit, history
 //	trailer: a frame of kind 0 whose payload is the number of frames before it
 //
 // Numbers are big endian. The CRC covers the frame's number, kind and payload,
@@ -66,7 +66,7 @@ func (s *Snapshot) WriteTo(to io.Writer) (int64, error) {
 	return w.n, w.err
 }
 
-// records are all records by kind and key, history last.
+// records are all records by kind and key, audit and history last.
 func (v *View) records() iter.Seq2[byte, proto.Message] {
 	return func(yield func(byte, proto.Message) bool) {
 		for _, t := range tables {
@@ -74,6 +74,11 @@ func (v *View) records() iter.Seq2[byte, proto.Message] {
 				if !yield(t.frameKind(), m) {
 					return
 				}
+			}
+		}
+		for _, a := range v.head.audits {
+			if !yield(kindAudit, a) {
+				return
 			}
 		}
 		for p := range pasts(v.txn) {

@@ -28,6 +28,7 @@ type head struct {
 	term     uint64 // of the last entry
 	nodes    int
 	requests int
+	audits   []*api.Audit // oldest first; only ever appended to, by flush alone
 }
 
 // counters are Globals as a value, so that a refused command can be forgotten

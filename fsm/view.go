@@ -3,6 +3,7 @@ package fsm
 import (
 	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/hashicorp/go-memdb"
 	"google.golang.org/protobuf/proto"
@@ -221,7 +222,7 @@ func (v *View) History(nodeID string) []*api.History {
 }
 
 // Audit is what people and clients asked for, oldest first.
-func (v *View) Audit() iter.Seq[*api.Audit] { return scan(v.txn, audits, byID) }
+func (v *View) Audit() iter.Seq[*api.Audit] { return slices.Values(v.head.audits) }
 
 // Inventory is what the agent found in a node.
 func (v *View) Inventory(nodeID string) *api.Inventory {

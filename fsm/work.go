@@ -28,6 +28,7 @@ type work struct {
 	slots     map[slotKey]*slot
 	order     []slotKey // keys of slots in order of first touch
 	lines     []*api.History
+	audits    []*api.Audit
 	forgotten []string
 	newHints  hints
 }
@@ -47,7 +48,7 @@ func (w *work) begin(meta *api.Meta) {
 	w.c = w.head.counters
 	clear(w.slots)
 	clear(w.newHints)
-	w.order, w.lines, w.forgotten = w.order[:0], w.lines[:0], w.forgotten[:0]
+	w.order, w.lines, w.audits, w.forgotten = w.order[:0], w.lines[:0], w.audits[:0], w.forgotten[:0]
 }
 
 // get is a record as the command sees it; nil when there is none. It must not
@@ -176,6 +177,7 @@ func (w *work) flush() {
 		w.report(k, s)
 	}
 	w.flushHistory()
+	w.flushAudit()
 	w.head.counters = w.c
 	w.hints.merge(w.newHints)
 }
