@@ -128,6 +128,7 @@ func (c *Conductor) Run(ctx context.Context) error {
 	late.Go(func() error { return c.journal.Run(journals) })
 	late.Go(func() error { return c.copier.Run(journals) })
 	late.Go(func() error { return c.watch.Run(journals) })
+	late.Go(func() error { return c.sweep(journals) })
 
 	work, wctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return c.keeper.Run(wctx) })
@@ -139,6 +140,26 @@ func (c *Conductor) Run(ctx context.Context) error {
 		err = jerr
 	}
 	return err
+}
+
+// sweepEvery is how often the journals of deleted nodes are looked for.
+const sweepEvery = time.Hour
+
+// sweep removes the journals of deleted nodes, until ctx ends.
+func (c *Conductor) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		v := c.cfg.Cluster.Store().View()
+		if err := c.journal.Sweep(func(id string) bool { return v.Node(id) != nil }); err != nil {
+			c.cfg.Logger.Warn("journals of deleted nodes not removed", "err", err)
+		}
+	}
 }
 
 // copyTarget is who gets a copy of our events of a node: its owner, or the

@@ -6,31 +6,25 @@
 // the journals of all live peers by (peer, seq).
 //
 // Invariants: Append never blocks and never fails its caller; a node has at
-// most two files of at most segmentBytes each; writing stops while the disk is
-// more than 80 % full, so that the log of the cluster never meets a full disk
-// because of it.
+// most two files of at most segmentBytes each, until Sweep removes those of
+// nodes that are gone; writing stops while the disk is more than 80 % full, so
+// that the log of the cluster never meets a full disk because of it. A write
+// that a crash cut costs the events of that write and no others (file.go).
 //
 // Concurrency: all methods may be called from anywhere. One goroutine (Run)
 // writes files.
 package journal
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
+	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
@@ -41,6 +35,7 @@ const (
 	segmentBytes = 1 << 20
 	queueLength  = 4096
 	maxText      = 2048
+	maxField     = 128 // any other text of an event
 	fullPercent  = 80
 )
 
@@ -58,13 +53,18 @@ type Config struct {
 type Journal struct {
 	cfg   Config
 	queue chan *api.JournalEvent
-	idle  chan chan struct{} // flush requests
+	idle  chan chan struct{}    // flush requests
+	ended chan struct{}         // closed when Run has ended
+	full  func(dir string) bool // the disk may take no more
+	quiet bool                  // owned by Run; the disk was full at the last look
+
+	files sync.RWMutex // held while files are read, written or renamed
 
 	mu      sync.Mutex
-	seq     uint64 // of our own events
-	dropped uint64
-	facts   map[string]*api.LiveFacts
-	subs    map[*subscription]bool
+	seq     uint64                    // guarded by mu; of our own events
+	dropped uint64                    // guarded by mu; since the last batch
+	facts   map[string]*api.LiveFacts // guarded by mu
+	subs    map[*subscription]bool    // guarded by mu
 }
 
 type subscription struct {
@@ -77,12 +77,18 @@ func New(cfg Config) (*Journal, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
+	// Sequence numbers only grow over restarts, so that (peer, seq) stays unique.
+	seq, err := firstSeq(cfg.Dir, cfg.Clock.Now())
+	if err != nil { // the disk is full, perhaps: no reason not to start
+		cfg.Logger.Warn("the journal's numbers may repeat", "err", err)
+	}
 	return &Journal{
 		cfg:   cfg,
 		queue: make(chan *api.JournalEvent, queueLength),
 		idle:  make(chan chan struct{}),
-		// Sequence numbers only grow over restarts, so that (peer, seq) stays unique.
-		seq:   uint64(cfg.Clock.Now().UnixMicro()),
+		ended: make(chan struct{}),
+		full:  full,
+		seq:   seq,
 		facts: map[string]*api.LiveFacts{},
 		subs:  map[*subscription]bool{},
 	}, nil
@@ -111,9 +117,7 @@ func (j *Journal) Store(ev *api.JournalEvent) {
 	if !validNode.MatchString(ev.GetNodeId()) {
 		return
 	}
-	if len(ev.Text) > maxText {
-		ev.Text = ev.Text[:maxText]
-	}
+	bound(ev)
 	j.mu.Lock()
 	j.note(ev)
 	for s := range j.subs {
@@ -134,8 +138,23 @@ func (j *Journal) Store(ev *api.JournalEvent) {
 	}
 }
 
+// bound makes an event fit for a record: what machines send may have any
+// length and any bytes.
+func bound(ev *api.JournalEvent) {
+	ev.Text = clip(ev.Text, maxText)
+	for _, field := range []*string{&ev.Peer, &ev.Kind, &ev.Stage, &ev.Mac, &ev.BootNonce, &ev.CmdId} {
+		*field = clip(*field, maxField)
+	}
+}
+
+// clip cuts a text to a number of bytes and to valid UTF-8.
+func clip(s string, most int) string {
+	return strings.ToValidUTF8(s[:min(len(s), most)], "")
+}
+
 // Run writes events to files until ctx ends and the queue is empty.
 func (j *Journal) Run(ctx context.Context) error {
+	defer close(j.ended)
 	for {
 		select {
 		case ev := <-j.queue:
@@ -173,8 +192,19 @@ func (j *Journal) writeBatch(first *api.JournalEvent) {
 		}
 		break
 	}
-	if full(j.cfg.Dir) {
-		j.cfg.Logger.Warn("journal not written: the disk is more than 80 % full", "dir", j.cfg.Dir)
+	j.mu.Lock()
+	dropped := j.dropped
+	j.dropped = 0
+	j.mu.Unlock()
+	if dropped > 0 {
+		j.cfg.Logger.Warn("journal events dropped: the disk is too slow", "count", dropped)
+	}
+	was := j.quiet
+	j.quiet = j.full(j.cfg.Dir)
+	if j.quiet != was { // said once: the log may be on the same disk
+		j.cfg.Logger.Warn("the journal is written only while the disk is less than 80 % full", "dir", j.cfg.Dir, "written", was)
+	}
+	if j.quiet {
 		return
 	}
 	for node, evs := range batch {
@@ -184,48 +214,22 @@ func (j *Journal) writeBatch(first *api.JournalEvent) {
 	}
 }
 
-func (j *Journal) writeNode(node string, evs []*api.JournalEvent) error {
-	path := j.path(node)
-	if st, err := os.Stat(path); err == nil && st.Size() > segmentBytes {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	w := bufio.NewWriter(f)
-	for _, ev := range evs {
-		if _, err := protodelim.MarshalTo(w, ev); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	return errors.Join(w.Flush(), f.Close())
-}
-
 // Read gives the events of a node that this peer has, oldest first.
 func (j *Journal) Read(ctx context.Context, node string) ([]*api.JournalEvent, error) {
 	if !validNode.MatchString(node) {
 		return nil, nil
 	}
 	j.Flush(ctx)
-	var out []*api.JournalEvent
-	for _, path := range []string{j.path(node) + ".1", j.path(node)} {
-		evs, err := readFile(path)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, evs...)
+	out, err := j.readNode(node)
+	if err != nil {
+		return nil, fmt.Errorf("journal of node %s: %w", node, err)
 	}
 	slices.SortStableFunc(out, Compare)
 	return out, nil
 }
 
-// Flush waits until what was appended before is in the files, or ctx ends.
+// Flush waits until what was appended before is in the files, ctx ends, or
+// Run has.
 func (j *Journal) Flush(ctx context.Context) {
 	done := make(chan struct{})
 	select {
@@ -233,8 +237,10 @@ func (j *Journal) Flush(ctx context.Context) {
 		select {
 		case <-done:
 		case <-ctx.Done():
+		case <-j.ended:
 		}
 	case <-ctx.Done():
+	case <-j.ended:
 	}
 }
 
@@ -254,42 +260,4 @@ func (j *Journal) Follow(node string) (events <-chan *api.JournalEvent, stop fun
 // Compare orders events by time, then peer, then sequence.
 func Compare(a, b *api.JournalEvent) int {
 	return cmp.Or(cmp.Compare(a.GetAtMs(), b.GetAtMs()), cmp.Compare(a.GetPeer(), b.GetPeer()), cmp.Compare(a.GetSeq(), b.GetSeq()))
-}
-
-// Node ids become file names: only UUIDs are taken.
-var validNode = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
-func (j *Journal) path(node string) string {
-	return filepath.Join(j.cfg.Dir, node[:2], node+".log")
-}
-
-// readFile reads a file up to its end or to the first record that a crash cut.
-func readFile(path string) ([]*api.JournalEvent, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	r := bufio.NewReader(f)
-	var out []*api.JournalEvent
-	for {
-		ev := new(api.JournalEvent)
-		err := protodelim.UnmarshalOptions{MaxSize: 64 << 10}.UnmarshalFrom(r, ev)
-		if errors.Is(err, io.EOF) || err != nil {
-			return out, nil
-		}
-		out = append(out, ev)
-	}
-}
-
-func full(dir string) bool {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
-		return false
-	}
-	used := st.Blocks - st.Bfree
-	return used*100 > (used+st.Bavail)*fullPercent
 }
