@@ -48,6 +48,9 @@ type Client struct {
 	cfg       Config
 	endpoints []*endpoint
 	pause     func(ctx context.Context, d time.Duration) error // tests replace it
+	// cutOffAfter is how often the peer of a stream is asked whether it still
+	// has contact with a leader.
+	cutOffAfter time.Duration
 
 	mu      sync.Mutex
 	current int    // guarded by mu; index of the endpoint that we stick to
@@ -80,7 +83,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Rounds <= 0 {
 		cfg.Rounds = 2
 	}
-	c := &Client{cfg: cfg, pause: pause}
+	c := &Client{cfg: cfg, pause: pause, cutOffAfter: 5 * time.Second}
 	secure, err := cfg.TLS.credentials()
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -127,12 +128,12 @@ func follow[Ev any](ctx context.Context, c *Client,
 	}
 }
 
-// drain reads one stream to its end; nil when the peer ended it well. Its
-// connection is released when it returns.
+// drain reads one stream to its end; nil when the peer ended it well. Nothing
+// that it started is left when it returns.
 func drain[Ev any](ctx context.Context, c *Client, e *endpoint,
 	open func(context.Context, *endpoint) (grpc.ServerStreamingClient[Ev], error), fn func(*Ev) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if index, behind := c.behind(e); behind {
 		bctx, stop := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
 		err := barrier(bctx, c, e, index)
@@ -145,16 +146,42 @@ func drain[Ev any](ctx context.Context, c *Client, e *endpoint,
 	if err != nil {
 		return err
 	}
+	if len(c.endpoints) > 1 {
+		var watchdog sync.WaitGroup
+		watchdog.Go(func() { c.watchdog(ctx, e, cancel) })
+		defer watchdog.Wait()
+		defer cancel(nil) // runs before Wait
+	}
 	for {
 		ev, err := s.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
+			if errors.Is(context.Cause(ctx), errCutOff) {
+				err = errCutOff
+			}
 			return err
 		}
 		if err := fn(ev); err != nil {
 			return handlerError{err}
+		}
+	}
+}
+
+// errCutOff is why a stream is given up although the peer lives.
+var errCutOff = errs.New(errs.Unreachable, "has lost contact with the cluster")
+
+// watchdog ends a stream at a peer that has no contact with a leader: it may
+// wait there for ever for changes that the others make.
+func (c *Client) watchdog(ctx context.Context, e *endpoint, cancel context.CancelCauseFunc) {
+	for c.pause(ctx, c.cutOffAfter) == nil {
+		actx, stop := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
+		rep, err := e.api.ListNodes(actx, &api.ListNodesRequest{Limit: 1})
+		stop()
+		if rep.GetStale() || another(err, true) {
+			cancel(errCutOff)
+			return
 		}
 	}
 }

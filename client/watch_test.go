@@ -138,6 +138,20 @@ func TestWaitSurvivesDeathOfPeer(t *testing.T) {
 	}
 }
 
+// A peer that lives but is cut off from the cluster sees no changes: the wait
+// must not stay with it.
+func TestWaitLeavesPeerThatIsCutOff(t *testing.T) {
+	fake, peers, c, flow := deploying(t, "p1", "p2")
+	peers[0].CutOff()
+	fake.Script("n1", end(api.State_ACTIVE, api.FlowStatus_FLOW_DONE, ""))
+	if _, err := c.Wait(testContext(t), "n1", Until{State: api.State_ACTIVE, After: flow.GetIndex()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if c.Address() != peers[1].address {
+		t.Errorf("ended at %s", c.Address())
+	}
+}
+
 func TestWatchResumesFromIndex(t *testing.T) {
 	fake, peers, c, _ := deploying(t, "p1", "p2")
 	var indexes []uint64

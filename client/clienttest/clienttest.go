@@ -161,6 +161,7 @@ type Peer struct {
 	before func(ctx context.Context, method string, req any) error // guarded by mu
 	after  func(method string) error                               // guarded by mu
 	lag    uint64                                                  // guarded by mu
+	stale  bool                                                    // guarded by mu
 	calls  []string                                                // guarded by mu
 	seen   []proto.Message                                         // guarded by mu
 }
@@ -189,6 +190,20 @@ func (p *Peer) Lag(index uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lag = index
+}
+
+// CutOff makes the peer one without contact with a leader: it lives and says
+// so, and its watches tell nothing.
+func (p *Peer) CutOff() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stale = true
+}
+
+func (p *Peer) isStale() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stale
 }
 
 // Calls lists the methods that were called, in order.

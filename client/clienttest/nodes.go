@@ -110,7 +110,7 @@ func (p *Peer) ListNodes(_ context.Context, req *api.ListNodesRequest) (*api.Lis
 	}
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	rep := &api.ListNodesReply{Index: p.c.index}
+	rep := &api.ListNodesReply{Index: p.c.index, Stale: p.isStale()}
 	for _, n := range p.c.nodes {
 		if n.Id <= req.GetMarker() ||
 			req.GetState() != api.State_STATE_UNSPECIFIED && n.State != req.GetState() ||

@@ -123,6 +123,10 @@ func (p *Peer) WatchNode(req *api.WatchNodeRequest, s grpc.ServerStreamingServer
 	c := p.c
 	sent, first := req.GetAfterIndex(), req.GetAfterIndex() == 0
 	for {
+		if p.isStale() && !first {
+			<-s.Context().Done()
+			return s.Context().Err()
+		}
 		c.mu.Lock()
 		n, err := c.nodeLocked(req.GetNode())
 		if err != nil && first {

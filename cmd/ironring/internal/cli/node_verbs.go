@@ -17,7 +17,7 @@ import (
 // verb is a command that asks for a verb of the lifecycle.
 type verb struct {
 	event   api.Event
-	until   api.State // of --wait; STATE_UNSPECIFIED: the end of the flow
+	until   api.State // of --wait; STATE_UNSPECIFIED: there is no --wait
 	short   string
 	long    string
 	example string
@@ -57,7 +57,9 @@ func newVerbCmd(f *Factory, v verb) *cobra.Command {
 		}),
 	}
 	cmd.Flags().Uint64Var(&rev, "rev", 0, "only if the node still has this `REVISION`")
-	cmd.Flags().BoolVar(&wait, "wait", false, waitHelp)
+	if v.until != api.State_STATE_UNSPECIFIED {
+		cmd.Flags().BoolVar(&wait, "wait", false, waitHelp)
+	}
 	return cmd
 }
 
