@@ -90,7 +90,7 @@ func (s *Service) bootable(n *api.Node) error {
 			return nil
 		}
 	}
-	return errs.About(errs.Invalid, n.GetId(), "node %s has no port to boot from: add one with `ironring port create --node %s --address MAC`", label(n), label(n))
+	return errs.About(errs.Invalid, n.GetId(), "node %s has no port to boot from: add one with `ironring port create %s MAC`", label(n), label(n))
 }
 
 // deployArgs checks the arguments of a deploy and seals nothing of them: an
