@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,11 +41,13 @@ func TestKindsRoundTrip(t *testing.T) {
 
 type server struct {
 	api.UnimplementedClusterServer
-	do func(ctx context.Context) error
+	do atomic.Pointer[func(ctx context.Context) error]
 }
 
+func (s *server) set(do func(ctx context.Context) error) { s.do.Store(&do) }
+
 func (s *server) PeerInfo(ctx context.Context, _ *api.PeerInfoRequest) (*api.PeerInfoReply, error) {
-	return &api.PeerInfoReply{}, s.do(ctx)
+	return &api.PeerInfoReply{}, (*s.do.Load())(ctx)
 }
 
 func dial(t *testing.T, addr string) api.ClusterClient {
@@ -73,22 +76,22 @@ func TestOverTheWire(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 
-	h.do = func(context.Context) error { return errs.New(errs.NotLeader, "p2 leads") }
+	h.set(func(context.Context) error { return errs.New(errs.NotLeader, "p2 leads") })
 	if _, err := c.PeerInfo(ctx, &api.PeerInfoRequest{}); !errors.Is(err, errs.NotLeader) {
 		t.Errorf("kind is lost: %v", err)
 	}
-	h.do = func(context.Context) error { panic("boom") }
+	h.set(func(context.Context) error { panic("boom") })
 	if _, err := c.PeerInfo(ctx, &api.PeerInfoRequest{}); !errors.Is(err, errs.Internal) {
 		t.Errorf("panic gives %v", err)
 	}
-	h.do = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	h.set(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer stop()
 	if _, err := c.PeerInfo(short, &api.PeerInfoRequest{}); !errors.Is(err, errs.Timeout) {
 		t.Errorf("a call without an answer gives %v", err)
 	}
 	// The server dies while the call is there: the outcome is unknown.
-	h.do = func(ctx context.Context) error { go srv.Stop(); <-ctx.Done(); return ctx.Err() }
+	h.set(func(ctx context.Context) error { go srv.Stop(); <-ctx.Done(); return ctx.Err() })
 	if _, err := c.PeerInfo(ctx, &api.PeerInfoRequest{}); !errors.Is(err, errs.Timeout) {
 		t.Errorf("a cut call gives %v", err)
 	}
