@@ -47,8 +47,11 @@ type Config struct {
 	// DHCPInterfaces binds one socket to each of these devices, so that other
 	// networks of the host are not heard. Empty: one socket for all.
 	DHCPInterfaces []string
-	TFTPListen     string // normally ":69"
-	HTTPListen     string // normally ":8080"
+	// NoRouterAnswers switches off the answers to iPXE's IPv6 router
+	// solicitations, see router.go.
+	NoRouterAnswers bool
+	TFTPListen      string // normally ":69"
+	HTTPListen      string // normally ":8080"
 
 	// Addresses are this peer's own addresses on provisioning networks. Empty:
 	// those that it listens on where that is not all addresses, else those of

@@ -34,6 +34,7 @@ type dhcpService struct {
 	log   *slog.Logger
 	line  *timeline
 	us    func() us // this peer as answers show it
+	ipxe  *solicitors
 	conns []*net.UDPConn
 
 	inFlight chan struct{} // one token for each packet in work
@@ -171,6 +172,9 @@ func (s *dhcpService) handle(ctx context.Context, pc *ipv4.PacketConn, ifindex i
 		s.log.Debug("dhcp request not answered", "node", d.nodeID, "mac", d.mac, "reason", d.reason)
 		s.line.add(m, kindDHCP, stageDHCP, typeName(a.packet.MessageType())+" not answered: "+d.reason)
 		return
+	}
+	if classify(a.packet).kind == ipxeClient {
+		s.ipxe.saw(d.mac)
 	}
 	if !wait(ctx, d.delay) {
 		return

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
@@ -16,10 +17,11 @@ import (
 
 // Server is the boot service of one peer.
 type Server struct {
-	cfg  Config
-	dhcp *dhcpService
-	tftp *tftpService
-	http *httpService
+	cfg    Config
+	dhcp   *dhcpService
+	tftp   *tftpService
+	http   *httpService
+	router *routerService // nil: off
 }
 
 // Addrs are the addresses that a Server listens on; the zero value of those
@@ -78,6 +80,8 @@ func (s *Server) listen() error {
 		allocating: map[string]bool{},
 	}
 	s.dhcp.us = s.us
+	s.dhcp.ipxe = &solicitors{now: cfg.Clock.Elapsed, at: map[string]time.Duration{}}
+	s.router = listenRouter(cfg, s.dhcp.host, s.dhcp.ipxe)
 	return nil
 }
 
@@ -138,6 +142,9 @@ func (s *Server) Close() {
 			c.Close()
 		}
 	}
+	if s.router != nil {
+		s.router.conn.Close()
+	}
 }
 
 // Run serves until ctx ends or a socket fails. When it returns, all that it
@@ -154,6 +161,14 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error {
 			<-ctx.Done()
 			c.Close() // wakes serve
+			return nil
+		})
+	}
+	if s.router != nil {
+		g.Go(func() error { return s.router.serve(ctx) })
+		g.Go(func() error {
+			<-ctx.Done()
+			s.router.conn.Close() // wakes serve
 			return nil
 		})
 	}
