@@ -24,7 +24,8 @@ import (
 	"github.com/ironring/ironring/internal/rpc"
 )
 
-// Patience is how long the Wait functions wait before they fail the test.
+// Patience is how long the Wait functions wait before they fail the test,
+// unless SetPatience said otherwise.
 const Patience = 20 * time.Second
 
 // Cluster is the CA, the records and the holder behind all peers.
@@ -40,8 +41,12 @@ type Cluster struct {
 	stream  *stream // guarded by mu; nil when no agent is connected
 	deny    error   // guarded by mu; what Enrol answers
 	now     func() time.Time
-	peers   []*Peer
+
+	patience time.Duration
 }
+
+// SetPatience is for tests with emulated machines; call it at the start.
+func (c *Cluster) SetPatience(d time.Duration) { c.patience = d }
 
 // stream is one open conversation.
 type stream struct {
@@ -53,7 +58,7 @@ type stream struct {
 // New makes a cluster without peers.
 func New(tb testing.TB) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb, changed: make(chan struct{}), now: time.Now}
+	c := &Cluster{tb: tb, changed: make(chan struct{}), now: time.Now, patience: Patience}
 	var err error
 	if c.ca, err = pki.Create("3f2b6b0e-test", time.Now()); err != nil {
 		tb.Fatal(err)
@@ -155,7 +160,7 @@ func (c *Cluster) notifyLocked() {
 // Wait blocks until ok, which is called with the cluster locked, is true.
 func (c *Cluster) Wait(what string, ok func() bool) {
 	c.tb.Helper()
-	deadline := time.NewTimer(Patience)
+	deadline := time.NewTimer(c.patience)
 	defer deadline.Stop()
 	for {
 		c.mu.Lock()
@@ -167,7 +172,7 @@ func (c *Cluster) Wait(what string, ok func() bool) {
 		select {
 		case <-changed:
 		case <-deadline.C:
-			c.tb.Fatalf("waited %s for %s", Patience, what)
+			c.tb.Fatalf("waited %s for %s", c.patience, what)
 		}
 	}
 }

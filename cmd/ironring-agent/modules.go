@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -84,6 +85,7 @@ func startModules(log *slog.Logger) (*modules, error) {
 func (m *modules) coldplug() {
 	defer close(m.first)
 	began := uptime()
+	polite := false // on a machine with few cores, enrolment goes first
 	for range 20 {
 		fresh := m.pending()
 		if len(fresh) == 0 {
@@ -93,6 +95,10 @@ func (m *modules) coldplug() {
 		// first answer of the cluster, a disk is not.
 		if i := slices.IndexFunc(fresh, func(a string) bool { return !isNetwork(a) }); i > 0 {
 			fresh = fresh[:i]
+		} else if i == 0 && !polite {
+			// The thread is not given back: it ends with this goroutine.
+			runtime.LockOSThread()
+			polite = unix.Setpriority(unix.PRIO_PROCESS, 0, 15) == nil
 		}
 		m.serve(fresh)
 	}
