@@ -66,6 +66,8 @@ func TestArguments(t *testing.T) {
 	if _, err := d.PowerState(ctx, b.with("ipmi_cipher_suite", "3")); err != nil {
 		t.Fatal(err)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if len(b.runs) != 2 {
 		t.Fatalf("%d runs", len(b.runs))
 	}
@@ -109,10 +111,37 @@ func TestOutcomes(t *testing.T) {
 		"no answer":      {says(told{}), errs.Internal, "not understood"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBMC(t)
 			b.set(func() { test.prepare(b) })
-			err := driver(t, b.path).SetPower(timeout(t, time.Second), b.target(), drivertest.NewGrant(time.Minute), on)
+			limit := time.Minute
+			if strings.HasPrefix(name, "silent") {
+				limit = patience - time.Second
+			}
+			err := driver(t, b.path).SetPower(timeout(t, limit), b.target(), drivertest.NewGrant(time.Minute), on)
 			wants(t, err, test.want, test.text)
+		})
+	}
+}
+
+// TestToolGivesUp shows what is made of an ipmitool that ends by itself
+// because the BMC is silent.
+func TestToolGivesUp(t *testing.T) {
+	for silent, test := range map[string]struct {
+		read, change errs.Kind
+	}{
+		"all":     {errs.Unreachable, errs.Unreachable},
+		"command": {errs.Timeout, errs.Timeout},
+	} {
+		t.Run(silent, func(t *testing.T) {
+			t.Parallel()
+			b := newBMC(t)
+			b.set(func() { b.silent = silent })
+			d := driver(t, b.path)
+			_, err := d.PowerState(timeout(t, 30*time.Second), b.target())
+			wants(t, err, test.read, "answer")
+			err = d.SetPower(timeout(t, 30*time.Second), b.target(), drivertest.NewGrant(time.Minute), on)
+			wants(t, err, test.change, "answer")
 		})
 	}
 }
@@ -129,7 +158,9 @@ func says(a told) func(*fakeBMC) {
 // makes no error.
 func TestAlreadyThere(t *testing.T) {
 	b := newBMC(t)
-	b.answers["chassis power off"] = told{Err: "Set Chassis Power Control to Down/Off failed: Command not supported in present state\n", Exit: 1}
+	b.set(func() {
+		b.answers["chassis power off"] = told{Err: "Set Chassis Power Control to Down/Off failed: Command not supported in present state\n", Exit: 1}
+	})
 	err := driver(t, b.path).SetPower(timeout(t, 5*time.Second), b.target(), drivertest.NewGrant(time.Minute), api.PowerAction_POWER_ACTION_OFF)
 	if err != nil {
 		t.Error(err)
@@ -214,9 +245,11 @@ func TestIdentify(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	b.mu.Lock()
 	b.answers["raw 0x06 0x37"] = told{Err: "Unable to send RAW command (channel=0x0 netfn=0x6 lun=0x0 cmd=0x37 rsp=0xc1): Invalid command\n", Exit: 1}
 	b.answers["fru print 0"] = told{Out: read(t, "fru_absent.ipmi_sim.txt"), Exit: 1}
 	b.answers["lan print"] = told{Out: read(t, "lan_print.ipmi_sim.txt")}
+	b.mu.Unlock()
 	facts, err = driver(t, b.path).Identify(timeout(t, 10*time.Second), b.target())
 	if err != nil || facts.SystemUuid != "" || facts.Serial != "" || facts.BmcAddresses != nil || facts.Vendor != "MontaVista Software, Inc." {
 		t.Errorf("a BMC that says little gives %v, %v", facts, err)

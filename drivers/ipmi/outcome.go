@@ -3,6 +3,7 @@ package ipmi
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -53,6 +54,7 @@ func outcome(ctx context.Context, g drivers.Grant, set *settings, seen traffic, 
 	if ended == nil && g != nil {
 		ended = drivers.CheckGrant(g)
 	}
+	text = withoutNoise(text)
 	for _, p := range phrases {
 		if strings.Contains(text, p.text) {
 			return errs.About(p.kind, p.subject, "%s", p.say)
@@ -81,6 +83,24 @@ func outcome(ctx context.Context, g drivers.Grant, set *settings, seen traffic, 
 		return errs.New(errs.Timeout, "the BMC stopped answering")
 	}
 	return errs.New(errs.Unreachable, "the BMC stopped answering during the login")
+}
+
+// noise are the beginnings of lines that ipmitool -v prints of what it asks of
+// every BMC beforehand. Their completion codes are not those of our command.
+var noise = []string{
+	"Loading IANA PEN Registry", "Running Get PICMG Properties", "Running Get VSO Capabilities",
+	"Invalid completion code received", "Discovered", "Get HPM.x Capabilities request failed",
+	"Error response", "RAW REQ", "RAW RSP",
+}
+
+func withoutNoise(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		if !slices.ContainsFunc(noise, func(n string) bool { return strings.HasPrefix(line, n) }) {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }
 
 // lastWords is the last line that ipmitool printed, for people. It holds no
