@@ -85,7 +85,7 @@ func TestBadInput(t *testing.T) {
 		{"unknown nested", "data_dir: /d\nlisten:\n  cluser: 1.2.3.4\n", `line 3: unknown key "listen.cluser" (did you mean "listen.cluster"?)`},
 		{"wrong section", "data_dir: /d\nipxe_dir: /i\n", `line 2: unknown key "ipxe_dir" (did you mean "boot.ipxe_dir"?)`},
 		{"nothing near", "data_dir: /d\nlog:\n  kubernetes: yes\n", `unknown key "log.kubernetes" (known here: format, level)`},
-		{"two unknown", "a_b_c_d: 1\nlevle: 2\n", "line 2: unknown key \"levle\""},
+		{"two unknown", "a_b_c_d: 1\nlevil: 2\n", "line 2: unknown key \"levil\""},
 		{"duplicate key", "data_dir: /d\ndata_dir: /e\n", "line 2"},
 		{"not a mapping", "- a\n- b\n", "must hold keys"},
 		{"section is a word", "data_dir: /d\nboot: yes\n", "line 2: boot must hold keys"},

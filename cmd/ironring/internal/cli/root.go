@@ -78,6 +78,7 @@ peer's own host by its unix socket.
 		newPortCmd(f),
 		newNetworkCmd(f),
 		newClientCertCmd(f),
+		newRamdiskCmd(f),
 		newVersionCmd(f),
 	)
 	finish(root)
