@@ -72,6 +72,7 @@ func (r *renewer) drop(peer string) string {
 }
 
 func TestAssignmentAndExpiry(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	orphan := k.MustPropose("p1", createNode("before-any-conductor")).GetOps()[0].GetId()
 	v := k.Peer("p1").Store().View
@@ -162,6 +163,7 @@ func TestRenewedLeaseSurvivesElections(t *testing.T) {
 }
 
 func TestLockLimits(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 1, clustertest.Options{})
 	r := leases(t, k, "p1")
 	v := k.Peer("p1").Store().View

@@ -37,6 +37,7 @@ func forge(t *testing.T, token, field string, value any) string {
 }
 
 func TestJoinRefusals(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 1, clustertest.Options{})
 	other := clustertest.Start(t, 1, clustertest.Options{})
 	used := k.Token("p1")
@@ -118,6 +119,7 @@ func TestJoinRefusals(t *testing.T) {
 }
 
 func TestDataDirectory(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 1, clustertest.Options{})
 	p1 := k.Peer("p1")
 	open := func(change func(*cluster.Config)) error {

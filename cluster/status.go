@@ -19,6 +19,9 @@ import (
 
 const (
 	probeTimeout = 500 * time.Millisecond
+	// quorumProof: a leader heard of so recently has a majority, even if peers
+	// are too slow to answer us.
+	quorumProof = 2 * time.Second
 	// lagLimit entries behind the leader are a problem worth a line.
 	lagLimit = 10_000
 )
@@ -42,7 +45,7 @@ func (c *Cluster) Status(ctx context.Context) *api.ClusterStatusReply {
 	s.NextFailure = nextFailure(s)
 	s.Problems = problems(s, int(v.Settings().GetMaxVoters()))
 	switch {
-	case leader == "" || !c.hasQuorum(s):
+	case leader == "" || !hasQuorum(s) && c.LeaderContact() > quorumProof:
 		s.Health = api.ClusterStatusReply_NO_QUORUM
 	case len(s.Problems) > 0:
 		s.Health = api.ClusterStatusReply_DEGRADED
@@ -136,7 +139,7 @@ func votersOf(s *api.ClusterStatusReply) (alive, dead []string) {
 	return alive, dead
 }
 
-func (c *Cluster) hasQuorum(s *api.ClusterStatusReply) bool {
+func hasQuorum(s *api.ClusterStatusReply) bool {
 	alive, dead := votersOf(s)
 	return len(alive) > (len(alive)+len(dead))/2
 }
