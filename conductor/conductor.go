@@ -121,6 +121,9 @@ func (c *Conductor) Allocate(ctx context.Context, network, mac string) (netip.Ad
 // Run works until ctx ends. Stop order: the engine and the power sync end
 // first, then the lease is released, then the journal is written out; another
 // order would give up the lease under running work, or lose its last lines.
+//
+// An error means that work under a closed gate did not end: the process must
+// exit, which is why that work is not waited for.
 func (c *Conductor) Run(ctx context.Context) error {
 	journals, stopJournals := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJournals()
@@ -131,9 +134,11 @@ func (c *Conductor) Run(ctx context.Context) error {
 	late.Go(func() error { return c.sweep(journals) })
 
 	work, wctx := errgroup.WithContext(ctx)
-	work.Go(func() error { return c.keeper.Run(wctx) })
 	work.Go(func() error { return c.engine.Run(wctx) })
 	work.Go(func() error { return c.power.Run(wctx) })
+	if err := c.keeper.Run(wctx); err != nil {
+		return err
+	}
 	err := work.Wait()
 	stopJournals()
 	if jerr := late.Wait(); err == nil {

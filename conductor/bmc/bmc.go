@@ -2,19 +2,19 @@
 // driver, unseals its driver_info, bounds each call, notes contacts, and parks
 // a BMC that refuses our credentials.
 //
-// Rules: no call to a parked BMC until driver, driver_info change; at most two
-// failed logins before it is parked. A call that changes a machine needs a
-// grant, which the driver checks again before each packet.
+// Rules: no call to a parked BMC until driver or driver_info change; at most two
+// failed logins before it is parked, also while the record of them cannot be
+// written (park.go). A call that changes a machine needs a grant, which the
+// driver checks again before each packet.
 package bmc
 
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ironring/ironring/api"
@@ -47,9 +47,6 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
-// Failed logins after which a BMC is parked.
-const maxLoginFailures = 2
-
 // Longest that one call may take; BMCs have been seen to need most of a minute.
 const (
 	readTimeout   = 45 * time.Second
@@ -57,10 +54,15 @@ const (
 )
 
 // Access calls BMCs. Safe for concurrent use.
-type Access struct{ cfg Config }
+type Access struct {
+	cfg Config
+
+	mu     sync.Mutex
+	logins map[string]*logins // guarded by mu; by node, those that were refused
+}
 
 // New makes an Access.
-func New(cfg Config) *Access { return &Access{cfg: cfg} }
+func New(cfg Config) *Access { return &Access{cfg: cfg, logins: map[string]*logins{}} }
 
 // AAD is what seals a node's driver_info to the node.
 func AAD(node string) string { return "node/" + node + "/driver_info" }
@@ -115,9 +117,11 @@ func call[D any](a *Access, ctx context.Context, nodeID, what string, limit time
 	if node == nil {
 		return errs.About(errs.NotFound, nodeID, "no node %s", nodeID)
 	}
-	if err := parked(node); err != nil {
+	leave, err := a.enter(ctx, node)
+	if err != nil {
 		return err
 	}
+	defer leave()
 	driver, target, err := a.target(node)
 	if err != nil {
 		return err
@@ -155,69 +159,6 @@ func (a *Access) target(node *api.Node) (drivers.Driver, drivers.Target, error) 
 		}
 	}
 	return driver, drivers.Target{NodeID: node.GetId(), Driver: node.GetDriver(), Info: info}, nil
-}
-
-// note records the contact and, after a refused login, counts towards parking.
-func (a *Access) note(ctx context.Context, node *api.Node, what string, err error) {
-	now := a.cfg.Clock.Now().UnixMilli()
-	a.cfg.Journal.Update(node.GetId(), func(f *api.LiveFacts) {
-		f.BmcError = ""
-		if err != nil {
-			f.BmcError = what + ": " + err.Error()
-		} else {
-			f.BmcContactMs = now
-		}
-	})
-	park := node.GetBmcPark()
-	switch {
-	case errors.Is(err, errs.Denied):
-		failures := uint32(1)
-		if bytes.Equal(park.GetCredentialsDigest(), credentials(node)) {
-			failures = park.GetFailures() + 1
-		}
-		a.setPark(ctx, node, &api.BmcPark{CredentialsDigest: credentials(node), Failures: failures, Message: err.Error()})
-	case err == nil && park.GetFailures() > 0:
-		a.setPark(ctx, node, nil)
-	}
-}
-
-func (a *Access) setPark(ctx context.Context, node *api.Node, park *api.BmcPark) {
-	v := a.cfg.Store.View()
-	patch := &api.Node{Id: node.GetId(), BmcPark: park}
-	fields := []string{"bmc_park"}
-	op := &api.Op{Op: &api.Op_NodeObserve{NodeObserve: &api.NodeObserve{NodeId: node.GetId(), AssignEpoch: node.GetAssignEpoch(), Fields: fields, Node: patch}}}
-	if l := v.Lock(node.GetId()); l.GetConductor() == a.cfg.Member {
-		op = &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: node.GetId(), Token: l.GetToken(), Fields: fields, Node: patch}}}
-	}
-	_, err := a.cfg.Proposer.Propose(ctx, &api.Command{
-		Meta: &api.Meta{Principal: "peer:" + a.cfg.Member, Reason: "login to the BMC", WallMs: a.cfg.Clock.Now().UnixMilli()},
-		Ops:  []*api.Op{op},
-	})
-	if err != nil {
-		a.cfg.Logger.Warn("failed login to a BMC not recorded", "node", node.GetId(), "err", err)
-	}
-}
-
-// Parked says whether the node's BMC is parked, as an error that says what to do.
-func Parked(node *api.Node) error { return parked(node) }
-
-func parked(node *api.Node) error {
-	p := node.GetBmcPark()
-	if p.GetFailures() < maxLoginFailures || !bytes.Equal(p.GetCredentialsDigest(), credentials(node)) {
-		return nil
-	}
-	return errs.About(errs.Denied, node.GetId(),
-		"the BMC of node %s refused our credentials %d times and is left alone until they change: set the right ones with `ironring node set %s --driver-info ...`",
-		label(node), p.GetFailures(), label(node))
-}
-
-// credentials is a digest of driver and driver_info as stored: sealed, so that
-// it tells nothing.
-func credentials(node *api.Node) []byte {
-	h := sha256.New()
-	h.Write([]byte(node.GetDriver() + "\x00"))
-	h.Write(node.GetDriverInfo())
-	return h.Sum(nil)
 }
 
 func label(node *api.Node) string {
