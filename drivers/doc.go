@@ -20,8 +20,9 @@
 //   - Errors carry a kind. Denied: the BMC refused our credentials or rights.
 //     Unreachable: nothing that could change the machine was sent. Timeout: the
 //     outcome is unknown. Fenced: the grant ended. Invalid: driver_info is wrong,
-//     or the BMC's answer is not what its protocol allows; Internal: the BMC
-//     reported a fault of its own. Unsupported: driver or BMC cannot do it.
+//     or the BMC finds the request wrong. Internal: the BMC reports a fault of
+//     its own, or answers what its protocol does not allow. Busy: it refuses for
+//     now. Unsupported: driver or BMC cannot do it.
 //   - No error, log line or argument list holds a credential.
 //
 // # Concurrency
