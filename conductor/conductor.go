@@ -28,6 +28,7 @@ import (
 	"github.com/ironring/ironring/conductor/watch"
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/errs"
 )
 
 // Config of a Conductor. All fields but PowerEvery are required.
@@ -54,13 +55,14 @@ type Conductor struct {
 	power    *power.Sync
 	endpoint *agents.Endpoint
 	service  *service.Service
+	drains   chan drain
 }
 
 // New wires a Conductor; Run makes it work.
 func New(cfg Config) (*Conductor, error) {
 	cl := cfg.Cluster
 	store := cl.Store()
-	c := &Conductor{cfg: cfg, watch: watch.New(store, store.View().Index())}
+	c := &Conductor{cfg: cfg, drains: make(chan drain), watch: watch.New(store, store.View().Index())}
 	c.copier = journal.NewCopier(c.copyTarget, c.sendCopies, cfg.Logger)
 	var err error
 	c.journal, err = journal.New(journal.Config{
@@ -91,7 +93,7 @@ func New(cfg Config) (*Conductor, error) {
 		Member: cl.ID(), Store: store, Propose: cl.Propose, BMC: access, Clock: cfg.Clock, Logger: cfg.Logger, Every: cfg.PowerEvery,
 	})
 	c.service = service.New(service.Config{
-		Cluster: cl, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
+		Cluster: cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
 		Version: cfg.Version, Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	return c, nil
@@ -133,13 +135,7 @@ func (c *Conductor) Run(ctx context.Context) error {
 	late.Go(func() error { return c.watch.Run(journals) })
 	late.Go(func() error { return c.sweep(journals) })
 
-	work, wctx := errgroup.WithContext(ctx)
-	work.Go(func() error { return c.engine.Run(wctx) })
-	work.Go(func() error { return c.power.Run(wctx) })
-	if err := c.keeper.Run(wctx); err != nil {
-		return err
-	}
-	err := work.Wait()
+	err := c.work(ctx)
 	stopJournals()
 	if jerr := late.Wait(); err == nil {
 		err = jerr
@@ -165,6 +161,73 @@ func (c *Conductor) sweep(ctx context.Context) error {
 			c.cfg.Logger.Warn("journals of deleted nodes not removed", "err", err)
 		}
 	}
+}
+
+// work runs engine, power sync and lease until ctx ends. While the peer leaves
+// the cluster it pauses: the lease must be gone before the member is.
+func (c *Conductor) work(ctx context.Context) error {
+	for {
+		wctx, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- c.workOnce(wctx) }()
+		var d drain
+		select {
+		case err := <-ended:
+			stop()
+			return err
+		case d = <-c.drains:
+		}
+		stop()
+		err := <-ended
+		close(d.done)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-d.resume:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// workOnce returns when all work has ended and the lease is released; an error
+// of the lease means that work did not end, and is returned at once.
+func (c *Conductor) workOnce(ctx context.Context) error {
+	work, wctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return c.engine.Run(wctx) })
+	work.Go(func() error { return c.power.Run(wctx) })
+	if err := c.keeper.Run(wctx); err != nil {
+		return err
+	}
+	return work.Wait()
+}
+
+// drain asks for a pause of all work. done is closed when it has begun; it
+// ends when resume is closed.
+type drain struct{ done, resume chan struct{} }
+
+// Leave takes this peer out of the cluster for good: its work is parked for
+// others to go on with, its lease released, then its membership ends. If that
+// fails the work goes on.
+func (c *Conductor) Leave(ctx context.Context) error {
+	d := drain{done: make(chan struct{}), resume: make(chan struct{})}
+	select {
+	case c.drains <- d:
+	case <-ctx.Done():
+		return errs.New(errs.Timeout, "leave: %w", ctx.Err())
+	}
+	select {
+	case <-d.done:
+	case <-ctx.Done():
+		close(d.resume)
+		return errs.New(errs.Timeout, "leave: work did not end: %w", ctx.Err())
+	}
+	err := c.cfg.Cluster.Leave(ctx)
+	if err != nil {
+		close(d.resume)
+	}
+	return err
 }
 
 // copyTarget is who gets a copy of our events of a node: its owner, or the

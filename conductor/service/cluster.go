@@ -55,7 +55,7 @@ func (s *Service) Leave(ctx context.Context, req *api.LeaveRequest) (*api.WriteR
 	id := req.GetMember()
 	switch {
 	case id == "" || id == c.ID():
-		return &api.WriteReply{Index: c.Store().View().Index()}, c.Leave(ctx)
+		return &api.WriteReply{Index: c.Store().View().Index()}, s.cfg.Leave(ctx)
 	case c.Store().View().Member(id) == nil:
 		return nil, errs.About(errs.NotFound, id, "no member %s", id)
 	case c.Alive(id):

@@ -42,14 +42,16 @@ type Cluster interface {
 	CA() *pki.CA
 	Keyring() *seal.Keyring
 	CreateJoinToken(ctx context.Context, ttl time.Duration) (token string, expires time.Time, err error)
-	Leave(ctx context.Context) error
+	Leave(ctx context.Context) error // Config.Leave parks the work before
 	Remove(ctx context.Context, id string) error
 	Status(ctx context.Context) *api.ClusterStatusReply
 }
 
 // Config of a Service; all fields are required.
 type Config struct {
-	Cluster  Cluster
+	Cluster Cluster
+	// Leave takes this peer out of the cluster, its work parked before.
+	Leave    func(ctx context.Context) error
 	Registry *drivers.Registry
 	Journal  *journal.Journal
 	Watch    *watch.Broker
