@@ -173,10 +173,30 @@ func TestScriptFindsAPeer(t *testing.T) {
 		if fmt.Sprint(m.slept) != fmt.Sprint(want) {
 			t.Errorf("slept %v, want %v", m.slept, want)
 		}
-		if len(m.tried) != 6*4 {
-			t.Errorf("%d fetches, want 4 in each of 6 rounds: %v", len(m.tried), m.tried)
+		if len(m.tried) != 6*3 {
+			t.Errorf("%d fetches, want each of 3 peers in 6 rounds: %v", len(m.tried), m.tried)
 		}
 	})
+}
+
+// TestWaitSurvivesChain: the next script goes on with the wait of this one.
+func TestWaitSurvivesChain(t *testing.T) {
+	text := string(Record(newWorld(t).store.View(), macDeploying).Script(testLine))
+	m := &vm{up: map[string]bool{}}
+	m.dhcp = func() (ipxe.Settings, error) { return ipxe.Settings{}, nil }
+	m.script = func(string) (string, error) {
+		if len(m.slept) == 5 {
+			return "#!ipxe\nexit 1\n", nil
+		}
+		return text, nil
+	}
+	_, err := ipxe.Run(t.Context(), m, text, ipxe.Settings{"next-server": "10.77.0.99", "filename": "http://x/boot"})
+	if err != nil || fmt.Sprint(m.slept) != "[1s 2s 4s 8s 8s]" {
+		t.Fatalf("slept %v, %v", m.slept, err)
+	}
+	if len(m.tried) != 5*4 {
+		t.Errorf("%d fetches, want next-server and 3 peers in 5 rounds", len(m.tried))
+	}
 }
 
 // TestOrderSpreads: machines do not all go to the same peer first.

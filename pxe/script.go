@@ -71,21 +71,9 @@ func (r BootRecord) Script(c LineConfig) []byte {
 	}
 	fmt.Fprintf(&b, "# node %s\n", r.NodeID)
 	fmt.Fprintf(&b, "set line %s\n", r.KernelLine(c))
-	b.WriteString("set wait 1\n:again\n")
-	bases := make([]string, 0, len(r.BootPeers)+1)
-	if r.BootPort != 0 {
-		bases = append(bases, fmt.Sprintf("http://${next-server}:%d", r.BootPort))
-	}
-	for _, p := range r.BootPeers {
-		bases = append(bases, "http://"+p)
-	}
-	for i, base := range bases {
-		next := fmt.Sprintf("try%d", i+1)
-		if i == len(bases)-1 {
-			next = "rest"
-		}
-		fmt.Fprintf(&b, "set base %s\nset next %s\ngoto fetch\n:%s\n", base, next, next)
-	}
+	// A script that this one chained to keeps the wait that it had come to.
+	b.WriteString("isset ${wait} || set wait 1\n:again\n")
+	r.attempts(&b)
 	b.WriteString("echo No peer gave the ramdisk, waiting ${wait} s\n" +
 		"sleep ${wait}\n" +
 		"iseq ${wait} 4 && set wait 8 ||\n" +
@@ -98,4 +86,23 @@ func (r BootRecord) Script(c LineConfig) []byte {
 	fmt.Fprintf(&b, "initrd --timeout %d --name %s ${base}%s || goto ${next}\n", fetchTimeout, initrdName, pathInitramfs)
 	b.WriteString("boot || goto ${next}\n")
 	return b.Bytes()
+}
+
+// attempts writes one attempt at each peer; :rest follows the last.
+func (r BootRecord) attempts(b *bytes.Buffer) {
+	if r.BootPort != 0 {
+		fmt.Fprintf(b, "set base http://${next-server}:%d\nset next try1\ngoto fetch\n", r.BootPort)
+	}
+	for i, p := range r.BootPeers {
+		next := fmt.Sprintf("try%d", i+2)
+		if i == len(r.BootPeers)-1 {
+			next = "rest"
+		}
+		fmt.Fprintf(b, ":try%d\n", i+1)
+		if host, port, _ := validAddress(p); port == r.BootPort {
+			fmt.Fprintf(b, "iseq ${next-server} %s && goto %s ||\n", host, next) // was the first
+		}
+		fmt.Fprintf(b, "set base http://%s\nset next %s\ngoto fetch\n", p, next)
+	}
+	b.WriteString(":rest\n")
 }

@@ -164,6 +164,10 @@ func (r *run) command(ctx context.Context, words []string) error {
 		if len(args) != 2 || args[0] != args[1] {
 			return errs.New(errs.NotFound, "not equal")
 		}
+	case "isset":
+		if len(args) == 0 {
+			return errs.New(errs.NotFound, "not set")
+		}
 	case "goto":
 		return r.jump(args)
 	case "sleep":

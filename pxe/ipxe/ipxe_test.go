@@ -66,6 +66,7 @@ func TestRun(t *testing.T) {
 		{"failure ends", "#!ipxe\nkernel http://k/v\necho no\n", nil, Outcome{}, "", errs.Timeout},
 		{"or", "#!ipxe\nkernel http://k/v || goto out\n:out\nexit 2", nil, Outcome{Exit: 2}, "fetch v http://k/v", nil},
 		{"never fails", "#!ipxe\niseq a b && echo no ||\niseq a a && echo yes ||\n", nil, Outcome{}, "print yes", nil},
+		{"isset", "#!ipxe\nisset ${a} || set a 1\nisset ${a} || set a 2\necho ${a}\n", nil, Outcome{}, "print 1", nil},
 		{"unknown command", "#!ipxe\nsanboot x\n", nil, Outcome{}, "", errs.Unsupported},
 		{"unknown label", "#!ipxe\ngoto x\n", nil, Outcome{}, "", errs.Invalid},
 		{"endless", "#!ipxe\n:a\ngoto a\n", nil, Outcome{}, "", errs.Busy},
