@@ -31,9 +31,9 @@ func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, po
 	proof = append(proof, "mac")
 	tied := false
 	for _, f := range []*api.BmcFacts{facts, n.GetBmc()} {
-		if u := f.GetSystemUuid(); u != "" && inv.SystemUUID != "" {
-			if !sameUUID(u, inv.SystemUUID) {
-				return nil, mismatch("UUID", inv.SystemUUID, "the BMC says "+u)
+		if us := uuids(f); len(us) > 0 && inv.SystemUUID != "" {
+			if !slices.ContainsFunc(us, func(u string) bool { return sameUUID(u, inv.SystemUUID) }) {
+				return nil, mismatch("UUID", inv.SystemUUID, "the BMC says "+us[0])
 			}
 			tied, proof = true, append(proof, "uuid")
 		}
@@ -67,6 +67,14 @@ func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, po
 	}
 	return nil, errs.About(errs.Denied, n.GetId(),
 		"identity mismatch: neither UUID, serial number nor BMC address is named by both the machine and its BMC, so nothing ties them together; nothing was written. If you know that they belong together: ironring node set %s --property identity_check=mac-only", n.GetId())
+}
+
+// uuids are all readings of the UUID that a BMC gave, the likeliest first.
+func uuids(f *api.BmcFacts) []string {
+	if f.GetSystemUuid() == "" {
+		return f.GetSystemUuids()
+	}
+	return append([]string{f.GetSystemUuid()}, f.GetSystemUuids()...)
 }
 
 // known drops addresses that say nothing.
