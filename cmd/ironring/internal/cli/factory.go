@@ -50,6 +50,9 @@ func (f *Factory) addresses() ([]string, error) {
 	}
 	out = append(out, f.servers...)
 	if len(out) == 0 {
+		if s := f.Getenv("IRONRING_SOCKET"); s != "" {
+			out = append(out, "unix:"+s)
+		}
 		for a := range strings.SplitSeq(f.Getenv("IRONRING_SERVER"), ",") {
 			if a = strings.TrimSpace(a); a != "" {
 				out = append(out, a)

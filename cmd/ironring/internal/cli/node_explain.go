@@ -95,7 +95,7 @@ func (f *Factory) explain(r *api.ExplainReply) *table {
 	}
 	line("disks", "%s", erasureText(n))
 	for _, note := range r.GetNotes() {
-		if note != erasureText(n) {
+		if e := erasureText(n); e == "" || !strings.Contains(note, e) { // said already
 			line("note", "%s", note)
 		}
 	}
