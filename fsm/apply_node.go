@@ -254,7 +254,7 @@ func checkFlowFields(n *api.Node) error {
 	} {
 		size += len(s)
 	}
-	for _, list := range [][]string{n.GetBmc().GetBmcAddresses(), n.GetBmc().GetBmcMacs(), n.GetErasure().GetDisks()} {
+	for _, list := range [][]string{n.GetBmc().GetSystemUuids(), n.GetBmc().GetBmcAddresses(), n.GetBmc().GetBmcMacs(), n.GetErasure().GetDisks()} {
 		for _, s := range list {
 			size += len(s) + 1
 		}
