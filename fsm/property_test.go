@@ -31,6 +31,7 @@ type laws struct {
 	t        *rapid.T
 	s        *Store
 	same     *Store // applies the same entries
+	accepts  *Store // never sees the commands that were refused
 	restored *Store // is thrown away and restored from a snapshot now and then
 	index    uint64
 	term     uint64
@@ -40,7 +41,7 @@ type laws struct {
 }
 
 func newLaws(t *rapid.T) *laws {
-	l := &laws{t: t, s: New(), same: New(), restored: New(), term: 5, tokens: map[string]uint64{}, intents: map[string]uint64{}}
+	l := &laws{t: t, s: New(), same: New(), accepts: New(), restored: New(), term: 5, tokens: map[string]uint64{}, intents: map[string]uint64{}}
 	g := &gen{t: t, v: l.s.View(), term: l.term, fresh: &l.fresh}
 	cmds := []*api.Command{
 		{Ops: []*api.Op{{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: "c1", Settings: testSettings()}}}}},
@@ -80,13 +81,13 @@ func (l *laws) apply(cmds []*api.Command) {
 	if before.Digest() != sum {
 		l.t.Fatalf("entry %d changed a record that an older view holds", l.index)
 	}
-	refused := true
+	var good []*api.Command
 	asked := map[string]bool{}
 	for i, res := range results {
 		if res.GetFailure() != nil {
 			continue
 		}
-		refused = false
+		good = append(good, cmds[i])
 		id := cmds[i].GetMeta().GetRequestId()
 		if id == "" || before.Request(id) == nil && !asked[id] { // else it is a stored answer
 			l.accepted(cmds[i])
@@ -94,8 +95,12 @@ func (l *laws) apply(cmds []*api.Command) {
 		asked[id] = true
 	}
 	now, _ := l.s.Digest()
-	if refused && now != sum {
+	if len(good) == 0 && now != sum {
 		l.t.Fatalf("refused commands changed the state: %v", results)
+	}
+	l.applyTo(l.accepts, good)
+	if d, _ := l.accepts.Digest(); d != now {
+		l.t.Fatalf("entry %d: refused commands made a difference: %v", l.index, results)
 	}
 	for name, s := range map[string]*Store{"same log": l.same, "restored": l.restored} {
 		theirs := l.applyTo(s, cmds)

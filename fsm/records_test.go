@@ -157,3 +157,18 @@ func TestNetworkRules(t *testing.T) {
 		Name: "b", Cidr: "10.78.0.0/24", RangeStart: "10.78.0.10", RangeEnd: "10.78.0.20", Relays: []string{"192.0.2.1"},
 	}))
 }
+
+// A refused command must not move the search for the next free address.
+func TestAddressOfRefusedCommand(t *testing.T) {
+	f := newFixture(t)
+	f.ok(networkSet(testNetwork()))
+	f.ok(nodeCreate(nodeID(1), ""), portCreate(uid(2, 1), nodeID(1), mac(1)), portCreate(uid(2, 2), nodeID(1), mac(2)))
+	res := f.entry(
+		&api.Command{Ops: []*api.Op{allocate("prov", mac(1)), nodeDelete("none")}},
+		&api.Command{Ops: []*api.Op{nodePatch(nodeID(1), &api.Node{}, "extra")}},
+		&api.Command{Ops: []*api.Op{allocate("prov", mac(2))}},
+	)
+	if res[0].GetFailure() == nil || res[2].GetOps()[0].GetAddress() != "10.77.0.1" {
+		t.Errorf("%v", res)
+	}
+}
