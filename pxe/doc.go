@@ -22,6 +22,8 @@
 //     that were deploying, cleaning or inspecting when it last knew, so that a
 //     cut-off peer cannot pull a tenant's machine into a ramdisk.
 //   - A NAK is sent only for a request addressed to this peer.
+//   - IPv6 router solicitations are answered to known machines whose iPXE is
+//     booting right now, by unicast, and announce nothing (router.go).
 //
 // # Concurrency
 //
