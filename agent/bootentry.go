@@ -249,17 +249,19 @@ func hasLoader(dev BlockDevice, p partition, block int) (ok bool, err error) {
 	if _, err := dev.ReadAt(boot, start); err != nil {
 		return false, fmt.Errorf("read its first sector: %w", err)
 	}
+	bits, err := checkFAT(dev, boot, start, size)
+	if err != nil {
+		return false, err
+	}
 	st := storage{dev, io.NewSectionReader(dev, 0, dev.Size())}
 	var files filesystem.FileSystem
-	switch {
-	case string(boot[82:87]) == "FAT32":
+	switch bits {
+	case 32:
 		files, err = fat32.Read(st, size, start, 0)
-	case string(boot[54:59]) == "FAT16":
+	case 16:
 		files, err = fat16.Read(st, size, start, 0)
-	case string(boot[54:59]) == "FAT12":
-		files, err = fat12.Read(st, size, start, 0)
 	default:
-		return false, errs.New(errs.Invalid, "it holds no FAT file system")
+		files, err = fat12.Read(st, size, start, 0)
 	}
 	if err != nil {
 		return false, errs.New(errs.Invalid, "read FAT: %w", err)

@@ -128,6 +128,9 @@ func TestWriteImage(t *testing.T) {
 	n := 0
 	for _, size := range []int{1, 512, 1 << 20, 1<<20 + 1, 5<<20 + 4711, diskSize - 1<<20, diskSize - 5, diskSize} {
 		for _, compress := range []string{"", "gzip", "zstd"} {
+			if compress != "" && size > 1 && size != 5<<20+4711 && size != diskSize {
+				continue
+			}
 			t.Run(fmt.Sprintf("%d%s", size, compress), func(t *testing.T) {
 				n++
 				fill(t, w.path("vda"))

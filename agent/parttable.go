@@ -48,6 +48,11 @@ func readPartitions(dev BlockDevice, blockSize int) (parts []partition, err erro
 		return nil, fmt.Errorf("read the first sector: %w", err)
 	}
 	old := readMBR(mbr)
+	for _, off := range []int64{int64(blockSize), dev.Size() - int64(blockSize)} {
+		if err := saneGPT(dev, off); err != nil {
+			return nil, err
+		}
+	}
 	t, err := gpt.Read(storage{dev, io.NewSectionReader(dev, 0, dev.Size())}, blockSize, blockSize)
 	if err != nil {
 		for _, p := range old {
@@ -71,6 +76,23 @@ func readPartitions(dev BlockDevice, blockSize int) (parts []partition, err erro
 		})
 	}
 	return parts, nil
+}
+
+// saneGPT refuses a header whose table would not fit into memory: the library
+// believes it, and the disk may have been an enemy's.
+func saneGPT(dev BlockDevice, off int64) error {
+	h := make([]byte, 92)
+	if off < 0 || off+int64(len(h)) > dev.Size() {
+		return nil
+	}
+	if _, err := dev.ReadAt(h, off); err != nil {
+		return fmt.Errorf("read the partition table: %w", err)
+	}
+	entries, size := binary.LittleEndian.Uint32(h[80:]), binary.LittleEndian.Uint32(h[84:])
+	if string(h[:8]) == "EFI PART" && (entries > 4096 || size > 4096) {
+		return errs.New(errs.Invalid, "damaged GPT: %d entries of %d bytes", entries, size)
+	}
+	return nil
 }
 
 // readMBR reads the four primary entries. The protective one has format 0.
