@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,17 +33,8 @@ func TestDeploy(t *testing.T) {
 		if err := k.bootTime(ctx, "n1", vm); err != nil {
 			return err
 		}
-		var inv struct {
-			UUID  string `json:"system_uuid"`
-			Disks []struct {
-				Serial string `json:"serial"`
-			} `json:"disks"`
-		}
-		if err := k.inventory(ctx, "n1", &inv); err != nil {
+		if err := k.inventory(ctx, "n1", vm, bmc); err != nil {
 			return err
-		}
-		if inv.UUID != vm.UUID || len(inv.Disks) != 1 || inv.Disks[0].Serial != vm.DiskID {
-			return fmt.Errorf("inventory: %+v, want the machine %s with the disk %s", inv, vm.UUID, vm.DiskID)
 		}
 		if err := k.verb(ctx, "n1", "provide", "AVAILABLE", 4*time.Minute); err != nil {
 			return err
@@ -66,9 +58,30 @@ func TestDeploy(t *testing.T) {
 	})
 }
 
-// inventory is what the agent found, as the program prints it.
-func (k *kase) inventory(ctx context.Context, name string, out any) error {
-	return k.CLI(ctx, out, "node", "inventory", name)
+// inventory checks what the agent found in a machine.
+func (k *kase) inventory(ctx context.Context, name string, vm *harness.VM, bmc *harness.BMC) error {
+	var got struct {
+		Found struct {
+			UUID     string `json:"system_uuid"`
+			Serial   string `json:"serial"`
+			BootMode string `json:"boot_mode"`
+			Disks    []struct {
+				Serial string `json:"serial"`
+			} `json:"disks"`
+			BMC struct {
+				Addresses []string `json:"addresses"`
+			} `json:"bmc"`
+		} `json:"json"`
+	}
+	if err := k.CLI(ctx, &got, "node", "inventory", name); err != nil {
+		return err
+	}
+	f := got.Found
+	if f.UUID != vm.UUID || f.Serial != vm.Serial || f.BootMode != "uefi" || len(f.Disks) != 1 || f.Disks[0].Serial != vm.DiskID ||
+		!slices.Equal(f.BMC.Addresses, []string{bmc.Addr}) {
+		return fmt.Errorf("inventory: %+v, want the machine %s, serial %s, disk %s, BMC %s", f, vm.UUID, vm.Serial, vm.DiskID, bmc.Addr)
+	}
+	return nil
 }
 
 // bootTime logs how long the last boot took from power on to the agent's first

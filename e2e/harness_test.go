@@ -77,7 +77,7 @@ func TestHarness(t *testing.T) {
 func newMachine(t *testing.T, index int) (*harness.VM, *harness.BMC) {
 	t.Helper()
 	vm, err := lab.NewVM(harness.VMSpec{
-		Index: index, UUID: uuid.NewString(), Serial: fmt.Sprintf("E2E-%s-%d", lab.Prefix, index), DiskMB: 512,
+		Index: index, UUID: uuid.NewString(), Serial: fmt.Sprintf("E2E-%s-%d", lab.Prefix, index), DiskMB: 8 << 10,
 	})
 	if err != nil {
 		t.Fatal(err)
