@@ -27,8 +27,8 @@ type Hub struct {
 	logger  *slog.Logger
 
 	mu       sync.Mutex
-	sessions map[string]*session // by node
-	waiting  map[string]chan struct{}
+	sessions map[string]*session      // guarded by mu; by node
+	waiting  map[string]chan struct{} // guarded by mu; closed at the next stream of a node
 }
 
 // NewHub makes a Hub.
@@ -38,21 +38,20 @@ func NewHub(j *journal.Journal, peers func() []string, c clock.Clock, logger *sl
 
 // session is one stream of one agent.
 type session struct {
-	node, nonce, incarnation string
-	out                      chan *api.AgentDown
-	done                     chan struct{} // closed when the stream has ended
-	replaced                 chan struct{} // closed when a newer stream took its place
+	node, nonce string
+	out         chan *api.AgentDown
+	done        chan struct{} // closed when the stream has ended
+	replaced    chan struct{} // closed when a newer stream took its place
 
 	mu       sync.Mutex
-	token    uint64                             // of the last HolderHello
-	listener map[string]chan *api.CommandStatus // by cmdID
+	listener map[string]chan *api.CommandStatus // guarded by mu; by cmdID
 }
 
 // Attach serves one stream until it ends, ctx ends or a newer stream of the
 // same node replaces it. peer is the member at which the stream ends.
 func (h *Hub) Attach(ctx context.Context, hello *api.AgentHello, peer string, up <-chan *api.AgentUp, send func(*api.AgentDown) error) error {
 	s := &session{
-		node: hello.GetNodeId(), nonce: hello.GetNonce(), incarnation: hello.GetIncarnation(),
+		node: hello.GetNodeId(), nonce: hello.GetNonce(),
 		out: make(chan *api.AgentDown, 16), done: make(chan struct{}), replaced: make(chan struct{}), listener: map[string]chan *api.CommandStatus{},
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -110,13 +109,15 @@ func (h *Hub) enter(s *session, peer string) {
 	})
 }
 
+// leave ends s. It is taken from the table first, so that nobody who hears of
+// its end finds it there again.
 func (h *Hub) leave(s *session) {
-	close(s.done)
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.sessions[s.node] == s {
 		delete(h.sessions, s.node)
 	}
+	h.mu.Unlock()
+	close(s.done)
 }
 
 func (h *Hub) receive(s *session, m *api.AgentUp) {
@@ -182,12 +183,14 @@ func (s *session) listen(cmdID string) (<-chan *api.CommandStatus, func()) {
 	}
 }
 
-// push queues messages; false when the session has ended.
+// push queues messages; false when the session or ctx has ended.
 func (s *session) push(ctx context.Context, msgs ...*api.AgentDown) bool {
 	for _, m := range msgs {
 		select {
 		case s.out <- m:
 		case <-s.done:
+			return false
+		case <-s.replaced:
 			return false
 		case <-ctx.Done():
 			return false
@@ -197,13 +200,18 @@ func (s *session) push(ctx context.Context, msgs ...*api.AgentDown) bool {
 }
 
 // Wait blocks until the agent of the given boot has a stream here.
-func (h *Hub) Wait(ctx context.Context, node, nonce string) (*Session, error) {
+func (h *Hub) Wait(ctx context.Context, node, nonce string) error {
+	_, err := h.wait(ctx, node, nonce)
+	return err
+}
+
+func (h *Hub) wait(ctx context.Context, node, nonce string) (*session, error) {
 	for {
 		h.mu.Lock()
 		s := h.sessions[node]
 		if s != nil && s.nonce == nonce {
 			h.mu.Unlock()
-			return &Session{h: h, s: s}, nil
+			return s, nil
 		}
 		ch := h.waiting[node]
 		if ch == nil {
@@ -218,15 +226,6 @@ func (h *Hub) Wait(ctx context.Context, node, nonce string) (*Session, error) {
 		}
 	}
 }
-
-// Session is a live stream of an agent, as Wait found it.
-type Session struct {
-	h *Hub
-	s *session
-}
-
-// Incarnation changes when the agent has lost its memory of results.
-func (s *Session) Incarnation() string { return s.s.incarnation }
 
 // Call is one command to an agent.
 type Call struct {
@@ -246,11 +245,11 @@ type Call struct {
 // ends when the command has ended, ctx has ended or the check fails.
 func (h *Hub) Run(ctx context.Context, c Call) ([]byte, error) {
 	for {
-		sess, err := h.Wait(ctx, c.Node, c.Nonce)
+		s, err := h.wait(ctx, c.Node, c.Nonce)
 		if err != nil {
 			return nil, err
 		}
-		result, again, err := h.runOn(ctx, sess.s, c)
+		result, again, err := h.runOn(ctx, s, c)
 		if !again {
 			return result, err
 		}
@@ -261,18 +260,20 @@ func (h *Hub) Run(ctx context.Context, c Call) ([]byte, error) {
 func (h *Hub) runOn(ctx context.Context, s *session, c Call) (result []byte, again bool, err error) {
 	statuses, stop := s.listen(c.CmdID)
 	defer stop()
+	// ask is false when the stream was lost.
 	ask := func() (bool, error) {
 		if c.Check != nil {
 			if err := c.Check(); err != nil {
 				return false, err
 			}
 		}
-		return s.push(ctx,
+		ok := s.push(ctx,
 			&api.AgentDown{Msg: &api.AgentDown_Hello{Hello: &api.HolderHello{Token: c.Token, Peers: h.peers()}}},
-			&api.AgentDown{Msg: &api.AgentDown_Command{Command: &api.AgentCommand{Token: c.Token, CmdId: c.CmdID, Name: c.Name, Args: c.Args}}}), nil
+			&api.AgentDown{Msg: &api.AgentDown_Command{Command: &api.AgentCommand{Token: c.Token, CmdId: c.CmdID, Name: c.Name, Args: c.Args}}})
+		return ok, context.Cause(ctx)
 	}
 	if ok, err := ask(); err != nil || !ok {
-		return nil, err == nil && ctx.Err() == nil, errors.Join(err, ctx.Err())
+		return nil, err == nil, err
 	}
 	resend := time.NewTicker(resendEvery)
 	defer resend.Stop()
@@ -283,10 +284,12 @@ func (h *Hub) runOn(ctx context.Context, s *session, c Call) (result []byte, aga
 			return nil, false, context.Cause(ctx)
 		case <-s.done:
 			return nil, true, nil
+		case <-s.replaced: // its sender may still hang in a dead connection
+			return nil, true, nil
 		case <-resend.C:
 			if !heard {
 				if ok, err := ask(); err != nil || !ok {
-					return nil, err == nil && ctx.Err() == nil, err
+					return nil, err == nil, err
 				}
 			}
 			heard = false
@@ -296,9 +299,9 @@ func (h *Hub) runOn(ctx context.Context, s *session, c Call) (result []byte, aga
 			case api.CommandStatus_DONE:
 				return st.GetResult(), false, nil
 			case api.CommandStatus_FAILED, api.CommandStatus_CANCELLED:
-				return nil, false, errs.About(errs.ParseKind(st.GetErrorKind()), c.Node, "agent: %s: %s", c.Name, orText(st.GetError(), "it says no more"))
+				return nil, false, errs.About(errs.ParseKind(st.GetErrorKind()), c.Node, "%w: %s: %s", ErrFailed, c.Name, orText(st.GetError(), "it says no more"))
 			case api.CommandStatus_REFUSED:
-				return nil, false, errs.About(errs.Fenced, c.Node, "agent refused token %d: %s", c.Token, st.GetError())
+				return nil, false, c.refused(st)
 			case api.CommandStatus_RUNNING:
 				if c.OnStatus != nil {
 					c.OnStatus(proto.CloneOf(st))
@@ -306,6 +309,20 @@ func (h *Hub) runOn(ctx context.Context, s *session, c Call) (result []byte, aga
 			}
 		}
 	}
+}
+
+// ErrFailed is in the error of a command that the agent has begun and that
+// failed. The agent remembers it by its cmdID: to ask again gives the same.
+var ErrFailed = errors.New("agent")
+
+// refused is the error of a command that the agent did not begin: because of
+// its token, or because it cannot now.
+func (c Call) refused(st *api.CommandStatus) error {
+	kind := errs.ParseKind(st.GetErrorKind())
+	if st.GetErrorKind() == "" || kind == errs.Fenced {
+		return errs.About(errs.Fenced, c.Node, "agent refused token %d: %s", c.Token, st.GetError())
+	}
+	return errs.About(kind, c.Node, "agent refused %s: %s", c.Name, orText(st.GetError(), "it says no more"))
 }
 
 // Cancel asks the agent to stop a command; it does not wait.

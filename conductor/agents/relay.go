@@ -37,14 +37,36 @@ func (e *Endpoint) Converse(stream grpc.BidiStreamingServer[api.AgentUp, api.Age
 	if hello.GetNodeId() != id.Name || hello.GetNonce() != id.Nonce {
 		return errs.New(errs.Denied, "the hello is not of the node and boot that the certificate is for")
 	}
-	if n := e.cfg.Store.View().Node(id.Name); n == nil || n.GetAgent().GetNonce() != id.Nonce {
-		return errs.New(errs.Denied, "the boot that this agent belongs to is over")
+	if !e.enrolled(hello) {
+		// It may have enrolled at another peer a moment ago.
+		if _, err := e.cfg.ReadIndex(ctx); err != nil {
+			return err
+		}
+		if !e.enrolled(hello) {
+			return errOver
+		}
 	}
 	e.cfg.Journal.Append(&api.JournalEvent{NodeId: id.Name, Kind: journal.KindAgent, Stage: "agent", Text: "agent's stream opened", BootNonce: id.Nonce})
 	err = e.relay(ctx, hello, up, stream.Send)
 	e.cfg.Journal.Append(&api.JournalEvent{NodeId: id.Name, Kind: journal.KindAgent, Stage: "agent", Text: "agent's stream ended", BootNonce: id.Nonce})
 	return err
 }
+
+// enrolled says whether the agent is the one that enrolled for the current boot
+// of its node.
+func (e *Endpoint) enrolled(hello *api.AgentHello) bool {
+	return hello.GetNonce() != "" && e.cfg.Store.View().Node(hello.GetNodeId()).GetAgent().GetNonce() == hello.GetNonce()
+}
+
+// superseded says whether a later boot of the node has begun. A stream of the
+// last boot may stay when none has: the machine is about to be switched off.
+func (e *Endpoint) superseded(hello *api.AgentHello) bool {
+	n := e.cfg.Store.View().Node(hello.GetNodeId())
+	nonce := n.GetBoot().GetNonce()
+	return n == nil || nonce != "" && nonce != hello.GetNonce()
+}
+
+var errOver = errs.New(errs.Denied, "the boot that this agent belongs to is over")
 
 // relay carries one stream to whoever holds the node, for as long as it lives.
 func (e *Endpoint) relay(ctx context.Context, hello *api.AgentHello, up <-chan *api.AgentUp, send func(*api.AgentDown) error) error {
@@ -58,6 +80,9 @@ func (e *Endpoint) relay(ctx context.Context, hello *api.AgentHello, up <-chan *
 		return send(m)
 	}
 	for {
+		if e.superseded(hello) {
+			return errOver
+		}
 		target := e.target(node)
 		if target == "" { // nobody owns it now: wait for a change
 			select {
@@ -81,7 +106,7 @@ func (e *Endpoint) relay(ctx context.Context, hello *api.AgentHello, up <-chan *
 			case err = <-ended:
 				moved = true
 			case <-sig.C:
-				if e.target(node) != target {
+				if e.target(node) != target || e.superseded(hello) {
 					cancel()
 				}
 			}
@@ -124,48 +149,48 @@ func (e *Endpoint) connect(ctx context.Context, target string, hello *api.AgentH
 	if err != nil {
 		return err
 	}
+	// The receiver must have ended before send may be used by the next target.
+	ended := make(chan error, 1)
+	go func() { ended <- passDown(rs, send) }()
+	// A broken stream tells Send nothing: its status comes to Recv.
 	for _, m := range []*api.AgentUp{
 		{Msg: &api.AgentUp_RelayFor{RelayFor: hello.GetNodeId()}},
 		{Msg: &api.AgentUp_Hello{Hello: hello}},
 	} {
-		if err := rs.Send(m); err != nil {
-			return err
+		if rs.Send(m) != nil {
+			return <-ended
 		}
-	}
-	downErr := make(chan error, 1)
-	go func() {
-		for {
-			m, err := rs.Recv()
-			if err == nil {
-				err = send(m)
-			}
-			if err != nil {
-				downErr <- err
-				return
-			}
-		}
-	}()
-	// The receiver must have ended before send may be used by the next target.
-	wait := func(err error) error {
-		cancel()
-		if downErr != nil {
-			<-downErr
-		}
-		return err
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return wait(ctx.Err())
-		case err := <-downErr:
+			<-ended
+			return ctx.Err()
+		case err := <-ended:
 			return err
 		case m, ok := <-up:
 			if !ok {
-				return wait(errAgentGone)
+				cancel()
+				<-ended
+				return errAgentGone
 			}
-			if err := rs.Send(m); err != nil {
-				return wait(err)
+			if rs.Send(m) != nil {
+				return <-ended
 			}
+		}
+	}
+}
+
+// passDown passes on what a holder says until either side ends; the error is
+// never nil.
+func passDown(rs api.Conductor_RelayAgentClient, send func(*api.AgentDown) error) error {
+	for {
+		m, err := rs.Recv()
+		if err == nil {
+			err = send(m)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -194,6 +219,9 @@ func (e *Endpoint) RelayAgent(stream grpc.BidiStreamingServer[api.AgentUp, api.A
 	if e.target(hello.GetNodeId()) == "" {
 		return errs.New(errs.NotOwner, "nobody owns node %s", hello.GetNodeId())
 	}
+	if e.superseded(hello) {
+		return errOver
+	}
 	return e.cfg.Hub.Attach(ctx, hello, id.Name, up, stream.Send)
 }
 
@@ -219,8 +247,8 @@ func tokenOf(m *api.AgentDown) (uint64, bool) {
 }
 
 // pump turns a stream's Recv into a channel that is closed when the stream
-// ends. stop waits for the goroutine: call it once the stream's context is
-// about to end, which it does when the handler returns.
+// ends. After stop nobody reads the channel; the goroutine ends with the
+// stream, whose context gRPC ends when the handler returns.
 func pump(recv func() (*api.AgentUp, error)) (up <-chan *api.AgentUp, stop func()) {
 	ch := make(chan *api.AgentUp)
 	done := make(chan struct{})

@@ -26,10 +26,7 @@ func (r *runner) agentWait(ctx context.Context, p position) (outcome, error) {
 	found := make(chan error, 1)
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		_, err := r.cfg.Hub.Wait(wctx, r.node, nonce)
-		found <- err
-	}()
+	go func() { found <- r.cfg.Hub.Wait(wctx, r.node, nonce) }()
 	set := r.cfg.Store.View().Settings()
 	limit := time.Duration(set.GetBootStallMs()) * time.Millisecond
 	last, since := r.bootFacts(), r.cfg.Clock.Elapsed()
