@@ -194,10 +194,13 @@ func (c *Conductor) work(ctx context.Context) error {
 // workOnce returns when all work has ended and the lease is released; an error
 // of the lease means that work did not end, and is returned at once.
 func (c *Conductor) workOnce(ctx context.Context) error {
-	work, wctx := errgroup.WithContext(ctx)
-	work.Go(func() error { return c.engine.Run(wctx) })
-	work.Go(func() error { return c.power.Run(wctx) })
-	if err := c.keeper.Run(wctx); err != nil {
+	// The lease outlives the work that stops in order under it.
+	kctx, stopKeeper := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopKeeper()
+	var work errgroup.Group
+	work.Go(func() error { return c.power.Run(ctx) })
+	work.Go(func() error { defer stopKeeper(); return c.engine.Run(ctx) })
+	if err := c.keeper.Run(kctx); err != nil {
 		return err
 	}
 	return work.Wait()

@@ -53,18 +53,21 @@ func New(cfg Config) *Engine {
 	return &Engine{cfg: cfg, slots: make(chan struct{}, maxTasks)}
 }
 
-// Run works until ctx ends; it returns when every task has ended.
+// Run works until ctx ends. It then stops in order: no step is begun, BMC
+// changes under way are brought to an end, locks are released, so that others
+// can go on at once. Run returns when every task has ended; the gate must stay
+// open until then.
 func (e *Engine) Run(ctx context.Context) error {
 	for {
 		gate, err := e.cfg.Keeper.Wait(ctx)
 		if err != nil {
 			return nil
 		}
-		gctx, leave, err := gate.Enter(ctx)
+		hard, leave, err := gate.Enter(context.WithoutCancel(ctx))
 		if err != nil {
 			continue // it has just been closed
 		}
-		e.serve(gctx, gate)
+		e.serve(ctx, hard, gate)
 		leave()
 		if ctx.Err() != nil {
 			return nil
@@ -72,29 +75,26 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// serve runs tasks under one gate until it closes.
-func (e *Engine) serve(ctx context.Context, gate *lease.Gate) {
+// serve runs tasks under one gate until it closes (hard ends) or the engine is
+// to stop (ctx ends).
+func (e *Engine) serve(ctx, hard context.Context, gate *lease.Gate) {
 	sig, stop := e.cfg.Watch.Subscribe(watch.All)
 	defer stop()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	running := map[string]bool{}
-	again := map[string]bool{} // changed while their task ran
 	ended := make(chan string)
 	consider := func(id string) {
-		if running[id] {
-			again[id] = true
-			return
-		}
-		if !e.mine(id, gate.Lease) {
-			return
+		if running[id] || !e.mine(id, gate.Lease) {
+			return // a running task's node is looked at again when it has ended
 		}
 		running[id] = true
 		tasks.Go(func() {
-			e.task(ctx, gate, id)
+			e.task(hard, ctx.Done(), gate, id)
 			select {
 			case ended <- id:
 			case <-ctx.Done():
+			case <-hard.Done():
 			}
 		})
 	}
@@ -102,9 +102,10 @@ func (e *Engine) serve(ctx context.Context, gate *lease.Gate) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-hard.Done():
+			return
 		case id := <-ended:
 			delete(running, id)
-			delete(again, id)
 			consider(id)
 		case <-sig.C:
 			nodes, all := sig.Take()
@@ -137,16 +138,18 @@ func (e *Engine) mine(id, leaseID string) bool {
 
 // task works on one node until there is nothing left to do or it has failed to
 // get on, in which case it pauses so that its caller may try again at once.
-func (e *Engine) task(ctx context.Context, gate *lease.Gate, id string) {
+func (e *Engine) task(ctx context.Context, stopping <-chan struct{}, gate *lease.Gate, id string) {
 	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
+	case <-stopping:
+		return
 	case <-ctx.Done():
 		return
 	}
-	r := &runner{Engine: e, gate: gate, node: id, log: e.cfg.Logger.With("node", id)}
+	r := &runner{Engine: e, gate: gate, hard: ctx, stopping: stopping, node: id, log: e.cfg.Logger.With("node", id)}
 	err := r.run(ctx)
-	if err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil || r.isStopping() {
 		return
 	}
 	if errors.Is(err, errs.Fenced) || errors.Is(err, errs.Conflict) || errors.Is(err, errs.Locked) {

@@ -37,6 +37,9 @@ const settlePoll = 700 * time.Millisecond
 // quarantine; open the intent; act; look until it is seen. After an ambiguous
 // answer the intent stays open until the change was seen or Q has passed, since
 // the BMC may still carry it out.
+//
+// The end of ctx (abort, a time limit, an orderly stop) is obeyed between
+// attempts, not within one: an attempt runs until its intent can be closed.
 func (r *runner) mutate(ctx context.Context, c change) ([]*api.Op, error) {
 	for try := 1; ; try++ {
 		ok, err := c.seen(ctx)
@@ -54,13 +57,14 @@ func (r *runner) mutate(ctx context.Context, c change) ([]*api.Op, error) {
 		if ok {
 			return r.closing("seen"), nil
 		}
+		if err := r.close("not seen"); err != nil {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if try > c.tries {
 			return nil, errs.About(errs.Timeout, r.node, "the BMC accepted %s %d times but it was not seen within %v", c.kind, c.tries, c.settle)
-		}
-		if ops := r.closing("not seen"); ops != nil {
-			if _, err := r.commit(ctx, "", ops...); err != nil {
-				return nil, err
-			}
 		}
 		seen, err := r.attempt(ctx, c)
 		if err != nil {
@@ -72,8 +76,10 @@ func (r *runner) mutate(ctx context.Context, c change) ([]*api.Op, error) {
 	}
 }
 
-// attempt announces the change, asks for it once and looks.
-func (r *runner) attempt(ctx context.Context, c change) (seen bool, err error) {
+// attempt announces the change, asks for it once and looks. The intent is open
+// afterwards only if the change was seen, or if the lock is no longer ours.
+func (r *runner) attempt(soft context.Context, c change) (seen bool, err error) {
+	ctx := r.hard
 	digest := sha256.Sum256([]byte(c.kind + "\x00" + c.args))
 	if _, err := r.commit(ctx, "", &api.Op{Op: &api.Op_IntentOpen{IntentOpen: &api.IntentOpen{
 		NodeId: r.node, Token: r.token, Kind: c.kind, ArgsDigest: digest[:],
@@ -82,31 +88,46 @@ func (r *runner) attempt(ctx context.Context, c change) (seen bool, err error) {
 	}
 	opened := r.cfg.Clock.Elapsed()
 	if err := r.gate.CheckMutating(); err != nil {
-		_, cerr := r.commit(ctx, "", r.closing("not sent")...)
-		return false, errors.Join(errs.New(errs.Busy, "%w", err), cerr)
+		return false, errors.Join(errs.New(errs.Busy, "%w", err), r.close("not sent"))
 	}
 	err = c.act(ctx, r.grant())
 	switch {
-	case err == nil:
-		return r.settled(ctx, c, c.settle)
 	case ctx.Err() != nil || errors.Is(err, errs.Fenced):
-		return false, err // the next holder closes the intent after its quarantine
-	case definite(err):
-		_, cerr := r.commit(ctx, "", r.closing("not done: "+errs.KindOf(err).String())...)
-		return false, errors.Join(err, cerr)
+		return false, errors.Join(err, context.Cause(ctx)) // the next holder closes the intent after its quarantine
+	case err != nil && definite(err):
+		return false, errors.Join(err, r.close("not done: "+errs.KindOf(err).String()))
+	case err != nil:
+		r.log.Warn("the outcome of a change at the BMC is unknown; looking", "kind", c.kind, "err", err)
 	}
-	// Ambiguous: the request may have arrived and may still be carried out.
-	r.log.Warn("the outcome of a change at the BMC is unknown; looking", "kind", c.kind, "err", err)
-	wait := r.effectLimit() - (r.cfg.Clock.Elapsed() - opened)
-	seen, serr := r.settled(ctx, c, max(wait, c.settle/4))
-	if serr != nil {
-		return false, errors.Join(err, serr)
+	seen, serr := r.settled(soft, c, opened, err != nil)
+	if serr != nil || seen {
+		return seen, serr
 	}
-	if !seen {
-		_, cerr := r.commit(ctx, "", r.closing("unknown")...)
-		return false, errors.Join(err, cerr)
+	return false, errors.Join(err, r.close("not seen"))
+}
+
+// settled looks until the change is seen or the time is over. Errors of
+// reading are passed over: the BMC may be busy with the change. Q is waited
+// for in any case; beyond it only while nobody wants the flow to end, and not
+// when it is unknown whether the BMC was asked at all.
+func (r *runner) settled(soft context.Context, c change, opened time.Duration, unknown bool) (bool, error) {
+	least, most := opened+r.effectLimit(), r.cfg.Clock.Elapsed()+c.settle
+	if unknown {
+		most = least
 	}
-	return true, nil
+	for {
+		ok, err := c.seen(r.hard)
+		now := r.cfg.Clock.Elapsed()
+		switch {
+		case r.hard.Err() != nil:
+			return false, context.Cause(r.hard)
+		case ok && err == nil:
+			return true, nil
+		case now >= max(least, most), now >= least && soft.Err() != nil:
+			return false, nil
+		}
+		pause(r.hard, settlePoll)
+	}
 }
 
 // definite errors say that nothing was or will be done.
@@ -117,26 +138,6 @@ func definite(err error) bool {
 		}
 	}
 	return false
-}
-
-// settled looks until the change is seen or the time is over. Errors of
-// reading are passed over: the BMC may be busy with the change.
-func (r *runner) settled(ctx context.Context, c change, limit time.Duration) (bool, error) {
-	end := r.cfg.Clock.Elapsed() + limit
-	for {
-		ok, err := c.seen(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return false, ctx.Err()
-		case errors.Is(err, errs.Denied):
-			return false, err
-		case ok && err == nil:
-			return true, nil
-		case r.cfg.Clock.Elapsed() >= end:
-			return false, nil
-		}
-		pause(ctx, settlePoll)
-	}
 }
 
 // effectLimit is Q: how long after it was sent a request may still take effect.
@@ -152,6 +153,16 @@ func (r *runner) closing(result string) []*api.Op {
 		return nil
 	}
 	return []*api.Op{{Op: &api.Op_IntentClose{IntentClose: &api.IntentClose{NodeId: r.node, Token: r.token, Seq: in.GetSeq(), Result: result}}}}
+}
+
+// close commits the end of the node's open intent, if there is one.
+func (r *runner) close(result string) error {
+	ops := r.closing(result)
+	if ops == nil {
+		return nil
+	}
+	_, err := r.commit(r.hard, "", ops...)
+	return err
 }
 
 // awaitQuarantine waits until the leader has cleared the node's quarantine:

@@ -22,11 +22,25 @@ import (
 // runner works on one node under one lock.
 type runner struct {
 	*Engine
-	gate  *lease.Gate
-	node  string
-	token uint64
-	log   *slog.Logger
+	gate     *lease.Gate
+	hard     context.Context // ends when the gate closes: then nothing more may be done
+	stopping <-chan struct{} // closed when this peer stops in order
+	node     string
+	token    uint64
+	log      *slog.Logger
 }
+
+func (r *runner) isStopping() bool {
+	select {
+	case <-r.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// errStopping ends a task because this peer stops in order.
+var errStopping = errors.New("this peer stops")
 
 // outcome is what a step leaves: a result for its record, and operations that
 // are committed together with StepDone.
@@ -56,13 +70,27 @@ func (r *runner) run(ctx context.Context) error {
 			_, err := r.commit(ctx, "nothing left to do", r.release())
 			return err
 		}
-		if err := r.advance(ctx, f); err != nil {
+		if r.isStopping() {
+			return r.park(ctx)
+		}
+		if err := r.advance(ctx, f); errors.Is(err, errStopping) {
+			return r.park(ctx)
+		} else if err != nil {
 			return err
 		}
 		if r.cfg.Store.View().Lock(r.node).GetToken() != r.token {
 			return nil // the flow's end released the lock
 		}
 	}
+}
+
+// park releases the lock of a flow that goes on elsewhere.
+func (r *runner) park(ctx context.Context) error {
+	if f := r.flow(); f != nil {
+		r.event(f, fmt.Sprintf("%s stops and leaves %s at step %d to another peer", r.cfg.Member, purpose(f), f.GetCursor()+1))
+	}
+	_, err := r.commit(ctx, "this peer stops", r.release())
+	return err
 }
 
 // flow is the unfinished flow of the node, or nil.
@@ -139,7 +167,7 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 			NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), To: back.to, Reason: back.reason,
 		}}})
 		return err
-	case ctx.Err() != nil || errors.Is(err, errs.Fenced):
+	case ctx.Err() != nil || errors.Is(err, errs.Fenced) || errors.Is(err, errStopping):
 		return err // not ours to judge any more
 	case errors.Is(err, errRequested):
 		return nil // advance looks at the request
@@ -182,7 +210,7 @@ func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outc
 	ops := append(out.ops, &api.Op{Op: &api.Op_StepDone{StepDone: done}})
 	next := int(f.GetCursor()) + 1
 	// A request (abort) is looked at between steps: do not start the next one.
-	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE {
+	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE && !r.isStopping() {
 		ops = append(ops, r.start(f, next, f.GetAttempt()+1))
 	}
 	_, err = r.commit(ctx, "", ops...)

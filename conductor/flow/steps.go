@@ -75,6 +75,9 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 		if now := r.flow(); now.GetRequest() != api.Event_EVENT_NONE {
 			return outcome{}, errRequested
 		}
+		if r.isStopping() {
+			return outcome{}, errStopping
+		}
 		if sctx.Err() != nil {
 			// The last real error says more than "time is up".
 			cause := context.Cause(sctx)
@@ -125,7 +128,7 @@ func (r *runner) timeLeft(f *api.Flow, step *api.Step) time.Duration {
 }
 
 // watchRequest ends the step's context when the flow gets a request, such as
-// abort, or the lock is broken.
+// abort, when the lock is broken, or when this peer stops.
 func (r *runner) watchRequest(ctx context.Context, cancel context.CancelFunc) (stop func()) {
 	sig, unsubscribe := r.cfg.Watch.Subscribe(r.node)
 	done := make(chan struct{})
@@ -134,6 +137,9 @@ func (r *runner) watchRequest(ctx context.Context, cancel context.CancelFunc) (s
 		for {
 			select {
 			case <-ctx.Done():
+				return
+			case <-r.stopping:
+				cancel()
 				return
 			case <-sig.C:
 				v := r.cfg.Store.View()

@@ -27,6 +27,7 @@ type Options struct {
 	Nodes  int
 	Once   bool   // do the whole story, then stop; else stay up
 	Kill   bool   // kill the owner of a deploying node in the middle
+	Term   bool   // with Kill: stop it in order, by SIGTERM
 	Dir    string // "": a temporary directory, removed when all went well
 	Binary string // the ironring program that peers run
 	// ImageMiB and ImageRate (bytes a second for each machine) make a

@@ -32,7 +32,6 @@ type peer struct {
 	cmd    *exec.Cmd
 	log    *os.File
 	ended  chan struct{} // closed when the process has ended
-	killed bool
 }
 
 const peerConfig = `data_dir: %[1]s/data
@@ -159,9 +158,13 @@ func (p *peer) start(binary, stdin string, args ...string) error {
 }
 
 // kill ends the process as a crash would.
-func (p *peer) kill() {
-	p.killed = true
-	_ = p.cmd.Process.Kill() // it may have ended by itself
+func (p *peer) kill() { p.end(syscall.SIGKILL) }
+
+// term has the process stop in order.
+func (p *peer) term() { p.end(syscall.SIGTERM) }
+
+func (p *peer) end(sig syscall.Signal) {
+	_ = p.cmd.Process.Signal(sig) // it may have ended by itself
 	<-p.ended
 }
 

@@ -130,10 +130,14 @@ func (w *watcher) kill(victim *peer, n *node, percent float64) {
 		}
 	}
 	w.hit[n.name] = true
-	victim.kill()
+	how, end := "killed %s (kill -9)", victim.kill
+	if w.lab.opts.Term {
+		how, end = "stopped %s (SIGTERM)", victim.term
+	}
 	w.killed, w.at = victim, time.Now()
 	w.rep.Killed = 1
-	w.lab.say("killed %s (kill -9) while %s was at %.0f %% of its image; it held %d nodes", victim.id, n.name, percent, len(w.hit))
+	w.lab.say(how+" while %s was at %.0f %% of its image; it held %d nodes", victim.id, n.name, percent, len(w.hit))
+	end()
 }
 
 // finish looks at the machines themselves: what the records say is not enough.

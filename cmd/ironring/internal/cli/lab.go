@@ -78,6 +78,7 @@ With -o json the last line on standard output is one JSON object.`,
 	flags.IntVar(&opts.Nodes, "nodes", 3, "`NUMBER` of simulated machines")
 	flags.BoolVar(&opts.Once, "once", false, "deploy all machines, report and stop")
 	flags.BoolVar(&noKill, "no-kill", false, "with --once: kill nobody")
+	flags.BoolVar(&opts.Term, "term", false, "with --once: stop the peer in order (SIGTERM) instead of killing it")
 	flags.StringVar(&opts.Dir, "dir", "", "`DIRECTORY` for everything (default: a temporary one)")
 	flags.IntVar(&opts.ImageMiB, "image-mib", 12, "`SIZE` of the image in MiB")
 	flags.IntVar(&opts.ImageRate, "image-rate", 1<<20, "`BYTES` a second that each machine gets of the image")
