@@ -125,7 +125,7 @@ func (e *Endpoint) known(n *api.Node, req *api.EnrolRequest) error {
 		}
 	}
 	said := append([]string{n.GetBmc().GetSystemUuid()}, n.GetBmc().GetSystemUuids()...)
-	if req.GetSystemUuid() != "" && slices.ContainsFunc(said, func(u string) bool { return strings.EqualFold(u, req.GetSystemUuid()) }) {
+	if node.TellingUUID(req.GetSystemUuid()) && slices.ContainsFunc(said, func(u string) bool { return strings.EqualFold(u, req.GetSystemUuid()) }) {
 		return nil
 	}
 	return errs.About(errs.Denied, n.GetId(), "identity mismatch: the machine that booted has none of the node's MAC addresses, nor its UUID")

@@ -3,12 +3,14 @@ package flow
 import (
 	"encoding/hex"
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
 )
 
 // sameMachine compares what the machine says of itself in-band with what the
@@ -17,39 +19,41 @@ import (
 //
 // Whatever both sides name must agree, and besides a MAC address at least one
 // of UUID, serial number and BMC address must be there to agree: without that,
-// nothing ties the machine to the BMC. A site whose BMCs tell nothing may set
+// nothing ties the machine to the BMC. Values that many machines share, which
+// nobody filled in, count as not named. A site whose BMCs tell nothing may set
 // properties/identity_check to "mac-only".
 func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, ports []*api.Port) (proof []string, err error) {
 	mismatch := func(what, machine, record string) error {
 		return errs.About(errs.Denied, n.GetId(), "identity mismatch: the machine's %s is %s, %s; nothing was written. Is the BMC address that of another machine?", what, machine, record)
 	}
 	if !slices.ContainsFunc(inv.Interfaces, func(i agentproto.Interface) bool {
-		return slices.ContainsFunc(ports, func(p *api.Port) bool { return strings.EqualFold(p.GetAddress(), i.MAC) })
+		mac, err := node.NormalizeMAC(i.MAC)
+		return err == nil && slices.ContainsFunc(ports, func(p *api.Port) bool { return p.GetAddress() == mac })
 	}) {
 		return nil, errs.About(errs.Denied, n.GetId(), "identity mismatch: the machine has none of the MAC addresses of the node's ports; nothing was written")
 	}
 	proof = append(proof, "mac")
 	tied := false
 	for _, f := range []*api.BmcFacts{facts, n.GetBmc()} {
-		if us := uuids(f); len(us) > 0 && inv.SystemUUID != "" {
+		if us := uuids(f); len(us) > 0 && node.TellingUUID(inv.SystemUUID) {
 			if !slices.ContainsFunc(us, func(u string) bool { return sameUUID(u, inv.SystemUUID) }) {
 				return nil, mismatch("UUID", inv.SystemUUID, "the BMC says "+us[0])
 			}
 			tied, proof = true, append(proof, "uuid")
 		}
-		if s := f.GetSerial(); s != "" && inv.Serial != "" {
+		if s := f.GetSerial(); node.TellingSerial(s) && node.TellingSerial(inv.Serial) {
 			if !strings.EqualFold(strings.TrimSpace(s), strings.TrimSpace(inv.Serial)) {
 				return nil, mismatch("serial number", inv.Serial, "the BMC says "+s)
 			}
 			tied, proof = true, append(proof, "serial")
 		}
-		if their, ours := known(f.GetBmcAddresses()), known(inv.BMC.Addresses); len(their) > 0 && len(ours) > 0 {
+		if their, ours := addresses(f.GetBmcAddresses()), addresses(inv.BMC.Addresses); len(their) > 0 && len(ours) > 0 {
 			if !overlap(their, ours) {
 				return nil, mismatch("own BMC", strings.Join(ours, ","), "the one we switch is "+strings.Join(their, ","))
 			}
 			tied, proof = true, append(proof, "bmc_address")
 		}
-		if their, ours := f.GetBmcMacs(), inv.BMC.MACs; len(their) > 0 && len(ours) > 0 && !overlap(their, ours) {
+		if their, ours := macs(f.GetBmcMacs()), macs(inv.BMC.MACs); len(their) > 0 && len(ours) > 0 && !overlap(their, ours) {
 			return nil, mismatch("own BMC", strings.Join(ours, ","), "the one we switch has "+strings.Join(their, ","))
 		}
 	}
@@ -71,21 +75,33 @@ func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, po
 
 // uuids are all readings of the UUID that a BMC gave, the likeliest first.
 func uuids(f *api.BmcFacts) []string {
-	if f.GetSystemUuid() == "" {
-		return f.GetSystemUuids()
-	}
-	return append([]string{f.GetSystemUuid()}, f.GetSystemUuids()...)
+	all := append([]string{f.GetSystemUuid()}, f.GetSystemUuids()...)
+	return slices.DeleteFunc(all, func(u string) bool { return !node.TellingUUID(u) })
 }
 
-// known drops addresses that say nothing.
-func known(addrs []string) []string {
-	return slices.DeleteFunc(slices.Clone(addrs), func(a string) bool { return a == "" || a == "0.0.0.0" || a == "::" })
+// addresses are IP addresses that can belong to one BMC only, in one form.
+func addresses(texts []string) (out []string) {
+	for _, t := range texts {
+		a, err := netip.ParseAddr(strings.TrimSpace(t))
+		if err == nil && !a.IsUnspecified() && !a.IsLinkLocalUnicast() && !a.IsLoopback() {
+			out = append(out, a.Unmap().WithZone("").String())
+		}
+	}
+	return out
+}
+
+// macs are MAC addresses that a NIC can have, in one form.
+func macs(texts []string) (out []string) {
+	for _, t := range texts {
+		if m, err := node.NormalizeMAC(t); err == nil {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 func overlap(a, b []string) bool {
-	return slices.ContainsFunc(a, func(x string) bool {
-		return slices.ContainsFunc(b, func(y string) bool { return strings.EqualFold(x, y) })
-	})
+	return slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
 }
 
 // sameUUID compares UUIDs, allowing for firmware that writes the first three
