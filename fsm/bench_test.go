@@ -114,3 +114,23 @@ func BenchmarkViewNode(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkNodeCreate1 is the same work in entries, and so transactions, of
+// one command each.
+func BenchmarkNodeCreate1(b *testing.B) {
+	f := newFixture(b)
+	f.ok(memberSet("p1"))
+	entries := make([][]byte, b.N)
+	for i := range entries {
+		entries[i] = nodeEntry(b, i, 1)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, e := range entries {
+		f.index++
+		if _, err := f.s.Apply(f.index, 1, e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "nodes/s")
+}

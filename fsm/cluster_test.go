@@ -1,10 +1,12 @@
 package fsm
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,5 +256,72 @@ func TestWaitIndex(t *testing.T) {
 	cancel()
 	if err := f.s.WaitIndex(ctx, 1000); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait with an ended context: %v", err)
+	}
+}
+
+// Readers need no lock, whatever Apply and Restore do meanwhile (run with
+// -race).
+func TestViewsWhileApplying(t *testing.T) {
+	f := populated(t)
+	raw := snapshotOf(t, f.s)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				v := f.s.View()
+				sum := v.Digest()
+				for range v.History(nodeID(1)) {
+				}
+				if v.Digest() != sum {
+					t.Error("a view changed")
+					return
+				}
+				_, _, _, _ = f.s.Changes(0)
+			}
+		})
+	}
+	for i := range 200 {
+		f.entry(&api.Command{Meta: user, Ops: []*api.Op{nodePatch(nodeID(1), &api.Node{Description: fmt.Sprint(i)}, "description")}})
+		if i%50 == 49 {
+			if err := f.s.Restore(bytes.NewReader(raw)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	close(stop)
+	readers.Wait()
+}
+
+// The loss of a conductor with many locks is one command.
+func TestFenceOfManyLocks(t *testing.T) {
+	const many = 1000
+	f := owned(t)
+	for i := 10; i < 10+many; i++ {
+		op := nodeCreate(nodeID(i), "")
+		op.GetNodeCreate().Node.Assigned = "p1"
+		f.entry(&api.Command{Ops: []*api.Op{op, acquire(nodeID(i), "l1")}})
+	}
+	if n := len(collect(f.s.View().LocksOf("l1"))); n != many {
+		t.Fatalf("%d locks", n)
+	}
+	at := f.index
+	f.ok(expire("l1", 0, 1))
+	v := f.s.View()
+	if n := len(collect(v.Locks())); n != 0 {
+		t.Errorf("%d locks are left", n)
+	}
+	for i := 10; i < 10+many; i++ {
+		if q := v.Node(nodeID(i)).GetQuarantine(); q.GetClass() != api.Quarantine_SHORT || q.GetFenceIndex() != at+1 {
+			t.Fatalf("node %d: %v", i, q)
+		}
+	}
+	if changes, _, _, err := f.s.Changes(at); err != nil || len(changes) != 2*many+1 {
+		t.Errorf("%d changes, %v", len(changes), err)
 	}
 }
