@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
 )
@@ -22,6 +23,11 @@ type peerService struct {
 func (s peerService) Propose(ctx context.Context, req *api.ProposeRequest) (*api.Result, error) {
 	if len(req.GetCommand()) > maxCommand {
 		return nil, errs.New(errs.Invalid, "the command has %d bytes, at most %d are allowed", len(req.GetCommand()), maxCommand)
+	}
+	// A command of a newer peer that this one does not understand would stop
+	// every peer of its version once it is committed.
+	if _, err := fsm.Decode(packEntry([][]byte{req.GetCommand()})); err != nil {
+		return nil, errs.New(errs.Unsupported, "command of another peer: %w", err)
 	}
 	return s.c.submit(ctx, req.GetCommand())
 }
