@@ -11,7 +11,7 @@ func Until(t testing.TB, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
 	end := time.NewTimer(limit)
 	defer end.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
 		select {

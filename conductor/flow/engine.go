@@ -19,7 +19,8 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// maxTasks bounds the flows that one conductor works on at the same time.
+// maxTasks bounds the flows that one conductor works on at the same time, those
+// not counted that wait for a machine or its agent.
 const maxTasks = 256
 
 // Keyring opens what is sealed in a flow's arguments.
@@ -64,8 +65,12 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		}
 		hard, leave, err := gate.Enter(context.WithoutCancel(ctx))
-		if err != nil {
-			continue // it has just been closed
+		if err != nil { // its deadline has passed, it is about to be closed
+			select {
+			case <-gate.Done():
+			case <-ctx.Done():
+			}
+			continue
 		}
 		e.serve(ctx, hard, gate)
 		leave()
@@ -83,16 +88,22 @@ func (e *Engine) serve(ctx, hard context.Context, gate *lease.Gate) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	running := map[string]bool{}
-	ended := make(chan string)
+	failures := map[string]int{} // in a row
+	type ending struct {
+		id     string
+		failed bool
+	}
+	ended := make(chan ending)
 	consider := func(id string) {
 		if running[id] || !e.mine(id, gate.Lease) {
 			return // a running task's node is looked at again when it has ended
 		}
 		running[id] = true
+		before := failures[id]
 		tasks.Go(func() {
-			e.task(hard, ctx.Done(), gate, id)
+			failed := e.task(hard, ctx.Done(), gate, id, before)
 			select {
-			case ended <- id:
+			case ended <- ending{id, failed}:
 			case <-ctx.Done():
 			case <-hard.Done():
 			}
@@ -104,9 +115,14 @@ func (e *Engine) serve(ctx, hard context.Context, gate *lease.Gate) {
 			return
 		case <-hard.Done():
 			return
-		case id := <-ended:
-			delete(running, id)
-			consider(id)
+		case end := <-ended:
+			delete(running, end.id)
+			if end.failed {
+				failures[end.id]++
+			} else {
+				delete(failures, end.id)
+			}
+			consider(end.id)
 		case <-sig.C:
 			nodes, all := sig.Take()
 			if all {
@@ -138,26 +154,35 @@ func (e *Engine) mine(id, leaseID string) bool {
 
 // task works on one node until there is nothing left to do or it has failed to
 // get on, in which case it pauses so that its caller may try again at once.
-func (e *Engine) task(ctx context.Context, stopping <-chan struct{}, gate *lease.Gate, id string) {
+// before is how often in a row it has failed already.
+func (e *Engine) task(ctx context.Context, stopping <-chan struct{}, gate *lease.Gate, id string, before int) (failed bool) {
 	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
 	case <-stopping:
-		return
+		return false
 	case <-ctx.Done():
-		return
+		return false
 	}
 	r := &runner{Engine: e, gate: gate, hard: ctx, stopping: stopping, node: id, log: e.cfg.Logger.With("node", id)}
 	err := r.run(ctx)
 	if err == nil || ctx.Err() != nil || r.isStopping() {
-		return
+		return false
 	}
 	if errors.Is(err, errs.Fenced) || errors.Is(err, errs.Conflict) || errors.Is(err, errs.Locked) {
 		r.log.Debug("task ended: somebody else came first", "err", err)
 	} else {
 		r.log.Warn("task could not go on; it will be tried again", "err", err)
 	}
-	pause(ctx, 300*time.Millisecond+rand.N(700*time.Millisecond))
+	most := 500 * time.Millisecond << min(before, 4)
+	t := time.NewTimer(most/2 + rand.N(most))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-stopping:
+	case <-t.C:
+	}
+	return true
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/api"
-	"github.com/ironring/ironring/conductor/bmc"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -41,18 +40,20 @@ const settlePoll = 700 * time.Millisecond
 // The end of ctx (abort, a time limit, an orderly stop) is obeyed between
 // attempts, not within one: an attempt runs until its intent can be closed.
 func (r *runner) mutate(ctx context.Context, c change) ([]*api.Op, error) {
-	for try := 1; ; try++ {
+	for try := 1; ; {
 		ok, err := c.seen(ctx)
 		if err != nil {
 			return nil, r.loginError(err)
 		}
-		if ok && r.cfg.Store.View().Intent(r.node) == nil {
+		if ok && r.intent() == nil {
 			return nil, nil
 		}
-		// What follows closes an intent or changes the machine: the former
-		// holder's last act must have landed before.
-		if err := r.awaitQuarantine(ctx); err != nil {
+		// What follows closes an intent or changes the machine: what was asked
+		// for before must have landed, and what was read may be old then.
+		if waited, err := r.landed(ctx, ok); err != nil {
 			return nil, err
+		} else if waited {
+			continue
 		}
 		if ok {
 			return r.closing("seen"), nil
@@ -64,8 +65,9 @@ func (r *runner) mutate(ctx context.Context, c change) ([]*api.Op, error) {
 			return nil, context.Cause(ctx)
 		}
 		if try > c.tries {
-			return nil, errs.About(errs.Timeout, r.node, "the BMC accepted %s %d times but it was not seen within %v", c.kind, c.tries, c.settle)
+			return nil, errs.About(errs.Internal, r.node, "the BMC accepted %s %d times but it was not seen within %v", c.kind, c.tries, c.settle)
 		}
+		try++
 		seen, err := r.attempt(ctx, c)
 		if err != nil {
 			return nil, r.loginError(err)
@@ -86,11 +88,11 @@ func (r *runner) attempt(soft context.Context, c change) (seen bool, err error) 
 	}}}); err != nil {
 		return false, err
 	}
-	opened := r.cfg.Clock.Elapsed()
 	if err := r.gate.CheckMutating(); err != nil {
-		return false, errors.Join(errs.New(errs.Busy, "%w", err), r.close("not sent"))
+		return false, errors.Join(errs.New(errs.Busy, "%v", err), r.close("not sent"))
 	}
 	err = c.act(ctx, r.grant())
+	r.quiet = r.cfg.Clock.Elapsed() + r.effectLimit()
 	switch {
 	case ctx.Err() != nil || errors.Is(err, errs.Fenced):
 		return false, errors.Join(err, context.Cause(ctx)) // the next holder closes the intent after its quarantine
@@ -99,7 +101,7 @@ func (r *runner) attempt(soft context.Context, c change) (seen bool, err error) 
 	case err != nil:
 		r.log.Warn("the outcome of a change at the BMC is unknown; looking", "kind", c.kind, "err", err)
 	}
-	seen, serr := r.settled(soft, c, opened, err != nil)
+	seen, serr := r.settled(soft, c, err != nil)
 	if serr != nil || seen {
 		return seen, serr
 	}
@@ -109,9 +111,10 @@ func (r *runner) attempt(soft context.Context, c change) (seen bool, err error) 
 // settled looks until the change is seen or the time is over. Errors of
 // reading are passed over: the BMC may be busy with the change. Q is waited
 // for in any case; beyond it only while nobody wants the flow to end, and not
-// when it is unknown whether the BMC was asked at all.
-func (r *runner) settled(soft context.Context, c change, opened time.Duration, unknown bool) (bool, error) {
-	least, most := opened+r.effectLimit(), r.cfg.Clock.Elapsed()+c.settle
+// when it is unknown whether the BMC was asked at all. A lock that is being
+// broken is let go at once.
+func (r *runner) settled(soft context.Context, c change, unknown bool) (bool, error) {
+	least, most := r.quiet, r.cfg.Clock.Elapsed()+c.settle
 	if unknown {
 		most = least
 	}
@@ -121,6 +124,8 @@ func (r *runner) settled(soft context.Context, c change, opened time.Duration, u
 		switch {
 		case r.hard.Err() != nil:
 			return false, context.Cause(r.hard)
+		case r.lost() != nil:
+			return false, r.lost()
 		case ok && err == nil:
 			return true, nil
 		case now >= max(least, most), now >= least && soft.Err() != nil:
@@ -130,9 +135,10 @@ func (r *runner) settled(soft context.Context, c change, opened time.Duration, u
 	}
 }
 
-// definite errors say that nothing was or will be done.
+// definite errors say that nothing was or will be done. Invalid is not one of
+// them: it may be about the answer.
 func definite(err error) bool {
-	for _, k := range []errs.Kind{errs.Denied, errs.Invalid, errs.Unsupported, errs.Unreachable, errs.NotFound} {
+	for _, k := range []errs.Kind{errs.Denied, errs.Unsupported, errs.Unreachable} {
 		if errors.Is(err, k) {
 			return true
 		}
@@ -146,9 +152,12 @@ func (r *runner) effectLimit() time.Duration {
 	return time.Duration(t.GetTcpUserMs()+t.GetBmcEffectMs()) * time.Millisecond
 }
 
+// intent is the node's open intent, or nil.
+func (r *runner) intent() *api.Intent { return r.cfg.Store.View().Intent(r.node) }
+
 // closing closes the node's open intent, if there is one.
 func (r *runner) closing(result string) []*api.Op {
-	in := r.cfg.Store.View().Intent(r.node)
+	in := r.intent()
 	if in == nil {
 		return nil
 	}
@@ -165,27 +174,41 @@ func (r *runner) close(result string) error {
 	return err
 }
 
-// awaitQuarantine waits until the leader has cleared the node's quarantine:
-// before that, an act of the former holder may still land.
-func (r *runner) awaitQuarantine(ctx context.Context) error {
+// landed waits until what was asked of the BMC before can no longer take
+// effect: of a former holder until the leader has cleared the quarantine, of
+// ours until Q has passed since the last call. The latter is not waited for
+// when the change was seen. waited is false when there was nothing to wait for.
+func (r *runner) landed(ctx context.Context, seen bool) (waited bool, err error) {
 	sig, stop := r.cfg.Watch.Subscribe(r.node)
 	defer stop()
 	for {
-		q := r.cfg.Store.View().Node(r.node).GetQuarantine()
-		if q.GetClass() == api.Quarantine_NONE {
-			return nil
+		if err := r.lost(); err != nil {
+			return waited, err
 		}
+		var rest <-chan time.Time
+		left := r.quiet - r.cfg.Clock.Elapsed()
+		switch in := r.intent(); {
+		case r.cfg.Store.View().Node(r.node).GetQuarantine().GetClass() != api.Quarantine_NONE:
+		case !seen && in.GetToken() == r.token && left > 0:
+			t := time.NewTimer(left)
+			defer t.Stop() // seldom more than one
+			rest = t.C
+		default:
+			return waited, nil
+		}
+		waited = true
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the quarantine of the former holder: %w", context.Cause(ctx))
+			return waited, fmt.Errorf("waiting until the last call to the BMC can no longer take effect: %w", context.Cause(ctx))
 		case <-sig.C:
+		case <-rest:
 		}
 	}
 }
 
 // loginError lets the first refused login be tried once more.
 func (r *runner) loginError(err error) error {
-	if errors.Is(err, errs.Denied) && bmc.Parked(r.cfg.Store.View().Node(r.node)) == nil {
+	if errors.Is(err, errs.Denied) && r.cfg.BMC.Parked(r.cfg.Store.View().Node(r.node)) == nil {
 		return errors.Join(errLogin, err)
 	}
 	return err

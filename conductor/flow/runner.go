@@ -28,6 +28,18 @@ type runner struct {
 	node     string
 	token    uint64
 	log      *slog.Logger
+
+	begun uint32        // the attempt that this runner has started itself
+	quiet time.Duration // on Clock.Elapsed: until then our calls to the BMC may take effect
+}
+
+// lost is an error once the lock is no longer ours to work under.
+func (r *runner) lost() error {
+	l := r.cfg.Store.View().Lock(r.node)
+	if l.GetToken() != r.token || l.GetState() != api.Lock_HELD {
+		return errs.About(errs.Fenced, r.node, "the lock with token %d on node %s is gone", r.token, r.node)
+	}
+	return nil
 }
 
 func (r *runner) isStopping() bool {
@@ -64,10 +76,15 @@ func (r *runner) run(ctx context.Context) error {
 	if err := r.acquire(ctx); err != nil {
 		return err
 	}
+	// An earlier task of ours may have called the BMC a moment ago.
+	r.quiet = r.cfg.Clock.Elapsed() + r.effectLimit()
 	for {
 		f := r.flow()
 		if f == nil {
-			_, err := r.commit(ctx, "nothing left to do", r.release())
+			if _, err := r.landed(ctx, false); err != nil {
+				return err
+			}
+			_, err := r.commit(ctx, "nothing left to do", append(r.closing("given up"), r.release())...)
 			return err
 		}
 		if r.isStopping() {
@@ -120,10 +137,15 @@ func (r *runner) acquire(ctx context.Context) error {
 	if f == nil {
 		return errs.About(errs.NotFound, r.node, "node %s has no flow", r.node)
 	}
-	res, err := r.commit(ctx, "work on a flow", &api.Op{Op: &api.Op_LockAcquire{LockAcquire: &api.LockAcquire{
+	lock := &api.LockAcquire{
 		NodeId: r.node, LeaseId: r.gate.Lease, Purpose: purpose(f), Class: "work",
 		HoldLimitMs: uint64((2 * time.Minute).Milliseconds()),
-	}}})
+	}
+	if f.GetStarted() { // no StepStart will set the step's limits
+		step := f.GetSteps()[f.GetCursor()]
+		lock.HoldLimitMs, lock.StallLimitMs = step.GetHoldLimitMs(), step.GetStallLimitMs()
+	}
+	res, err := r.commit(ctx, "work on a flow", &api.Op{Op: &api.Op_LockAcquire{LockAcquire: lock}})
 	if err != nil {
 		return err
 	}
@@ -138,36 +160,41 @@ func (r *runner) acquire(ctx context.Context) error {
 // advance performs the step at the cursor, or ends the flow.
 func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 	switch {
-	case f.GetRequest() == api.Event_EV_ABORT:
-		return r.end(ctx, f, api.FlowStatus_FLOW_ABORTED, "aborted on request")
 	case f.GetRequest() == api.Event_EV_FAIL:
 		return r.end(ctx, f, api.FlowStatus_FLOW_FAILED, "identity mismatch: two machines claim this boot")
+	case f.GetRequest() != api.Event_EVENT_NONE:
+		return r.end(ctx, f, api.FlowStatus_FLOW_ABORTED, "aborted on request")
 	case int(f.GetCursor()) >= len(f.GetSteps()):
 		return r.end(ctx, f, api.FlowStatus_FLOW_DONE, "")
 	}
 	step := f.GetSteps()[f.GetCursor()]
-	resumed := f.GetStarted()
-	if !resumed {
+	if !f.GetStarted() {
 		if _, err := r.commit(ctx, "", r.start(f, int(f.GetCursor()), f.GetAttempt()+1)); err != nil {
 			return err
 		}
+		r.begun = f.GetAttempt() + 1
 		f = r.flow()
 		if f == nil {
 			return nil
 		}
 	}
-	out, err := r.perform(ctx, f, step, resumed)
+	out, err := r.perform(ctx, f, step, f.GetAttempt() != r.begun)
+	if err == nil {
+		err = r.done(ctx, f, step, out)
+		if err == nil || !errors.Is(err, errs.Invalid) {
+			return err
+		}
+		// The state will never take what the step gave.
+	}
 	var back *rewind
 	switch {
-	case err == nil:
-		return r.done(ctx, f, step, out)
 	case errors.As(err, &back):
 		r.event(f, fmt.Sprintf("back to step %d: %s", back.to+1, back.reason))
 		_, err := r.commit(ctx, back.reason, &api.Op{Op: &api.Op_FlowRewind{FlowRewind: &api.FlowRewind{
 			NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), To: back.to, Reason: back.reason,
 		}}})
 		return err
-	case ctx.Err() != nil || errors.Is(err, errs.Fenced) || errors.Is(err, errStopping):
+	case ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, errs.Fenced) || errors.Is(err, errStopping):
 		return err // not ours to judge any more
 	case errors.Is(err, errRequested):
 		return nil // advance looks at the request
@@ -213,19 +240,27 @@ func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outc
 	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE && !r.isStopping() {
 		ops = append(ops, r.start(f, next, f.GetAttempt()+1))
 	}
-	_, err = r.commit(ctx, "", ops...)
-	if err == nil {
-		r.event(f, fmt.Sprintf("step %d of %d done: %s", f.GetCursor()+1, len(f.GetSteps()), node.IDOf(step)))
+	if _, err = r.commit(ctx, "", ops...); err != nil {
+		return err
 	}
-	return err
+	r.begun = f.GetAttempt() + 1 // if the next was started
+	r.event(f, fmt.Sprintf("step %d of %d done: %s", f.GetCursor()+1, len(f.GetSteps()), node.IDOf(step)))
+	return nil
 }
 
 // end commits the end of the flow, the state that follows and the release of
 // the lock as one.
 func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, msg string) error {
+	// An intent may be open that no step will close, such as a former holder's
+	// when the flow is aborted.
+	if r.intent() != nil {
+		if _, err := r.landed(ctx, false); err != nil {
+			return err
+		}
+	}
 	n := r.cfg.Store.View().Node(r.node)
 	op := &api.FlowEnd{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Status: status, Error: msg}
-	var ops []*api.Op
+	ops := r.closing("given up")
 	switch {
 	case f.GetKind() == api.FlowKind_FLOW_POWER:
 		// A power action leaves the lifecycle alone.
@@ -290,11 +325,31 @@ func (r *runner) commit(ctx context.Context, reason string, ops ...*api.Op) (*ap
 			Ops:  ops,
 		})
 		cancel()
-		if err == nil || ctx.Err() != nil || !clusterTrouble(err) {
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return res, err
+		case moved(err):
+			return res, fmt.Errorf("%w: %w", errMoved, err)
+		case res.GetFailure() != nil || !clusterTrouble(err):
 			return res, err
 		}
 		pause(ctx, 200*time.Millisecond)
 	}
+}
+
+// errMoved is in the error of a commit that was refused because the state is
+// not what this runner believed, perhaps because an earlier try of the same
+// commit was applied although its answer was lost. It says nothing about the
+// node: the task begins again from the state.
+var errMoved = errors.New("the state has moved on")
+
+func moved(err error) bool {
+	for _, k := range []errs.Kind{errs.Fenced, errs.Conflict, errs.Locked, errs.NotOwner, errs.NotFound} {
+		if errors.Is(err, k) {
+			return true
+		}
+	}
+	return false
 }
 
 // clusterTrouble says whether an error is about the cluster, not the command.

@@ -77,6 +77,8 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 		return fmt.Errorf("arguments of %s: %w", name, err)
 	}
 	var moved progress
+	ctx, alive, stop := r.watchStall(ctx, p.step)
+	defer stop()
 	reply, err := r.cfg.Hub.Run(ctx, agents.Call{
 		Node: r.node, Nonce: r.cfg.Store.View().Node(r.node).GetBoot().GetNonce(), Token: r.token,
 		CmdID: p.flow.GetCmdId(), Name: name, Args: body,
@@ -84,6 +86,7 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 		OnStatus: func(st *api.CommandStatus) {
 			if moved.by(st) {
 				r.gate.Progress(r.token)
+				alive()
 			}
 			r.cfg.Journal.Update(r.node, func(f *api.LiveFacts) {
 				if f.Progress != nil {
@@ -99,6 +102,22 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 		return errs.New(errs.Internal, "result of %s: %w", name, err)
 	}
 	return nil
+}
+
+// watchStall ends the context of a step whose agent makes no progress for a
+// little less than the lock allows: the machine may be gone. alive must be
+// called at each progress.
+func (r *runner) watchStall(ctx context.Context, step *api.Step) (_ context.Context, alive, stop func()) {
+	limit := time.Duration(step.GetStallLimitMs()) * time.Millisecond
+	if limit == 0 {
+		return ctx, func() {}, func() {}
+	}
+	limit -= ahead(limit)
+	ctx, cancel := context.WithCancelCause(ctx)
+	t := time.AfterFunc(limit, func() {
+		cancel(errs.About(errs.Internal, r.node, "the agent made no progress for %v: is the machine still on, and does it reach the peers?", limit))
+	})
+	return ctx, func() { t.Reset(limit) }, func() { t.Stop(); cancel(nil) }
 }
 
 // progress tells movement from repetition.

@@ -116,6 +116,7 @@ func (r *runner) bootRamdisk(_ context.Context, p position) (outcome, error) {
 	if _, err := rand.Read(nonce); err != nil {
 		return outcome{}, err
 	}
+	r.cfg.Journal.Update(r.node, func(f *api.LiveFacts) { f.BootStage, f.Progress = "", nil }) // of the boot before
 	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{
 		Target: api.BootTarget_BOOT_RAMDISK, Nonce: hex.EncodeToString(nonce),
 		MintedTick: r.cfg.Store.View().Globals().GetTicks(), Tries: p.flow.GetRewinds() + 1,

@@ -148,6 +148,9 @@ func (r *runner) eraseMetadata(ctx context.Context, p position) (outcome, error)
 	if err := r.command(ctx, p, agentproto.CmdEraseMetadata, args, &res); err != nil {
 		return outcome{}, err
 	}
+	if len(res.Disks) != len(args.Disks) {
+		return outcome{}, errs.About(errs.Internal, r.node, "the agent erased %d of %d disks", len(res.Disks), len(args.Disks))
+	}
 	erased := &api.Erasure{Level: api.Erasure_METADATA, DoneMs: r.cfg.Clock.Now().UnixMilli(), FlowId: p.flow.GetId()}
 	for _, d := range res.Disks {
 		name := d.Serial

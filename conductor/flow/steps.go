@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/agents"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -68,9 +69,15 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 	delay := retryFirst
 	var last error
 	for {
-		out, err := exec(r, sctx, position{f, step, resumed})
+		out, err := r.execute(sctx, exec, position{f, step, resumed})
 		if err == nil || ctx.Err() != nil {
 			return out, err
+		}
+		if errors.Is(err, errMoved) {
+			return outcome{}, err
+		}
+		if err := r.lost(); err != nil {
+			return outcome{}, err
 		}
 		if now := r.flow(); now.GetRequest() != api.Event_EVENT_NONE {
 			return outcome{}, errRequested
@@ -99,8 +106,23 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 	}
 }
 
-// passing errors may be gone at the next try.
+// execute runs an executor once. A step that waits for the machine or its agent
+// leaves its place to others meanwhile: a power action does not wait until a
+// deployment is done.
+func (r *runner) execute(ctx context.Context, exec executor, p position) (outcome, error) {
+	if p.step.GetWaits() {
+		<-r.slots
+		defer func() { r.slots <- struct{}{} }()
+	}
+	return exec(r, ctx, p)
+}
+
+// passing errors may be gone at the next try. What the agent has tried and
+// failed at is not: it gives the same answer to the same cmdID.
 func passing(err error) bool {
+	if errors.Is(err, agents.ErrFailed) {
+		return false
+	}
 	for _, k := range []errs.Kind{errs.Timeout, errs.Unreachable, errs.Busy, errs.NotOwner} {
 		if errors.Is(err, k) {
 			return true
@@ -110,7 +132,8 @@ func passing(err error) bool {
 }
 
 // timeLeft is how long the step may still run, by the cluster's clock: a new
-// holder does not begin the time anew.
+// holder does not begin the time anew. It ends before the lock's limits do,
+// which are for tasks that hang.
 func (r *runner) timeLeft(f *api.Flow, step *api.Step) time.Duration {
 	v := r.cfg.Store.View()
 	left := time.Duration(step.GetHoldLimitMs()) * time.Millisecond
@@ -124,8 +147,11 @@ func (r *runner) timeLeft(f *api.Flow, step *api.Step) time.Duration {
 		}
 		left = min(left, time.Duration(deadline-ticks)*time.Millisecond)
 	}
-	return left
+	return left - ahead(time.Duration(step.GetHoldLimitMs())*time.Millisecond)
 }
+
+// ahead is how much sooner than a limit of the lock its holder gives up.
+func ahead(limit time.Duration) time.Duration { return min(limit/8, 15*time.Second) }
 
 // watchRequest ends the step's context when the flow gets a request, such as
 // abort, when the lock is broken, or when this peer stops.
@@ -142,9 +168,7 @@ func (r *runner) watchRequest(ctx context.Context, cancel context.CancelFunc) (s
 				cancel()
 				return
 			case <-sig.C:
-				v := r.cfg.Store.View()
-				l := v.Lock(r.node)
-				if v.Flow(r.node).GetRequest() != api.Event_EVENT_NONE || l.GetToken() != r.token || l.GetState() == api.Lock_BREAKING {
+				if r.flow().GetRequest() != api.Event_EVENT_NONE || r.lost() != nil {
 					cancel()
 					return
 				}
@@ -164,11 +188,7 @@ func (g grant) Check() error {
 	if err := g.r.gate.Check(); err != nil {
 		return err
 	}
-	l := g.r.cfg.Store.View().Lock(g.r.node)
-	if l.GetToken() != g.r.token || l.GetState() != api.Lock_HELD {
-		return errs.About(errs.Fenced, g.r.node, "the lock with token %d on node %s is gone", g.r.token, g.r.node)
-	}
-	return nil
+	return g.r.lost()
 }
 
 func (g grant) Deadline() time.Time   { return g.r.gate.Deadline() }
