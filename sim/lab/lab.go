@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ironring/ironring/client"
@@ -71,6 +72,9 @@ type lab struct {
 	nodes  []*node
 	client *client.Client
 	start  time.Time
+
+	machines machines
+	undo     []func() error // what down does, last first
 }
 
 // Run runs a lab. With Once the report is given also when something failed;
@@ -79,15 +83,13 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	l := &lab{opts: opts, start: time.Now()}
 	temporary := opts.Dir == ""
 	var err error
-	if l.dir, err = workDir(opts.Dir); err != nil {
+	if opts.Dir, err = workDir(opts.Dir); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	rep, err := l.run(ctx, cancel)
+	l := &lab{opts: opts, dir: opts.Dir, start: time.Now()}
+	rep, err := l.run(ctx)
 	switch {
 	case temporary && err == nil && (rep == nil || rep.Well()):
 		err = os.RemoveAll(l.dir)
@@ -108,40 +110,68 @@ func workDir(dir string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
-// run brings everything up in order and takes it down in the opposite one.
-func (l *lab) run(ctx context.Context, cancel context.CancelFunc) (rep *Report, err error) {
-	if l.net, err = claimLoopback(); err != nil {
+// run is the life of a lab.
+func (l *lab) run(ctx context.Context) (rep *Report, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer func() { err = errors.Join(err, l.down()) }()
+	if err := l.up(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, l.net.release()) }()
-	if l.images, err = startImages(l.net.image(), l.opts.ImageMiB, l.opts.ImageRate); err != nil {
-		return nil, err
+	for range l.opts.Nodes {
+		if _, err := l.addMachine(machineDisk); err != nil {
+			return nil, err
+		}
 	}
-	defer l.images.stop()
-	if err := l.writeRamdisk(); err != nil {
-		return nil, err
+	for _, n := range l.nodes {
+		if err := l.enrol(ctx, n); err != nil {
+			return nil, err
+		}
 	}
-	defer l.stopPeers()
-	if err := l.startPeers(ctx); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, l.client.Close()) }()
-	// Machines end before the peers: a peer that goes must not look like a fault.
-	machines, stop := l.startMachines(ctx)
-	defer stop()
-	if machines != nil {
-		return nil, machines
-	}
-	if err := l.enrol(ctx); err != nil {
-		return nil, err
-	}
+	l.say("%d machines enrolled", len(l.nodes))
 	if l.opts.Once {
 		return l.story(ctx)
 	}
 	l.howTo()
 	<-ctx.Done()
-	cancel()
 	return nil, nil
+}
+
+// up brings everything up but the machines. down must follow, also after an
+// error.
+func (l *lab) up(ctx context.Context) (err error) {
+	if l.net, err = claimLoopback(); err != nil {
+		return err
+	}
+	l.later(l.net.release)
+	if l.images, err = startImages(l.net.image(), l.opts.ImageMiB, l.opts.ImageRate); err != nil {
+		return err
+	}
+	l.later(func() error { l.images.stop(); return nil })
+	if err := l.writeRamdisk(); err != nil {
+		return err
+	}
+	l.later(l.stopPeers)
+	if err := l.startPeers(ctx); err != nil {
+		return err
+	}
+	// Machines end before the peers: a peer that goes must not look like a fault.
+	if err := l.machines.prepare(ctx, l.net.bmc()); err != nil {
+		return err
+	}
+	l.later(l.stopMachines)
+	return nil
+}
+
+func (l *lab) later(f func() error) { l.undo = append(l.undo, f) }
+
+// down ends everything that up and addMachine started, in the opposite order.
+func (l *lab) down() (err error) {
+	for _, f := range slices.Backward(l.undo) {
+		err = errors.Join(err, f())
+	}
+	l.undo = nil
+	return err
 }
 
 // say prints a line for people.

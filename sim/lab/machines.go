@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,73 +26,91 @@ type node struct {
 	port    string // MAC
 }
 
-const diskBytes = 8 << 30 // sparse
+// machineDisk is the disk of a machine that needs nothing special.
+var machineDisk = machine.Disk{Bytes: 8 << 30} // sparse
 
-// startMachines makes the machines and runs their BMCs. stop ends all of them.
-func (l *lab) startMachines(ctx context.Context) (err error, stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	stop = func() {
-		for _, n := range l.nodes {
-			n.machine.PowerOff()
-		}
-		cancel()
-		running.Wait()
+// imagePatience is how long an agent waits for an image server that gives
+// nothing. It is short because all that is asked here is on this host.
+const imagePatience = 10 * time.Second
+
+// machines is what the machines of a lab share.
+type machines struct {
+	ctx     context.Context // ends the BMCs, and the machines with their power
+	cancel  context.CancelFunc
+	running sync.WaitGroup // BMCs
+	cert    *bmc.Certificate
+}
+
+// prepare must come before the first machine.
+func (m *machines) prepare(ctx context.Context, bmcAt netip.Addr) (err error) {
+	if m.cert, err = bmc.NewCertificate(bmcAt.String()); err != nil {
+		return err
 	}
-	cert, err := bmc.NewCertificate(l.net.bmc().String())
-	if err != nil {
-		return err, stop
+	m.ctx, m.cancel = context.WithCancel(ctx)
+	return nil
+}
+
+func (l *lab) stopMachines() error {
+	for _, n := range l.nodes {
+		n.machine.PowerOff()
+	}
+	l.machines.cancel()
+	l.machines.running.Wait()
+	return nil
+}
+
+// addMachine makes one more machine, which is off, and runs its BMC. Disks
+// without a serial get one.
+func (l *lab) addMachine(disks ...machine.Disk) (*node, error) {
+	i := len(l.nodes) + 1
+	n := &node{name: fmt.Sprintf("n%03d", i), port: fmt.Sprintf("52:54:00:1a:%02x:%02x", i>>8, i&0xff)}
+	disks = slices.Clone(disks)
+	for d := range disks {
+		if disks[d].Serial == "" {
+			disks[d].Serial = fmt.Sprintf("DISK%s%c", n.name, 'A'+d)
+		}
 	}
 	var servers []netip.AddrPort
 	for _, p := range l.peers {
 		servers = append(servers, netip.AddrPortFrom(p.addr, dhcpPort))
 	}
-	for i := range l.opts.Nodes {
-		n := &node{name: fmt.Sprintf("n%03d", i+1), port: fmt.Sprintf("52:54:00:1a:%02x:%02x", (i+1)>>8, (i+1)&0xff)}
-		bmcMAC := fmt.Sprintf("52:54:00:1b:%02x:%02x", (i+1)>>8, (i+1)&0xff)
-		id := uuid.NewString()
-		m, err := machine.New(ctx, machine.Config{
-			Name: n.name, Dir: filepath.Join(l.dir, "machines", n.name), UUID: id, Serial: "SIM" + n.name, MAC: n.port,
-			Disks: []machine.Disk{{Serial: "DISK" + n.name, Bytes: diskBytes}},
-			BMC:   agentproto.BMC{Addresses: []string{l.net.bmc().String()}, MACs: []string{bmcMAC}},
-			Relay: l.net.relay(), Servers: servers, TFTPPort: tftpPort, Logger: l.opts.Logger, POST: 200 * time.Millisecond,
-		})
-		if err != nil {
-			return err, stop
-		}
-		b, err := bmc.New(bmc.Config{
-			Listen: netip.AddrPortFrom(l.net.bmc(), 0).String(), Certificate: cert, UUID: id, Serial: "SIM" + n.name,
-			MAC: bmcMAC, Address: l.net.bmc().String(), Machine: m, PowerDelay: 100 * time.Millisecond,
-		})
-		if err != nil {
-			return err, stop
-		}
-		m.Attach(b)
-		n.bmc, n.machine = b, m
-		l.nodes = append(l.nodes, n)
-		running.Go(func() {
-			if err := b.Run(ctx); err != nil && ctx.Err() == nil {
-				l.opts.Logger.Error("simulated BMC ended", "machine", n.name, "err", err)
-			}
-		})
+	address, mac, id := l.net.bmc().String(), fmt.Sprintf("52:54:00:1b:%02x:%02x", i>>8, i&0xff), uuid.NewString()
+	var err error
+	if n.machine, err = machine.New(l.machines.ctx, machine.Config{
+		Name: n.name, Dir: filepath.Join(l.dir, "machines", n.name), UUID: id, Serial: "SIM" + n.name, MAC: n.port, Disks: disks,
+		BMC:   agentproto.BMC{Addresses: []string{address}, MACs: []string{mac}},
+		Relay: l.net.relay(), Servers: servers, TFTPPort: tftpPort, Logger: l.opts.Logger, POST: 200 * time.Millisecond,
+		ImageNoProgress: imagePatience,
+	}); err != nil {
+		return nil, err
 	}
-	return nil, stop
+	if n.bmc, err = bmc.New(bmc.Config{
+		Listen: netip.AddrPortFrom(l.net.bmc(), 0).String(), Certificate: l.machines.cert, UUID: id, Serial: "SIM" + n.name,
+		MAC: mac, Address: address, Machine: n.machine, PowerDelay: 100 * time.Millisecond,
+	}); err != nil {
+		return nil, err
+	}
+	n.machine.Attach(n.bmc)
+	l.nodes = append(l.nodes, n)
+	l.machines.running.Go(func() {
+		if err := n.bmc.Run(l.machines.ctx); err != nil && l.machines.ctx.Err() == nil {
+			l.opts.Logger.Error("simulated BMC ended", "machine", n.name, "err", err)
+		}
+	})
+	return n, nil
 }
 
-// enrol creates the nodes with their ports.
-func (l *lab) enrol(ctx context.Context) error {
-	for _, n := range l.nodes {
-		info, err := json.Marshal(n.bmc.Info())
-		if err != nil {
-			return err
-		}
-		if _, err := l.client.CreateNode(ctx, &api.CreateNodeRequest{
-			Node:  &api.Node{Name: n.name, Driver: "redfish", DriverInfo: info},
-			Ports: []*api.Port{{Address: n.port, PxeEnabled: true}},
-		}); err != nil {
-			return fmt.Errorf("create node %s: %w", n.name, err)
-		}
+// enrol creates the node of a machine, with its port.
+func (l *lab) enrol(ctx context.Context, n *node) error {
+	info, err := json.Marshal(n.bmc.Info())
+	if err != nil {
+		return err
 	}
-	l.say("%d machines enrolled", len(l.nodes))
+	if _, err := l.client.CreateNode(ctx, &api.CreateNodeRequest{
+		Node:  &api.Node{Name: n.name, Driver: "redfish", DriverInfo: info},
+		Ports: []*api.Port{{Address: n.port, PxeEnabled: true}},
+	}); err != nil {
+		return fmt.Errorf("create node %s: %w", n.name, err)
+	}
 	return nil
 }

@@ -106,6 +106,7 @@ func (l *lab) startPeers(ctx context.Context) error {
 	if l.client, err = client.New(client.Config{Addresses: sockets}); err != nil {
 		return err
 	}
+	l.later(l.client.Close)
 	if err := l.await(ctx, first, 1); err != nil {
 		return err
 	}
@@ -169,7 +170,7 @@ func (p *peer) end(sig syscall.Signal) {
 }
 
 // stopPeers ends all peers in an orderly way, by force after a while.
-func (l *lab) stopPeers() {
+func (l *lab) stopPeers() error {
 	for _, p := range l.peers {
 		if p.cmd != nil && p.cmd.Process != nil {
 			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
@@ -189,6 +190,7 @@ func (l *lab) stopPeers() {
 		}
 		_ = p.log.Close() // written by the process, not by us
 	}
+	return nil
 }
 
 // await waits until a peer answers and the cluster has so many members that

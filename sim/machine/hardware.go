@@ -26,7 +26,7 @@ func (m *Machine) hardware() (*hardware, error) {
 	}
 	files := map[string]string{}
 	for i, d := range m.cfg.Disks {
-		name := fmt.Sprintf("/dev/sd%c", 'a'+i)
+		name := diskName(i)
 		files[name] = m.disk[i]
 		inv.Disks = append(inv.Disks, agentproto.Disk{
 			Name: name, SizeBytes: uint64(d.Bytes), Model: "simulated", Serial: d.Serial, Tran: "sata",
@@ -37,6 +37,8 @@ func (m *Machine) hardware() (*hardware, error) {
 	h.Machine, err = filehw.New(filehw.Config{Inventory: inv, Files: files, OnPowerOff: func() { h.off.Store(true) }})
 	return h, err
 }
+
+func diskName(i int) string { return fmt.Sprintf("/dev/sd%c", 'a'+i) }
 
 // relayAddr checks that a relay can be simulated from the address.
 func relayAddr(a netip.Addr) error {

@@ -47,6 +47,8 @@ type Config struct {
 	Logger   *slog.Logger
 	// POST is how long the firmware takes before it looks at boot devices.
 	POST time.Duration
+	// ImageNoProgress is that of the agent; 0: the agent's own.
+	ImageNoProgress time.Duration
 }
 
 // Disk is one disk of a machine.
@@ -76,7 +78,7 @@ type Stats struct {
 	RamdiskRuns int    // times that the agent was started
 	DiskBoots   int    // times that the machine came up from its own disk
 	Marker      string // first bytes of the boot sector at the last disk boot
-	Written     uint64 // bytes that the last run of the agent wrote to the first disk
+	Written     uint64 // bytes that the last run of the agent wrote to the disks
 }
 
 // New makes a machine and its disks. It is off.
@@ -114,7 +116,9 @@ func (m *Machine) Stats() Stats {
 	defer m.mu.Unlock()
 	st := m.stats
 	if m.hw != nil {
-		st.Written = m.hw.BytesWritten("/dev/sda")
+		for i := range m.disk {
+			st.Written += m.hw.BytesWritten(diskName(i))
+		}
 	}
 	return st
 }
@@ -184,7 +188,7 @@ func (m *Machine) run(ctx context.Context, boot api.BootDevice) {
 				continue
 			}
 		}
-		if marker := m.bootSector(); marker != "" {
+		if marker, ok := m.bootSector(); ok {
 			m.mu.Lock()
 			m.stats.DiskBoots++
 			m.stats.Marker = marker
@@ -218,7 +222,9 @@ func (m *Machine) ramdisk(ctx context.Context, line agent.Line, log *slog.Logger
 	m.mu.Lock()
 	m.hw = hw
 	m.mu.Unlock()
-	err = agent.Run(ctx, agent.Config{Line: line, Hardware: hw, StateDir: state, Version: "simulated", Logger: log})
+	err = agent.Run(ctx, agent.Config{
+		Line: line, Hardware: hw, StateDir: state, Version: "simulated", Logger: log, ImageNoProgress: m.cfg.ImageNoProgress,
+	})
 	if ctx.Err() != nil {
 		return false
 	}
@@ -237,26 +243,32 @@ func (m *Machine) ramdisk(ctx context.Context, line agent.Line, log *slog.Logger
 	return true
 }
 
-// bootSector gives the text at the start of the first disk if that looks like
-// something firmware would boot, "" otherwise.
-func (m *Machine) bootSector() string {
-	if len(m.disk) == 0 {
-		return ""
+// bootSector gives the text at the start of the first disk that firmware would
+// boot.
+func (m *Machine) bootSector() (text string, ok bool) {
+	for _, path := range m.disk {
+		if text, ok := bootText(path); ok {
+			return text, true
+		}
 	}
-	f, err := os.Open(m.disk[0])
+	return "", false
+}
+
+func bootText(path string) (text string, ok bool) {
+	f, err := os.Open(path)
 	if err != nil {
-		return ""
+		return "", false
 	}
 	defer func() { _ = f.Close() }() // read only
 	sector := make([]byte, 512)
 	if _, err := f.ReadAt(sector, 0); err != nil || sector[510] != 0x55 || sector[511] != 0xaa {
-		return ""
+		return "", false
 	}
 	n := 0
 	for n < 64 && sector[n] >= ' ' && sector[n] < 0x7f {
 		n++
 	}
-	return string(sector[:n])
+	return string(sector[:n]), true
 }
 
 func wait(ctx context.Context, d time.Duration) bool {
