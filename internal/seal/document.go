@@ -53,17 +53,41 @@ func (k *Keyring) OpenDoc(aad string, doc []byte) ([]byte, error) {
 
 // MaskDoc replaces all sealed values of a JSON document by Mask. A document
 // that cannot be read is masked whole.
+//
+// Reading a node does this for each of its documents, so it looks at bytes: a
+// sealed value has no character that JSON would escape, so that it stands in
+// the document as it is, between two quotation marks.
 func MaskDoc(doc []byte) []byte {
-	out, err := walkDoc(doc, func(_ []string, v any) (any, error) {
-		if s, ok := v.(string); ok && IsSealed(s) {
-			return Mask, nil
-		}
-		return v, nil
-	})
-	if err != nil {
+	const open = `"` + Prefix
+	if len(doc) == 0 {
+		return doc
+	}
+	if !json.Valid(doc) {
 		return []byte(`"` + Mask + `"`)
 	}
-	return out
+	if !bytes.Contains(doc, []byte(open)) {
+		return doc
+	}
+	out := make([]byte, 0, len(doc))
+	for {
+		i := bytes.Index(doc, []byte(open))
+		if i < 0 {
+			return append(out, doc...)
+		}
+		out = append(append(out, doc[:i]...), `"`+Mask+`"`...)
+		doc = doc[endOfString(doc, i):]
+	}
+}
+
+// endOfString is the index behind the string that starts at i in a valid
+// document.
+func endOfString(doc []byte, i int) int {
+	for i++; doc[i] != '"'; i++ {
+		if doc[i] == '\\' {
+			i++
+		}
+	}
+	return i + 1
 }
 
 // walkDoc applies leaf to every value of a document that is no object or

@@ -1,6 +1,8 @@
 package seal
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -118,5 +120,26 @@ func TestDocuments(t *testing.T) {
 	deep := strings.Repeat("[", 40) + strings.Repeat("]", 40)
 	if _, err := k.SealDoc(aad, []byte(deep), secret); !errors.Is(err, errs.Invalid) {
 		t.Errorf("deep document: %v", err)
+	}
+}
+
+// What users write cannot make the masked document something else than JSON.
+func TestMaskDocKeepsTheDocumentWhole(t *testing.T) {
+	for _, doc := range []string{
+		`{"a":"ironring-sealed:1:k:AAAA","b":[1,"ironring-sealed:1:k:BBBB"],"c":"plain"}`,
+		`{"a":"ironring-sealed:x\"y","b":"\\\"ironring-sealed:z\\","c":{"ironring-sealed:k":1}}`,
+		`{"a":"say \"ironring-sealed:1:k:AAAA\""}`,
+		`{}`, `[]`, `"ironring-sealed:1:k:AAAA"`,
+	} {
+		out := MaskDoc([]byte(doc))
+		if !json.Valid(out) {
+			t.Errorf("MaskDoc(%s) = %s, which is not JSON", doc, out)
+		}
+		if bytes.Contains(out, []byte("AAAA")) && !bytes.Contains([]byte(doc), []byte("say")) || bytes.Contains(out, []byte("BBBB")) {
+			t.Errorf("MaskDoc(%s) = %s, which shows a sealed value", doc, out)
+		}
+	}
+	if got := string(MaskDoc([]byte(`{"a":`))); got != `"`+Mask+`"` {
+		t.Errorf("a document that cannot be read is shown as %s", got)
 	}
 }
