@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -150,7 +151,7 @@ func verifyZero(dev BlockDevice, spans []span) error {
 		for off := int64(0); off < s.n; {
 			n := min(s.n-off, imageBlock)
 			if k, err := dev.ReadAt(buf[:n], s.off+off); int64(k) < n {
-				if err == nil || err == io.EOF {
+				if err == nil || errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
 				}
 				return fmt.Errorf("read at %d: %w", s.off+off, err)

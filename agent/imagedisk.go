@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -167,7 +168,7 @@ func (d *imageDisk) settle() error {
 
 func (d *imageDisk) read(p []byte, off int64) error {
 	if n, err := d.dev.ReadAt(p, off); n < len(p) {
-		if err == nil || err == io.EOF {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("read the disk at %d: %w", off, err)

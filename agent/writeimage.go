@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -144,7 +145,7 @@ func (w *imageWrite) readBlocks(ctx context.Context, compress string, free <-cha
 				return ctx.Err()
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			// What the decoder left behind its data counts for the digest.
 			if _, err := io.Copy(io.Discard, &w.in); err != nil {
 				return w.blame(err)

@@ -182,10 +182,10 @@ func (s *Stream) Read(p []byte) (int, error) {
 		switch {
 		case s.total >= 0 && s.off > s.total:
 			return 0, errs.New(errs.Invalid, "%s sends more than the %d bytes it announced", s.cur.shown, s.total)
-		case s.total >= 0 && s.off == s.total, err == io.EOF && s.total < 0:
+		case s.total >= 0 && s.off == s.total, errors.Is(err, io.EOF) && s.total < 0:
 			s.done = true
 		case err != nil:
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			s.failed(fmt.Errorf("broken off after %d of %s: %w", s.off, s.sizeText(), bare(err)))

@@ -151,7 +151,7 @@ func TestErrors(t *testing.T) {
 			return -1
 		}}
 	}
-	shrunk := http.HandlerFunc(func() http.HandlerFunc {
+	shrunk := func() http.HandlerFunc {
 		var n atomic.Int64
 		return func(w http.ResponseWriter, r *http.Request) {
 			c, left := content, int64(1<<20)
@@ -160,7 +160,7 @@ func TestErrors(t *testing.T) {
 			}
 			http.ServeContent(&cutWriter{w, left}, r, "x", time.Time{}, bytes.NewReader(c))
 		}
-	}())
+	}()
 	for name, c := range map[string]struct {
 		h    http.Handler
 		kind errs.Kind

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -146,7 +147,7 @@ func (s *Stream) skip(n int64) error {
 		k, err := s.readSome(buf[:min(n, int64(len(buf)))])
 		n -= int64(k)
 		if n > 0 && err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			s.drop()

@@ -102,7 +102,7 @@ func unpack(t *testing.T, b []byte) map[string]cpio.Record {
 func text(t *testing.T, r cpio.Record) string {
 	t.Helper()
 	b := make([]byte, r.FileSize)
-	if _, err := r.ReadAt(b, 0); err != nil && err != io.EOF {
+	if _, err := r.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	return string(b)

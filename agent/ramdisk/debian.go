@@ -59,7 +59,7 @@ func FetchDebianKernel(ctx context.Context, dir string) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetch kernel: %w", err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }() // a directory of our own below the cache
 	if _, err := run(ctx, work, "apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", pkg+"="+ver); err != nil {
 		return nil, err
 	}

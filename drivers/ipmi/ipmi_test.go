@@ -264,7 +264,7 @@ func TestValidate(t *testing.T) {
 	for key, value := range map[string]any{
 		"ipmi_address": "10.0.0.1:623", "ipmi_port": 70000.0, "ipmi_cipher_suite": "0", "ipmi_password": strings.Repeat("x", 21),
 		"ipmi_username": strings.Repeat("x", 17), "ipmi_priv_level": "root", "ipmi_protocol_version": "1.5",
-		"ipmi_bridging": "dual", "ipmi_adress": "10.0.0.1",
+		"ipmi_bridging": "dual", "ipmi_addres": "10.0.0.1",
 	} {
 		bad := drivers.Info{}
 		for k, v := range good {

@@ -116,7 +116,7 @@ func TestSettings(t *testing.T) {
 		{"redfish_system_id", "/etc/passwd"}, {"redfish_system_id", "/redfish/v1/../x"}, {"redfish_system_id", "/redfish/v1/Systems/1?x"},
 		{"redfish_password", ""}, {"redfish_username", nil}, {"redfish_auth_type", "basic"}, {"redfish_verify_ca", "maybe"},
 		{"redfish_verify_ca", 7.0}, {"redfish_verify_ca", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
-		{"redfish_adress", "x"},
+		{"redfish_addres", "x"},
 	} {
 		if _, err := parse(with(bad.key, bad.value)); errs.KindOf(err) != errs.Invalid || errs.SubjectOf(err) == "" {
 			t.Errorf("%s = %v: %v (subject %q)", bad.key, bad.value, err, errs.SubjectOf(err))

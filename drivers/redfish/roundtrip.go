@@ -31,7 +31,7 @@ func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 	k := read
 	if err == nil {
 		if k, err = c.admit(req); err != nil {
-			c.refuse(err)
+			_ = c.refuse(err) // err says it already
 		}
 	}
 	if err != nil {

@@ -93,7 +93,7 @@ type DiskID struct {
 	SizeBytes uint64 `json:"size_bytes"`
 }
 
-// WriteImageArgs: exactly one disk gets exactly one image.
+// WriteImageArgs ask for exactly one image on exactly one disk.
 type WriteImageArgs struct {
 	URLs     []string `json:"urls"`     // tried in turn; the same bytes behind each
 	Format   string   `json:"format"`   // "raw"; "" means raw
@@ -116,7 +116,7 @@ type WriteImageResult struct {
 	Disk          DiskID  `json:"disk"`
 }
 
-// EraseArgs: wipe partition tables and signatures of these disks.
+// EraseArgs name the disks whose partition tables and signatures go.
 type EraseArgs struct {
 	Disks []DiskID `json:"disks"`
 }
@@ -126,7 +126,7 @@ type EraseResult struct {
 	Disks []DiskID `json:"disks"`
 }
 
-// BootEntryArgs: see that the firmware will boot this disk.
+// BootEntryArgs name the disk that the firmware shall boot.
 type BootEntryArgs struct {
 	Disk DiskID `json:"disk"`
 }

@@ -107,7 +107,7 @@ type patch struct {
 		BootSourceOverrideTarget  *string
 		BootSourceOverrideEnabled *string
 		BootSourceOverrideMode    *string
-		HttpBootUri               *string //nolint:revive // the schema's spelling
+		HttpBootUri               *string
 	}
 }
 

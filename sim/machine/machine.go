@@ -213,7 +213,7 @@ func (m *Machine) ramdisk(ctx context.Context, line agent.Line, log *slog.Logger
 		log.Error("no room for the agent's memory", "err", err)
 		return false
 	}
-	defer os.RemoveAll(state)
+	defer func() { _ = os.RemoveAll(state) }() // what is left goes with the lab
 	hw, err := m.hardware()
 	if err != nil {
 		log.Error("hardware not found", "err", err)
