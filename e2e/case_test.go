@@ -157,7 +157,7 @@ func image(name string, atLeast time.Duration) (*harness.Image, string, error) {
 }
 
 // machine makes a machine that is off, with an empty disk and its BMC.
-func (k *kase) machine(ctx context.Context, index int, turn *harness.Turn) (*harness.VM, *harness.BMC, error) {
+func (k *kase) machine(ctx context.Context, index int, turn *harness.Turn, spec harness.BMCSpec) (*harness.VM, *harness.BMC, error) {
 	vm, err := lab.NewVM(harness.VMSpec{
 		Index: index, UUID: uuid.NewString(), Serial: fmt.Sprintf("E2E-%s-%d", lab.Prefix, index), DiskMB: 8 << 10, Turn: turn,
 	})
@@ -165,7 +165,7 @@ func (k *kase) machine(ctx context.Context, index int, turn *harness.Turn) (*har
 		return nil, nil, err
 	}
 	k.vms = append(k.vms, vm)
-	bmc, err := lab.NewBMC(ctx, vm)
+	bmc, err := lab.NewBMC(ctx, vm, spec)
 	if err != nil {
 		return nil, nil, err
 	}

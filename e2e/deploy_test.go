@@ -20,7 +20,7 @@ import (
 // UEFI PXE, until the deployed image speaks on the console.
 func TestDeploy(t *testing.T) {
 	runCase(t, "deploy", func(ctx context.Context, k *kase) error {
-		vm, bmc, err := k.machine(ctx, 1, nil)
+		vm, bmc, err := k.machine(ctx, 1, nil, harness.BMCSpec{})
 		if err != nil {
 			return err
 		}

@@ -55,6 +55,9 @@ func TestHarness(t *testing.T) {
 	if want := fmt.Sprintf("IRONRING-BMC ip=%s mac=%s", bmc.Addr, bmc.MAC); line != want {
 		t.Errorf("in-band: %q, want %q", line, want)
 	}
+	if got := tool("lan", "print"); !strings.Contains(got, bmc.Addr) || !strings.Contains(got, bmc.MAC) {
+		t.Errorf("the BMC's own address over the network:\n%s\nwant %s and %s", got, bmc.Addr, bmc.MAC)
+	}
 	if got := tool("mc", "guid"); !strings.Contains(got, vm.UUID) {
 		t.Errorf("the BMC's system GUID: %q, want the machine's UUID %s", got, vm.UUID)
 	}
@@ -82,7 +85,7 @@ func newMachine(t *testing.T, index int) (*harness.VM, *harness.BMC) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bmc, err := lab.NewBMC(t.Context(), vm)
+	bmc, err := lab.NewBMC(t.Context(), vm, harness.BMCSpec{})
 	if err != nil {
 		t.Fatal(err)
 	}

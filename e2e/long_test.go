@@ -18,7 +18,7 @@ import (
 // written once.
 func TestRollingRestart(t *testing.T) {
 	runCase(t, "rolling-restart", func(ctx context.Context, k *kase) error {
-		vm, bmc, err := k.machine(ctx, 1, nil)
+		vm, bmc, err := k.machine(ctx, 1, nil, harness.BMCSpec{})
 		if err != nil {
 			return err
 		}
@@ -69,7 +69,7 @@ func TestSwappedBeforeDeploy(t *testing.T) {
 		vms, bmcs := map[string]*harness.VM{}, map[string]*harness.BMC{}
 		nodes := []string{"n1", "n2"}
 		for i, n := range nodes {
-			vm, bmc, err := k.machine(ctx, i+1, turn)
+			vm, bmc, err := k.machine(ctx, i+1, turn, harness.BMCSpec{})
 			if err != nil {
 				return err
 			}

@@ -19,15 +19,16 @@ import (
 
 // TestSwappedBMCs enrols two machines each with the other's BMC. What is
 // switched on is then not what answers: both are refused, and nothing is
-// written to either disk.
+// written to either disk. One BMC tells its machine's UUID; of the other only
+// the address is known, which the machine's own BMC does not have.
 func TestSwappedBMCs(t *testing.T) {
 	runCase(t, "swapped-bmcs", func(ctx context.Context, k *kase) error {
 		turn := harness.NewTurn()
-		vm1, bmc1, err := k.machine(ctx, 1, turn)
+		vm1, bmc1, err := k.machine(ctx, 1, turn, harness.BMCSpec{})
 		if err != nil {
 			return err
 		}
-		vm2, bmc2, err := k.machine(ctx, 2, turn)
+		vm2, bmc2, err := k.machine(ctx, 2, turn, harness.BMCSpec{NoGUID: true})
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -24,7 +26,7 @@ func TestOwnerWithStreamKilled(t *testing.T) {
 }
 
 func (k *kase) killOwner(ctx context.Context, withStream bool) error {
-	vm, bmc, err := k.machine(ctx, 1, nil)
+	vm, bmc, err := k.machine(ctx, 1, nil, harness.BMCSpec{})
 	if err != nil {
 		return err
 	}
@@ -77,7 +79,12 @@ func (k *kase) killOwner(ctx context.Context, withStream bool) error {
 	if err := k.served(ctx, img, 30, time.Minute); err != nil {
 		return err
 	}
+	var st harness.Status
+	if err := k.CLI(ctx, &st, "cluster", "status"); err != nil {
+		return err
+	}
 	killed := time.Now()
+	lab.Logf("n1: the owner %s dies now; the leader is %s", owner.ID, st.Leader)
 	owner.Kill()
 	if err := k.takenOver(ctx, "n1", owner, killed); err != nil {
 		return err
@@ -93,7 +100,11 @@ func (k *kase) killOwner(ctx context.Context, withStream bool) error {
 	if end.Flow.Takeovers < 1 || write == nil {
 		return fmt.Errorf("the flow does not tell of the takeover: %+v", end.Flow)
 	}
-	lab.Logf("n1: takeovers %d, write_image started %d times: %s", end.Flow.Takeovers, write.Starts, write.Result)
+	var result bytes.Buffer
+	if err := json.Compact(&result, write.Result); err != nil {
+		return err
+	}
+	lab.Logf("n1: takeovers %d, write_image started %d times: %s", end.Flow.Takeovers, write.Starts, &result)
 	return writtenOnce(vm, before, img)
 }
 

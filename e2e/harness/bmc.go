@@ -36,8 +36,13 @@ type BMC struct {
 // systemPort is where the QEMU of VM i finds its BMC.
 func systemPort(i int) int { return 9000 + i }
 
+// BMCSpec is what may differ between BMCs.
+type BMCSpec struct {
+	NoGUID bool // its system GUID is all zeroes: it does not know the machine's UUID
+}
+
 // NewBMC starts the BMC of a machine.
-func (l *Lab) NewBMC(ctx context.Context, vm *VM) (*BMC, error) {
+func (l *Lab) NewBMC(ctx context.Context, vm *VM, spec BMCSpec) (*BMC, error) {
 	sock, err := l.socketDir()
 	if err != nil {
 		return nil, err
@@ -53,7 +58,7 @@ func (l *Lab) NewBMC(ctx context.Context, vm *VM) (*BMC, error) {
 		return nil, err
 	}
 	b.wg.Go(b.serve)
-	if err := b.start(control); err != nil {
+	if err := b.start(control, spec); err != nil {
 		b.Close()
 		return nil, err
 	}
@@ -67,7 +72,7 @@ func (l *Lab) NewBMC(ctx context.Context, vm *VM) (*BMC, error) {
 	})
 }
 
-func (b *BMC) start(control string) error {
+func (b *BMC) start(control string, spec BMCSpec) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -78,6 +83,10 @@ func (b *BMC) start(control string) error {
 	}
 	helper := fmt.Sprintf("%s %s %s", exe, helperWord, control)
 	auth := "none md2 md5 straight"
+	system := guid(b.VM.UUID)
+	if spec.NoGUID {
+		system = strings.Repeat("0", 32)
+	}
 	conf := fmt.Sprintf(`name "%s"
 set_working_mc 0x20
 startlan 1
@@ -94,7 +103,7 @@ chassis_control "%[5]s chassis"
 serial kcs %[6]s %[7]d codec VM
 user 1 true "" "" user 10 none md2 md5 straight
 user 2 true "%[8]s" "%[9]s" admin 10 none md2 md5 straight
-`, b.VM.Name, b.Addr, auth, guid(b.VM.UUID), helper, ctlBMC, systemPort(b.VM.Index), b.User, b.Password)
+`, b.VM.Name, b.Addr, auth, system, helper, ctlBMC, systemPort(b.VM.Index), b.User, b.Password)
 	const emu = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n" +
 		"sel_enable 0x20 1000 0x0a\nmc_enable 0x20\n"
 	confFile, emuFile := filepath.Join(b.VM.dir, "lan.conf"), filepath.Join(b.VM.dir, "bmc.emu")
@@ -213,10 +222,12 @@ func (b *BMC) get(key string) string {
 		return "255.255.255.0"
 	case "mac_addr":
 		return b.MAC
-	case "default_gw_ip_addr":
-		return "0.0.0.0"
-	case "default_gw_mac_addr":
+	}
+	switch { // gateways that are not there
+	case strings.HasSuffix(key, "mac_addr"):
 		return "00:00:00:00:00:00"
+	case strings.HasSuffix(key, "ip_addr"):
+		return "0.0.0.0"
 	}
 	return "0"
 }
