@@ -31,9 +31,14 @@ func newPlacer(s *fsm.Store) *placer { return &placer{store: s} }
 // place returns the commands with an owner in each NodeCreate. What cannot be
 // decoded is left to Apply.
 func (p *placer) place(commands [][]byte) [][]byte {
+	ready := false
 	for i, raw := range commands {
 		if !createsNode(raw) {
 			continue
+		}
+		if !ready {
+			p.look()
+			ready = true
 		}
 		var cmd api.Command
 		if proto.Unmarshal(raw, &cmd) != nil {
@@ -51,17 +56,26 @@ func (p *placer) place(commands [][]byte) [][]byte {
 	return commands
 }
 
-func (p *placer) owner(n *api.Node) string {
+// look takes the members, and now and then the counts, from the state.
+func (p *placer) look() {
 	v := p.store.View()
 	if v.Settings() == nil || ring.CheckVersion(v.Settings().GetRingVersion()) != nil {
-		return ""
+		p.ring = nil
+		return
 	}
 	members := duties.Members(v, nil, nil)
-	if p.ring == nil || time.Since(p.made) > placerLife || !reflect.DeepEqual(members, p.members) {
-		p.ring, p.members, p.made = ring.NewPlacer(members), members, time.Now()
-		for n := range v.Nodes() {
-			p.ring.Add(duties.Node(n))
-		}
+	if p.ring != nil && time.Since(p.made) <= placerLife && reflect.DeepEqual(members, p.members) {
+		return
+	}
+	p.ring, p.members, p.made = ring.NewPlacer(members), members, time.Now()
+	for n := range v.Nodes() {
+		p.ring.Add(duties.Node(n))
+	}
+}
+
+func (p *placer) owner(n *api.Node) string {
+	if p.ring == nil {
+		return ""
 	}
 	owner, _ := p.ring.Place(duties.Node(n)) // Assign records why there is none
 	return owner
