@@ -73,7 +73,7 @@ fuzz: ## every fuzz test for FUZZTIME (20s) each
 
 .PHONY: bench
 bench: ## benchmarks (BENCH=regexp), with the ceilings measured in the same run
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+	$(GO) test -run "^$$" -bench "$(BENCH)" -benchtime 1x -timeout 30m ./cmd/ironring/internal/serve ./cluster/clustertest
 
 .PHONY: clean
 clean: ## remove what was built and what the e2e runs wrote; caches stay
