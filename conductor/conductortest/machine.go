@@ -181,20 +181,24 @@ func (a *ramdiskAgent) session(ctx context.Context) {
 			if now == "" {
 				now = v.Node(a.m.cfg.Node).GetAssigned()
 			}
-			if now != peer {
+			if now != peer || a.m.cfg.Hub(peer) != hub {
 				cancel()
 				return
 			}
+			t := time.NewTimer(500 * time.Millisecond)
 			select {
 			case <-ctx.Done():
+				t.Stop()
 				return
 			case <-more:
+			case <-t.C: // has the peer died?
 			}
+			t.Stop()
 		}
 	})
 	hello := &api.AgentHello{NodeId: a.m.cfg.Node, Nonce: a.nonce, Incarnation: "1"}
 	_ = hub.Attach(ctx, hello, peer, up, func(down *api.AgentDown) error {
-		if a.m.cfg.Hub(peer) == nil {
+		if a.m.cfg.Hub(peer) != hub {
 			return errs.New(errs.Unreachable, "peer %s is gone", peer)
 		}
 		return a.obey(down)

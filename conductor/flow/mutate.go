@@ -206,9 +206,13 @@ func (r *runner) landed(ctx context.Context, seen bool) (waited bool, err error)
 	}
 }
 
-// loginError lets the first refused login be tried once more.
+// loginError lets the first refusal of a step be tried once more. A BMC may
+// refuse the change only, which parks nothing.
 func (r *runner) loginError(err error) error {
-	if errors.Is(err, errs.Denied) && r.cfg.BMC.Parked(r.cfg.Store.View().Node(r.node)) == nil {
+	if !errors.Is(err, errs.Denied) {
+		return err
+	}
+	if r.refusals++; r.refusals < 2 && r.cfg.BMC.Parked(r.cfg.Store.View().Node(r.node)) == nil {
 		return errors.Join(errLogin, err)
 	}
 	return err

@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,7 +30,13 @@ import (
 	"github.com/ironring/ironring/node"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A run of a whole deployment is not cheap; -rapid.checks asks for more.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	nodeID   = "00000000-0000-4000-8000-000000000001"
@@ -48,7 +55,8 @@ type rig struct {
 
 	mu     sync.Mutex
 	stacks map[string]*stack // guarded by mu; of live peers
-	all    []*stack
+	all    []*stack          // guarded by mu
+	over   bool              // guarded by mu; the test has ended
 	// onChange is called around each BMC change of a peer; guarded by mu.
 	onChange func(peer string, after bool)
 }
@@ -85,10 +93,14 @@ func inBubble(t *testing.T, change func(*conductortest.MachineConfig), test func
 		led := make(chan error, 1)
 		go func() { led <- r.c.Lead(ctx) }()
 		t.Cleanup(func() {
-			for _, s := range r.all {
+			r.mu.Lock()
+			r.over = true
+			all := r.all
+			r.mu.Unlock()
+			for _, s := range all {
 				s.stop()
 			}
-			for _, s := range r.all {
+			for _, s := range all {
 				if err := <-s.done; err != nil {
 					t.Errorf("conductor %s ended with: %v", s.peer.ID(), err)
 				}
@@ -121,7 +133,10 @@ func (r *rig) start(id string) *stack {
 	if os.Getenv("FLOW_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("peer", id)
 	}
-	j, err := journal.New(journal.Config{Dir: filepath.Join(r.dir, fmt.Sprint(len(r.all))), Peer: id, Clock: r.c.Clock, Logger: log})
+	r.mu.Lock()
+	dir := filepath.Join(r.dir, fmt.Sprint(len(r.all)))
+	r.mu.Unlock()
+	j, err := journal.New(journal.Config{Dir: dir, Peer: id, Clock: r.c.Clock, Logger: log})
 	if err != nil {
 		r.Fatal(err)
 	}

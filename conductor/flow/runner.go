@@ -29,8 +29,9 @@ type runner struct {
 	token    uint64
 	log      *slog.Logger
 
-	begun uint32        // the attempt that this runner has started itself
-	quiet time.Duration // on Clock.Elapsed: until then our calls to the BMC may take effect
+	begun    uint32        // the attempt that this runner has started itself
+	quiet    time.Duration // on Clock.Elapsed: until then our calls to the BMC may take effect
+	refusals int           // of the BMC in this step
 }
 
 // lost is an error once the lock is no longer ours to work under.
@@ -178,6 +179,7 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 			return nil
 		}
 	}
+	r.refusals = 0
 	out, err := r.perform(ctx, f, step, f.GetAttempt() != r.begun)
 	if err == nil {
 		err = r.done(ctx, f, step, out)

@@ -62,7 +62,7 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 	if resumed && step.GetPolicy() == api.ResumePolicy_RESUME_GUARDED {
 		return outcome{}, errs.New(errs.Conflict, "the step was begun by a conductor that is gone and may not be run twice: look at the machine, then run the flow again")
 	}
-	sctx, cancel := context.WithTimeoutCause(ctx, r.timeLeft(f, step), errs.New(errs.Timeout, "not done in %v", time.Duration(step.GetHoldLimitMs())*time.Millisecond))
+	sctx, cancel := context.WithTimeoutCause(ctx, r.timeLeft(f, step, resumed), errs.New(errs.Timeout, "not done in %v", time.Duration(step.GetHoldLimitMs())*time.Millisecond))
 	defer cancel()
 	stopWatch := r.watchRequest(sctx, cancel)
 	defer stopWatch()
@@ -131,12 +131,26 @@ func passing(err error) bool {
 	return errors.Is(err, errLogin)
 }
 
+// resumeLeast is the time that a new holder has for a step at least: no flow
+// fails because its conductor went away.
+const resumeLeast = 2 * time.Minute
+
 // timeLeft is how long the step may still run, by the cluster's clock: a new
 // holder does not begin the time anew. It ends before the lock's limits do,
 // which are for tasks that hang.
-func (r *runner) timeLeft(f *api.Flow, step *api.Step) time.Duration {
+func (r *runner) timeLeft(f *api.Flow, step *api.Step, resumed bool) time.Duration {
+	hold := time.Duration(step.GetHoldLimitMs()) * time.Millisecond
+	left := r.untilDeadline(f, hold)
+	if resumed {
+		left = max(left, min(hold, resumeLeast))
+	}
+	return left - ahead(hold)
+}
+
+// untilDeadline is how far the deadlines of step and state are away, at most
+// left.
+func (r *runner) untilDeadline(f *api.Flow, left time.Duration) time.Duration {
 	v := r.cfg.Store.View()
-	left := time.Duration(step.GetHoldLimitMs()) * time.Millisecond
 	ticks := v.Globals().GetTicks()
 	for _, deadline := range []uint64{f.GetStepDeadlineTick(), v.Node(r.node).GetStateDeadlineTick()} {
 		if deadline == 0 {
@@ -147,7 +161,7 @@ func (r *runner) timeLeft(f *api.Flow, step *api.Step) time.Duration {
 		}
 		left = min(left, time.Duration(deadline-ticks)*time.Millisecond)
 	}
-	return left - ahead(time.Duration(step.GetHoldLimitMs())*time.Millisecond)
+	return left
 }
 
 // ahead is how much sooner than a limit of the lock its holder gives up.
