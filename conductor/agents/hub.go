@@ -129,14 +129,20 @@ func (h *Hub) receive(s *session, m *api.AgentUp) {
 		}
 	case *api.AgentUp_Status:
 		st := msg.Status
-		s.deliver(st)
+		// Before it is delivered: who takes it adds the step, which stays for
+		// the statuses of the same command that follow.
 		h.journal.Update(s.node, func(f *api.LiveFacts) {
 			f.AgentContactMs = now
+			was := f.GetProgress()
 			f.Progress = &api.Progress{
 				CmdId: st.GetCmdId(), Percent: st.GetPercent(), DoneBytes: st.GetDoneBytes(),
 				TotalBytes: st.GetTotalBytes(), Message: st.GetMessage(), AtMs: now,
 			}
+			if was.GetCmdId() == st.GetCmdId() {
+				f.Progress.Step = was.GetStep()
+			}
 		})
+		s.deliver(st)
 		return
 	case *api.AgentUp_Log:
 		h.journal.Append(&api.JournalEvent{

@@ -116,7 +116,10 @@ func TestRun(t *testing.T) {
 		h, j := newHub(t)
 		var heard []float64
 		got := run(t.Context(), h, func(c *agents.Call) {
-			c.OnStatus = func(st *api.CommandStatus) { heard = append(heard, st.GetPercent()) }
+			c.OnStatus = func(st *api.CommandStatus) {
+				heard = append(heard, st.GetPercent())
+				j.Update(node, func(f *api.LiveFacts) { f.Progress.Step = "deploy.write_image" })
+			}
 		})
 		synctest.Wait() // waits for the agent
 		a := attach(t, h, nonce)
@@ -133,6 +136,9 @@ func TestRun(t *testing.T) {
 		a.status(done("c1"))
 		if r := <-got; r.err != nil || string(r.result) != `{"ok":true}` {
 			t.Errorf("%s, %v", r.result, r.err)
+		}
+		if p := j.Facts(node).GetProgress(); p.GetStep() != "deploy.write_image" {
+			t.Errorf("the last progress does not say of which step: %v", p)
 		}
 		if len(heard) != 1 || heard[0] != 40 {
 			t.Errorf("heard %v", heard)
