@@ -60,8 +60,8 @@ func list(disks, candidates []agentproto.Disk) string {
 			break
 		}
 		fmt.Fprintf(&b, "\n  %s: ", describe(d))
-		if hint, ok := Hint(d, candidates); ok {
-			b.WriteString("properties/root_device=" + hint)
+		if key, expr, ok := hint(d, candidates); ok {
+			fmt.Fprintf(&b, "properties/root_device=%s or --root-device %s", document(key, expr), argument(key, expr))
 		} else {
 			b.WriteString("no hint can tell it from the others")
 		}
@@ -117,22 +117,48 @@ func size(b uint64) string {
 // by serial where that is possible, then by WWN, then by place. Names are the
 // last resort, because they may change with every boot.
 func Hint(d agentproto.Disk, disks []agentproto.Disk) (string, bool) {
+	key, expr, ok := hint(d, disks)
+	if !ok {
+		return "", false
+	}
+	return document(key, expr), true
+}
+
+func hint(d agentproto.Disk, disks []agentproto.Disk) (key, expr string, ok bool) {
 	for _, key := range []string{"serial", "wwn", "wwn_with_extension", "by_path", "hctl", "name"} {
 		value := strings.TrimSpace(textKeys[key](d))
 		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			continue
 		}
 		for _, expr := range []string{value, "s== " + value} {
-			doc, err := canon.JSON(map[string]string{key: expr})
-			if err != nil {
-				continue
-			}
-			if h, err := ParseHints(doc); err == nil && fitsOnly(h, d, disks) {
-				return string(doc), true
+			doc := document(key, expr)
+			if h, err := ParseHints([]byte(doc)); doc != "" && err == nil && fitsOnly(h, d, disks) {
+				return key, expr, true
 			}
 		}
 	}
-	return "", false
+	return "", "", false
+}
+
+// document is a hint as JSON, as properties/root_device has it; "" for a text
+// that JSON cannot hold.
+func document(key, expr string) string {
+	doc, err := canon.JSON(map[string]string{key: expr})
+	if err != nil {
+		return ""
+	}
+	return string(doc)
+}
+
+// argument is a hint as the command line takes it, quoted for the shell. What
+// would mean a file, an environment variable or standard input goes as JSON.
+func argument(key, expr string) string {
+	arg := key + "=" + expr
+	if expr == "-" || strings.HasPrefix(expr, "@") || strings.HasPrefix(expr, "env:") {
+		text, _ := canon.JSON(expr) // document has encoded it
+		arg = key + ":=" + string(text)
+	}
+	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 }
 
 // fitsOnly: h fits d, and exactly one of the disks.

@@ -84,13 +84,27 @@ func TestRefusalListsDisksAndHints(t *testing.T) {
 	}
 	_, err := Choose(disks, nil, Options{})
 	want := `the machine has 5 disks and no root device hint says which one to write; set one of:
-  /dev/sda (10.0 GiB, serial QM1, wwn 0x5000c500a1b2c3d4, model QEMU HARDDISK): properties/root_device={"serial":"QM1"}
-  /dev/sdb (10.0 GiB, serial -, wwn 0x5000c500ffffffff, model QEMU HARDDISK): properties/root_device={"wwn":"0x5000c500ffffffff"}
-  /dev/sdc (2.0 TiB, serial s== "x", wwn -, model QEMU HARDDISK): properties/root_device={"serial":"s== s== \"x\""}
-  /dev/sdd (10.0 GiB, serial TWIN, wwn -, model QEMU HARDDISK): properties/root_device={"by_path":"/dev/disk/by-path/pci-sdd"}
-  /dev/sde (10.0 GiB, serial twin, wwn -, model QEMU HARDDISK): properties/root_device={"by_path":"/dev/disk/by-path/pci-sde"}`
+  /dev/sda (10.0 GiB, serial QM1, wwn 0x5000c500a1b2c3d4, model QEMU HARDDISK): properties/root_device={"serial":"QM1"} or --root-device 'serial=QM1'
+  /dev/sdb (10.0 GiB, serial -, wwn 0x5000c500ffffffff, model QEMU HARDDISK): properties/root_device={"wwn":"0x5000c500ffffffff"} or --root-device 'wwn=0x5000c500ffffffff'
+  /dev/sdc (2.0 TiB, serial s== "x", wwn -, model QEMU HARDDISK): properties/root_device={"serial":"s== s== \"x\""} or --root-device 'serial=s== s== "x"'
+  /dev/sdd (10.0 GiB, serial TWIN, wwn -, model QEMU HARDDISK): properties/root_device={"by_path":"/dev/disk/by-path/pci-sdd"} or --root-device 'by_path=/dev/disk/by-path/pci-sdd'
+  /dev/sde (10.0 GiB, serial twin, wwn -, model QEMU HARDDISK): properties/root_device={"by_path":"/dev/disk/by-path/pci-sde"} or --root-device 'by_path=/dev/disk/by-path/pci-sde'`
 	if !errors.Is(err, errs.Invalid) || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
+	}
+}
+
+func TestArgument(t *testing.T) {
+	for expr, want := range map[string]string{
+		"QM1":      `'serial=QM1'`,
+		"it's":     `'serial=it'\''s'`,
+		"@home":    `'serial:="@home"'`,
+		"env:HOME": `'serial:="env:HOME"'`,
+		"-":        `'serial:="-"'`,
+	} {
+		if got := argument("serial", expr); got != want {
+			t.Errorf("%s: %s, not %s", expr, got, want)
+		}
 	}
 }
 
