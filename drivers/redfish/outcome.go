@@ -80,6 +80,8 @@ func networkError(seen record) error {
 		return errs.New(errs.Timeout, "the connection to the BMC was lost, the outcome is unknown: %w", plain(err))
 	case errors.As(err, &op) && op.Op == "dial":
 		return errs.New(errs.Unreachable, "the BMC cannot be reached: %w", plain(err))
+	case errors.Is(plain(err), errNoAnswer):
+		return errs.New(errs.Unreachable, "the BMC did not answer in time")
 	}
 	return errs.New(errs.Unreachable, "the connection to the BMC was lost: %w", plain(err))
 }
