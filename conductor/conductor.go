@@ -31,7 +31,8 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// Config of a Conductor. All fields but PowerEvery are required.
+// Config of a Conductor. All fields but PowerEvery and BMCReadTimeout are
+// required.
 type Config struct {
 	Cluster    service.Cluster
 	MachineID  string
@@ -40,8 +41,10 @@ type Config struct {
 	DataDir    string
 	Version    string
 	PowerEvery time.Duration // between two polls of one machine's power; 0: 2 min
-	Clock      clock.Clock
-	Logger     *slog.Logger
+	// BMCReadTimeout is the longest that a question to a BMC may take; 0: 45 s.
+	BMCReadTimeout time.Duration
+	Clock          clock.Clock
+	Logger         *slog.Logger
 }
 
 // Conductor is the conductor of one peer.
@@ -78,7 +81,7 @@ func New(cfg Config) (*Conductor, error) {
 	})
 	access := bmc.New(bmc.Config{
 		Member: cl.ID(), Registry: cfg.Registry, Keyring: cl.Keyring(), Store: store, Proposer: cl,
-		Journal: c.journal, Clock: cfg.Clock, Logger: cfg.Logger,
+		Journal: c.journal, Clock: cfg.Clock, Logger: cfg.Logger, ReadTimeout: cfg.BMCReadTimeout,
 	})
 	hub := agents.NewHub(c.journal, func() []string { return agents.AgentAddresses(store.View(), cl.ID()) }, cfg.Clock, cfg.Logger)
 	c.endpoint = agents.NewEndpoint(agents.Config{

@@ -45,11 +45,14 @@ type Config struct {
 	Journal  *journal.Journal
 	Clock    clock.Clock
 	Logger   *slog.Logger
+	// ReadTimeout is the longest that a call which only reads may take, all of
+	// its requests together; 0: 45 s.
+	ReadTimeout time.Duration
 }
 
 // Longest that one call may take; BMCs have been seen to need most of a minute.
 const (
-	readTimeout   = 45 * time.Second
+	readTimeout   = 45 * time.Second // unless Config says otherwise
 	changeTimeout = 60 * time.Second
 )
 
@@ -62,14 +65,19 @@ type Access struct {
 }
 
 // New makes an Access.
-func New(cfg Config) *Access { return &Access{cfg: cfg, logins: map[string]*logins{}} }
+func New(cfg Config) *Access {
+	if cfg.ReadTimeout <= 0 {
+		cfg.ReadTimeout = readTimeout
+	}
+	return &Access{cfg: cfg, logins: map[string]*logins{}}
+}
 
 // AAD is what seals a node's driver_info to the node.
 func AAD(node string) string { return "node/" + node + "/driver_info" }
 
 // Power reads the power state.
 func (a *Access) Power(ctx context.Context, node string) (state api.PowerState, err error) {
-	err = call(a, ctx, node, "read power", readTimeout, func(ctx context.Context, d drivers.PowerReader, t drivers.Target) error {
+	err = call(a, ctx, node, "read power", a.cfg.ReadTimeout, func(ctx context.Context, d drivers.PowerReader, t drivers.Target) error {
 		state, err = d.PowerState(ctx, t)
 		return err
 	})
@@ -85,7 +93,7 @@ func (a *Access) SetPower(ctx context.Context, node string, g drivers.Grant, act
 
 // BootDevice reads the boot device; errs.Unsupported where it cannot be read.
 func (a *Access) BootDevice(ctx context.Context, node string) (dev api.BootDevice, err error) {
-	err = call(a, ctx, node, "read boot device", readTimeout, func(ctx context.Context, d drivers.BootDeviceReader, t drivers.Target) error {
+	err = call(a, ctx, node, "read boot device", a.cfg.ReadTimeout, func(ctx context.Context, d drivers.BootDeviceReader, t drivers.Target) error {
 		dev, err = d.BootDevice(ctx, t)
 		return err
 	})
@@ -101,7 +109,7 @@ func (a *Access) SetBootDevice(ctx context.Context, node string, g drivers.Grant
 
 // Identify asks the BMC who it is and which machine it belongs to.
 func (a *Access) Identify(ctx context.Context, node string) (facts *api.BmcFacts, err error) {
-	err = call(a, ctx, node, "identify", readTimeout, func(ctx context.Context, d drivers.Identifier, t drivers.Target) error {
+	err = call(a, ctx, node, "identify", a.cfg.ReadTimeout, func(ctx context.Context, d drivers.Identifier, t drivers.Target) error {
 		facts, err = d.Identify(ctx, t)
 		return err
 	})

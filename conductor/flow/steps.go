@@ -68,7 +68,7 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 	defer stopWatch()
 	delay := retryFirst
 	var last error
-	for {
+	for try := 1; ; try++ {
 		out, err := r.execute(sctx, exec, position{f, step, resumed})
 		if err == nil || ctx.Err() != nil {
 			return out, err
@@ -93,7 +93,7 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 			}
 			return outcome{}, cause
 		}
-		if !passing(err) {
+		if !passing(err) || hopeless(step, try, err) {
 			return outcome{}, err
 		}
 		if last == nil || last.Error() != err.Error() {
@@ -129,6 +129,17 @@ func passing(err error) bool {
 		}
 	}
 	return errors.Is(err, errLogin)
+}
+
+// verifyTries is how often a BMC is asked when its node is verified, if it is
+// silent or cannot be reached. A person waits for the answer and can ask again;
+// in the middle of other work a BMC has the whole time of the step to come back.
+const verifyTries = 3
+
+// hopeless says that an error which may pass is not waited for.
+func hopeless(step *api.Step, try int, err error) bool {
+	return node.IDOf(step) == node.StepIdentifyBMC && try >= verifyTries &&
+		(errors.Is(err, errs.Timeout) || errors.Is(err, errs.Unreachable))
 }
 
 // resumeLeast is the time that a new holder has for a step at least: no flow

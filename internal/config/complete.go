@@ -64,6 +64,7 @@ func (c *Config) complete(host Host) error {
 	def(&c.Log.Level, "info")
 	def(&c.Log.Format, FormatText)
 	def(&c.Weight, 1)
+	def(&c.BMC.ReadTimeout, 45*time.Second)
 	def(&c.Raft.Heartbeat, 500*time.Millisecond)
 	def(&c.Raft.Election, 500*time.Millisecond)
 	def(&c.Raft.LeaderLease, 250*time.Millisecond)

@@ -23,6 +23,7 @@ type Config struct {
 	Drivers   []string  `yaml:"drivers"` // default ipmi and redfish
 	Raft      Raft      `yaml:"raft"`
 	Profile   string    `yaml:"profile"` // lease timing of a new cluster: default, lan
+	BMC       BMC       `yaml:"bmc"`
 	Boot      Boot      `yaml:"boot"`
 	Log       Log       `yaml:"log"`
 
@@ -67,6 +68,13 @@ type Raft struct {
 	Heartbeat   time.Duration `yaml:"heartbeat"`    // default 500ms
 	Election    time.Duration `yaml:"election"`     // default 500ms
 	LeaderLease time.Duration `yaml:"leader_lease"` // default 250ms
+}
+
+// BMC says how BMCs are called.
+type BMC struct {
+	// ReadTimeout is the longest that a question may take, all of its requests
+	// together; default 45s. Verifying a node asks a silent BMC three times.
+	ReadTimeout time.Duration `yaml:"read_timeout"`
 }
 
 // Boot configures the boot services.

@@ -97,6 +97,7 @@ func TestBadInput(t *testing.T) {
 		{"duration", "data_dir: /d\nraft: {heartbeat: soon}\n", "line 2"},
 		{"short raft", "data_dir: /d\nraft: {heartbeat: 1ms}\n", `raft.heartbeat: "1ms" must be`},
 		{"long lease", "data_dir: /d\nraft: {leader_lease: 2s}\n", `raft.leader_lease: "2s" must not be longer than raft.heartbeat, "500ms"`},
+		{"BMC", "data_dir: /d\nbmc: {read_timeout: 90s}\n", `bmc.read_timeout: "1m30s" must be 1s to 1m20s`},
 		{"profile", "data_dir: /d\nprofile: wan\n", `profile: "wan" must be default or lan`},
 		{"id", "data_dir: /d\nid: 'a b'\n", `id: "a b" must be`},
 		{"dhcp", "data_dir: /d\nboot: {dhcp: proxy}\n", `boot.dhcp: "proxy" must be full or off`},

@@ -48,6 +48,8 @@ func (c *Config) validate() error {
 		check(validDriver.MatchString(d), "drivers", d, "is not the name of a driver")
 		check(!slices.Contains(c.Drivers[:i], d), "drivers", d, "is listed twice")
 	}
+	// The longest step that asks a BMC has 90 s.
+	check(c.BMC.ReadTimeout >= time.Second && c.BMC.ReadTimeout <= 80*time.Second, "bmc.read_timeout", c.BMC.ReadTimeout.String(), "must be 1s to 1m20s")
 	all = append(all, c.validateRaft()...)
 	all = append(all, c.validateAddresses()...)
 	return errors.Join(all...)

@@ -144,7 +144,8 @@ func (p *Peer) openConductor(reg *drivers.Registry) error {
 	}
 	p.conductor, err = conductor.New(conductor.Config{
 		Cluster: p.cluster, MachineID: machineID, BootID: bootID, Registry: reg, DataDir: p.cfg.DataDir,
-		Version: version.String(), Clock: clock.System{}, Logger: p.log.With("part", "conductor"),
+		Version: version.String(), BMCReadTimeout: p.cfg.BMC.ReadTimeout,
+		Clock: clock.System{}, Logger: p.log.With("part", "conductor"),
 	})
 	return err
 }
