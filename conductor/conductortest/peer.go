@@ -47,7 +47,6 @@ type Peer struct {
 	dead   bool                    // guarded by mu
 	onKill []func()                // guarded by mu
 	cut    bool                    // guarded by mu
-	left   bool                    // guarded by mu
 }
 
 // Decide has f decide what becomes of the peer's commands; nil: nothing
@@ -215,13 +214,8 @@ func (p *Peer) CreateJoinToken(_ context.Context, ttl time.Duration) (string, ti
 	return "ir1.test", p.cluster.Clock.Now().Add(ttl), nil
 }
 
-// Leave notes that it was called.
-func (p *Peer) Leave(context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.left = true
-	return nil
-}
+// Leave does nothing.
+func (p *Peer) Leave(context.Context) error { return nil }
 
 // Remove removes a member.
 func (p *Peer) Remove(_ context.Context, id string) error {
@@ -230,8 +224,8 @@ func (p *Peer) Remove(_ context.Context, id string) error {
 }
 
 // Status knows little.
-func (p *Peer) Status(context.Context) (*api.ClusterStatusReply, error) {
-	return &api.ClusterStatusReply{ClusterId: p.ClusterID(), Leader: p.id}, nil
+func (p *Peer) Status(context.Context) *api.ClusterStatusReply {
+	return &api.ClusterStatusReply{ClusterId: p.ClusterID(), Leader: p.id}
 }
 
 // As is a context of a gRPC handler whose caller has a certificate for an

@@ -105,15 +105,19 @@ func (j *Journal) Append(ev *api.JournalEvent) *api.JournalEvent {
 	if ev.AtMs == 0 {
 		ev.AtMs = j.cfg.Clock.Now().UnixMilli()
 	}
-	j.Store(ev)
+	j.keep(ev)
 	if j.cfg.Copy != nil {
 		j.cfg.Copy(ev)
 	}
 	return ev
 }
 
-// Store keeps an event of any peer: a copy that another peer sent, or our own.
-func (j *Journal) Store(ev *api.JournalEvent) {
+// Store keeps an event of another peer. It never blocks.
+func (j *Journal) Store(ev *api.JournalEvent) { j.keep(proto.CloneOf(ev)) }
+
+// keep owns ev, which nobody changes afterwards: followers, the files and the
+// copier share it.
+func (j *Journal) keep(ev *api.JournalEvent) {
 	if !validNode.MatchString(ev.GetNodeId()) {
 		return
 	}

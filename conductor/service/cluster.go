@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/ironring/ironring/api"
@@ -35,10 +36,7 @@ const (
 
 // CreateJoinToken implements api.IronringServer.
 func (s *Service) CreateJoinToken(ctx context.Context, req *api.CreateJoinTokenRequest) (*api.CreateJoinTokenReply, error) {
-	ttl := time.Duration(req.GetTtlSeconds()) * time.Second
-	if ttl == 0 {
-		ttl = defaultTokenTTL
-	}
+	ttl := seconds(req.GetTtlSeconds(), defaultTokenTTL)
 	if ttl < time.Minute || ttl > maxTokenTTL {
 		return nil, errs.About(errs.Invalid, "ttl", "a join token lives between one minute and seven days, not %v", ttl)
 	}
@@ -73,10 +71,7 @@ const (
 
 // CreateClientCert implements api.IronringServer.
 func (s *Service) CreateClientCert(ctx context.Context, req *api.CreateClientCertRequest) (*api.CreateClientCertReply, error) {
-	ttl := time.Duration(req.GetTtlSeconds()) * time.Second
-	if ttl == 0 {
-		ttl = defaultCertTTL
-	}
+	ttl := seconds(req.GetTtlSeconds(), defaultCertTTL)
 	if ttl < time.Minute || ttl > maxCertTTL {
 		return nil, errs.About(errs.Invalid, "ttl", "a client certificate lives between one minute and two years, not %v", ttl)
 	}
@@ -88,6 +83,15 @@ func (s *Service) CreateClientCert(ctx context.Context, req *api.CreateClientCer
 	principal, source := caller(ctx)
 	s.cfg.Logger.Info("client certificate issued", "name", req.GetName(), "principal", principal, "source", source)
 	return &api.CreateClientCertReply{CertDer: cert, CaDer: ca.CertDER()}, nil
+}
+
+// seconds is a time that a client gave, or what 0 stands for. It does not
+// overflow: what is out of all bounds stays so.
+func seconds(n uint64, zero time.Duration) time.Duration {
+	if n == 0 {
+		return zero
+	}
+	return time.Duration(min(n, math.MaxInt64/uint64(time.Second))) * time.Second
 }
 
 // Version implements api.IronringServer.

@@ -45,7 +45,8 @@ func explain(out *api.ExplainReply, v *fsm.View) {
 	if n.GetMaintenance() {
 		out.Notes = append(out.Notes, "in maintenance: "+orNone(n.GetMaintenanceReason()))
 	}
-	if err := bmc.Parked(n); err != nil {
+	// The record as it is stored: parking is bound to the sealed credentials.
+	if err := bmc.Parked(v.Node(n.GetId())); err != nil {
 		out.Advice = err.Error()
 	}
 	if n.GetAssigned() == "" {

@@ -3,11 +3,14 @@ package service
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/seal"
@@ -49,10 +52,10 @@ func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*
 	return &api.NodeReply{Node: masked(s.cfg.Cluster.Store().View().Node(n.Id)), Index: res.GetIndex()}, nil
 }
 
-// prepare checks a node's spec fields, brings its documents into canonical
-// form and seals its secrets. strict also asks the driver whether driver_info
-// is complete.
-func (s *Service) prepare(n *api.Node, strict bool) error {
+// prepare checks a node's spec fields and brings its documents into canonical
+// form. With driver it also has the driver check driver_info and seals the
+// secrets in it, which must be done whenever driver or driver_info change.
+func (s *Service) prepare(n *api.Node, driver bool) error {
 	for name, doc := range map[string]*[]byte{"driver_info": &n.DriverInfo, "properties": &n.Properties, "extra": &n.Extra, "instance_info": &n.InstanceInfo} {
 		if len(*doc) == 0 {
 			*doc = []byte("{}")
@@ -63,23 +66,43 @@ func (s *Service) prepare(n *api.Node, strict bool) error {
 		}
 		*doc = c
 	}
-	d, err := s.cfg.Registry.Get(n.GetDriver())
+	if err := node.CheckSpec(n); err != nil || !driver {
+		return err
+	}
+	d, err := s.driver(n.GetDriver())
 	if err != nil {
 		return err
 	}
-	if strict {
-		info, err := s.openInfo(n)
-		if err != nil {
-			return err
-		}
-		if err := d.Validate(info); err != nil {
-			return errs.About(errs.Invalid, errs.SubjectOf(err), "driver_info: %w", err)
-		}
+	info, err := s.openInfo(n)
+	if err != nil {
+		return err
+	}
+	if err := d.Validate(info); err != nil {
+		return errs.About(errs.Invalid, errs.SubjectOf(err), "driver_info: %w", err)
 	}
 	if n.DriverInfo, err = s.sealInfo(d, n); err != nil {
 		return err
 	}
-	return node.CheckSpec(n)
+	return node.CheckSpec(n) // sealing makes it longer
+}
+
+// driver finds a driver of this peer. One that only other peers have is for
+// them to check.
+func (s *Service) driver(name string) (drivers.Driver, error) {
+	d, err := s.cfg.Registry.Get(name)
+	if err == nil {
+		return d, nil
+	}
+	var have []string
+	for _, m := range s.cfg.Cluster.Store().View().Members() {
+		if m.GetId() != s.cfg.Cluster.ID() && slices.Contains(m.GetDrivers(), name) {
+			have = append(have, m.GetId())
+		}
+	}
+	if len(have) > 0 {
+		return nil, errs.About(errs.NotOwner, "driver", "this peer does not have driver %q: ask %s", name, strings.Join(have, " or "))
+	}
+	return nil, err
 }
 
 // GetNode implements api.IronringServer.

@@ -14,6 +14,7 @@ import (
 	"github.com/ironring/ironring/conductor/bmc"
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
 
@@ -45,10 +46,7 @@ func patched(n *api.Node, set map[string]string, unset []string) (*api.Node, []s
 		field, path, inside := strings.Cut(key, "/")
 		fields[field] = true
 		if inside {
-			if err := editDoc(out, field, path, func(m map[string]any, last string) error {
-				delete(m, last)
-				return nil
-			}); err != nil {
+			if err := editDoc(out, field, path, false, func(m map[string]any, last string) { delete(m, last) }); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -67,10 +65,7 @@ func setOne(n *api.Node, field, path string, inside bool, value string) error {
 		if err != nil {
 			return errs.About(errs.Invalid, field, "%s/%s: the value is not JSON: %w", field, path, err)
 		}
-		return editDoc(n, field, path, func(m map[string]any, last string) error {
-			m[last] = v
-			return nil
-		})
+		return editDoc(n, field, path, true, func(m map[string]any, last string) { m[last] = v })
 	}
 	if doc := documents[field]; doc != nil {
 		*doc(n) = []byte(value)
@@ -85,8 +80,9 @@ func setOne(n *api.Node, field, path string, inside bool, value string) error {
 	return node.Apply(n, []string{field}, tmp)
 }
 
-// editDoc changes one value inside a document; missing objects on the way are made.
-func editDoc(n *api.Node, field, path string, edit func(m map[string]any, last string) error) error {
+// editDoc changes one value inside a document. Where an object on the way is
+// missing it is made, or without grow nothing is changed.
+func editDoc(n *api.Node, field, path string, grow bool, edit func(m map[string]any, last string)) error {
 	doc := documents[field]
 	if doc == nil {
 		return errs.About(errs.Invalid, field, "%s is not a document: there is nothing inside to set", field)
@@ -102,6 +98,9 @@ func editDoc(n *api.Node, field, path string, edit func(m map[string]any, last s
 		}
 	}
 	parts := strings.Split(path, "/")
+	if slices.Contains(parts, "") {
+		return errs.About(errs.Invalid, field, "%s/%s: a key is empty", field, path)
+	}
 	m := root
 	for _, p := range parts[:len(parts)-1] {
 		next, ok := m[p].(map[string]any)
@@ -109,18 +108,15 @@ func editDoc(n *api.Node, field, path string, edit func(m map[string]any, last s
 			if m[p] != nil {
 				return errs.About(errs.Invalid, field, "%s/%s: %q is not an object", field, path, p)
 			}
+			if !grow {
+				return nil
+			}
 			next = map[string]any{}
 			m[p] = next
 		}
 		m = next
 	}
-	last := parts[len(parts)-1]
-	if last == "" {
-		return errs.About(errs.Invalid, field, "%s/%s: a key is empty", field, path)
-	}
-	if err := edit(m, last); err != nil {
-		return err
-	}
+	edit(m, parts[len(parts)-1])
 	b, err := json.Marshal(root)
 	*doc(n) = b
 	return err
@@ -163,7 +159,28 @@ func (s *Service) openInfo(n *api.Node) (drivers.Info, error) {
 	if err := dec.Decode(&info); err != nil {
 		return nil, errs.About(errs.Invalid, "driver_info", "driver_info is not a JSON object")
 	}
+	if key := maskedKey(info); key != "" {
+		return nil, errs.About(errs.Invalid, "driver_info", "driver_info/%s is %s, as it is shown: give the secret itself, or change only the other keys", key, seal.Mask)
+	}
 	return info, nil
+}
+
+// maskedKey is the path of a value that was read masked and sent back; storing
+// it would lose the secret.
+func maskedKey(m map[string]any) string {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		switch v := m[k].(type) {
+		case string:
+			if v == seal.Mask {
+				return k
+			}
+		case map[string]any:
+			if inner := maskedKey(v); inner != "" {
+				return k + "/" + inner
+			}
+		}
+	}
+	return ""
 }
 
 // sealInfo seals the secrets of driver_info: what the driver calls a secret

@@ -12,16 +12,15 @@ import (
 
 // newPort checks a port that a client sent.
 func newPort(nodeID string, in *api.Port) (*api.Port, error) {
-	mac, err := node.NormalizeMAC(in.GetAddress())
-	if err != nil {
-		return nil, err
-	}
 	p := &api.Port{
-		Id: in.GetId(), NodeId: nodeID, Address: mac, PxeEnabled: in.GetPxeEnabled(),
+		Id: in.GetId(), NodeId: nodeID, Address: in.GetAddress(), PxeEnabled: in.GetPxeEnabled(),
 		PhysicalNetwork: in.GetPhysicalNetwork(), Extra: in.GetExtra(),
 	}
 	if p.Id == "" {
 		p.Id = uuid.NewString()
+	}
+	if err := node.NormalizePort(p); err != nil {
+		return nil, err
 	}
 	return p, node.CheckPort(p)
 }

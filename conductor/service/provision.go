@@ -43,6 +43,8 @@ func (s *Service) Provision(ctx context.Context, req *api.ProvisionRequest) (*ap
 		if op.Flow, err = s.newFlow(n, verb, req.GetArgs()); err != nil {
 			return nil, err
 		}
+	} else if err := noArgs(n, verb, req.GetArgs()); err != nil {
+		return nil, err
 	}
 	return s.create(ctx, req.GetRequestId(), n.GetId(), node.VerbName(verb), op)
 }
@@ -63,15 +65,18 @@ func (s *Service) newFlow(n *api.Node, verb api.Event, args []byte) (*api.Flow, 
 			return nil, err
 		}
 	}
-	switch {
-	case kind == api.FlowKind_FLOW_DEPLOY:
-		if f.Args, err = s.deployArgs(n, args); err != nil {
-			return nil, err
-		}
-	case len(args) > 0 && string(args) != "{}" && string(args) != "null":
-		return nil, errs.About(errs.Invalid, n.GetId(), "%s takes no arguments", node.VerbName(verb))
+	if kind == api.FlowKind_FLOW_DEPLOY {
+		f.Args, err = s.deployArgs(n, args)
+		return f, err
 	}
-	return f, nil
+	return f, noArgs(n, verb, args)
+}
+
+func noArgs(n *api.Node, verb api.Event, args []byte) error {
+	if len(args) > 0 && string(args) != "{}" && string(args) != "null" {
+		return errs.About(errs.Invalid, n.GetId(), "%s takes no arguments", node.VerbName(verb))
+	}
+	return nil
 }
 
 // needsNetwork says whether a flow boots the ramdisk.

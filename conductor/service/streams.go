@@ -34,6 +34,7 @@ func (s *Service) WatchNode(req *api.WatchNodeRequest, stream grpc.ServerStreami
 	defer tick.Stop()
 	sent := req.GetAfterIndex()
 	var last *api.Progress
+	var token uint64 // of the lock that was sent last
 	for {
 		select {
 		case <-ctx.Done():
@@ -44,10 +45,11 @@ func (s *Service) WatchNode(req *api.WatchNodeRequest, stream grpc.ServerStreami
 			if n == nil {
 				return stream.Send(&api.NodeEvent{Index: v.Index(), Deleted: true})
 			}
-			if at := max(n.GetIndex(), f.GetIndex(), l.GetIndex()); at <= sent {
+			// A lock that is released leaves no record with a new index.
+			if at := max(n.GetIndex(), f.GetIndex(), l.GetIndex()); at <= sent && (token == 0 || l.GetToken() == token) {
 				continue
 			}
-			sent = v.Index()
+			sent, token = v.Index(), l.GetToken()
 			if err := stream.Send(&api.NodeEvent{Node: masked(n), Flow: maskedFlow(f), Lock: l, Index: v.Index()}); err != nil {
 				return err
 			}
