@@ -35,8 +35,10 @@ type Options struct {
 	// deployment last.
 	ImageMiB  int
 	ImageRate int
-	Progress  io.Writer // lines for people
-	Logger    *slog.Logger
+	// BMCReadTimeout is that of the peers' configuration; 0: their default.
+	BMCReadTimeout time.Duration
+	Progress       io.Writer // lines for people
+	Logger         *slog.Logger
 }
 
 // Bounds of a lab.

@@ -89,6 +89,9 @@ func (l *lab) startPeers(ctx context.Context) error {
 			return err
 		}
 		cfg := fmt.Sprintf(peerConfig, p.dir, p.id, p.addr, tftpPort, dhcpPort, l.ramdiskDir(), l.ipxeDir())
+		if d := l.opts.BMCReadTimeout; d > 0 {
+			cfg += fmt.Sprintf("bmc:\n  read_timeout: %s\n", d)
+		}
 		if err := os.WriteFile(filepath.Join(p.dir, "ironring.yaml"), []byte(cfg), 0o600); err != nil {
 			return err
 		}

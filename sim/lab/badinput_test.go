@@ -1,0 +1,29 @@
+package lab
+
+import "testing"
+
+// TestBadInput: bad input gets a clear error, and nothing is lost. One lab with
+// one peer serves all cases, each with machines of its own.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	f := startFixture(t)
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *fixture)
+	}{
+		{"images", testImages},
+		{"abort", testAbort},
+		{"two disks", testTwoDisks},
+		{"swapped BMCs", testSwappedBMCs},
+		{"wrong password", testWrongPassword},
+		{"BMCs", testBadBMCs},
+		{"verbs", testVerbs},
+		{"records", testRecords},
+		{"life", testLife},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(t, f)
+		})
+	}
+}
