@@ -137,7 +137,7 @@ func Raft(b *testing.B, n int) *raft.Raft {
 	for i, s := range servers {
 		all = append(all, server(b, s, transports[i], servers))
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		for _, r := range all {
 			if r.State() == raft.Leader {
 				return r
@@ -163,7 +163,8 @@ func server(b *testing.B, s raft.Server, t raft.Transport, servers []raft.Server
 	}
 	cfg := raft.DefaultConfig()
 	cfg.LocalID, cfg.LogOutput = s.ID, io.Discard
-	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLeaseTimeout = 500*time.Millisecond, 500*time.Millisecond, 250*time.Millisecond
+	// Long enough that a busy machine does not change leaders in the middle.
+	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLeaseTimeout = 2*time.Second, 2*time.Second, time.Second
 	if err := raft.BootstrapCluster(cfg, store, store, snaps, t, raft.Configuration{Servers: servers}); err != nil {
 		b.Fatal(err)
 	}
