@@ -51,7 +51,7 @@ func New(cfg Config) *Sync {
 	return &Sync{cfg: cfg}
 }
 
-// Run polls every owned node once in each period, spread over the period.
+// Run polls every owned node once in each period, a few at a time.
 func (s *Sync) Run(ctx context.Context) error {
 	for {
 		start := s.cfg.Clock.Elapsed()
@@ -71,9 +71,9 @@ func (s *Sync) round(ctx context.Context) {
 	slots := make(chan struct{}, s.cfg.Workers)
 	var all sync.WaitGroup
 	defer all.Wait()
-	v := s.cfg.Store.View()
-	for n := range v.NodesAssigned(s.cfg.Member) {
-		if !due(v, n) {
+	for n := range s.cfg.Store.View().NodesAssigned(s.cfg.Member) {
+		id := n.GetId()
+		if s.due(id) == nil {
 			continue
 		}
 		select {
@@ -83,25 +83,36 @@ func (s *Sync) round(ctx context.Context) {
 		}
 		all.Go(func() {
 			defer func() { <-slots }()
-			s.look(ctx, n)
+			s.look(ctx, id)
 		})
 	}
 }
 
-// due says whether a node may be polled now.
-func due(v *fsm.View, n *api.Node) bool {
-	f := v.Flow(n.GetId())
-	return n.GetState() != api.State_ENROLL && !n.GetMaintenance() && bmc.Parked(n) == nil &&
-		v.Lock(n.GetId()) == nil && (f == nil || f.GetStatus() != api.FlowStatus_FLOW_RUNNING)
+// due is the node if it may be polled now, else nil.
+func (s *Sync) due(id string) *api.Node {
+	v := s.cfg.Store.View()
+	n, f := v.Node(id), v.Flow(id)
+	if n == nil || n.GetAssigned() != s.cfg.Member || n.GetState() == api.State_ENROLL || n.GetMaintenance() ||
+		v.Lock(id) != nil || f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING || s.cfg.BMC.Parked(n) != nil {
+		return nil
+	}
+	return n
 }
 
-func (s *Sync) look(ctx context.Context, n *api.Node) {
-	is, err := s.cfg.BMC.Power(ctx, n.GetId())
-	if err != nil {
-		s.cfg.Logger.Debug("power not read", "node", n.GetId(), "err", err)
+// look polls a node. The round may have begun long ago, and a BMC may take most
+// of a minute: what was read counts only if nobody has held the lock since.
+func (s *Sync) look(ctx context.Context, id string) {
+	before := s.due(id)
+	if before == nil {
 		return
 	}
-	if is == n.GetPowerState() || is == api.PowerState_POWER_UNKNOWN {
+	is, err := s.cfg.BMC.Power(ctx, id)
+	if err != nil {
+		s.cfg.Logger.Debug("power not read", "node", id, "err", err)
+		return
+	}
+	n := s.due(id)
+	if n == nil || n.GetLastToken() != before.GetLastToken() || is == n.GetPowerState() || is == api.PowerState_POWER_UNKNOWN {
 		return
 	}
 	s.cfg.Logger.Info("power state differs from the record", "node", n.GetId(), "recorded", n.GetPowerState().String(), "read", is.String(), "enforce", n.GetEnforcePower())
