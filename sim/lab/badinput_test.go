@@ -6,7 +6,7 @@ import "testing"
 // one peer serves all cases, each with machines of its own.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
-	f := startFixture(t)
+	f := startFixture(t, 64<<20)
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *fixture)

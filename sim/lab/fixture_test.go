@@ -26,17 +26,17 @@ const patience = 3 * time.Minute
 // remains.
 const imageMiB = 6
 
-// fixture is a lab that many cases share; each has machines of its own.
+// fixture is a lab of one peer that cases share; each has machines of its own.
 type fixture struct {
 	*lab
 	bad *badImages
 	mu  sync.Mutex // held while a machine is added
 }
 
-func startFixture(t *testing.T) *fixture {
+func startFixture(t *testing.T, imageRate int) *fixture {
 	t.Helper()
 	l := &lab{dir: shortDir(t), start: time.Now(), opts: Options{
-		Peers: 1, Binary: binary(t), ImageMiB: imageMiB, ImageRate: 64 << 20, BMCReadTimeout: 5 * time.Second, Progress: t.Output(), Logger: quiet,
+		Peers: 1, Binary: binary(t), ImageMiB: imageMiB, ImageRate: imageRate, BMCReadTimeout: 5 * time.Second, Progress: t.Output(), Logger: quiet,
 	}}
 	// Not of t.Context: that ends before Cleanup.
 	ctx, cancel := context.WithCancel(context.Background())

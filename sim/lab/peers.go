@@ -161,6 +161,12 @@ func (p *peer) start(binary, stdin string, args ...string) error {
 	return nil
 }
 
+// restart starts a peer again whose process has ended.
+func (p *peer) restart(binary string) error {
+	_ = p.log.Close() // written by the process, not by us
+	return p.start(binary, "")
+}
+
 // kill ends the process as a crash would.
 func (p *peer) kill() { p.end(syscall.SIGKILL) }
 
