@@ -181,11 +181,10 @@ func (c *Conductor) work(ctx context.Context) error {
 		case d = <-c.drains:
 		}
 		stop()
-		err := <-ended
-		close(d.done)
-		if err != nil {
-			return err
+		if err := <-ended; err != nil {
+			return err // the work goes on: nobody may believe that it is parked
 		}
+		close(d.done)
 		select {
 		case <-d.resume:
 		case <-ctx.Done():

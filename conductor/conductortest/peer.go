@@ -38,6 +38,8 @@ type Fate struct {
 type Peer struct {
 	// Conn is PeerConn; nil: nobody can be reached.
 	Conn func(id string) (*grpc.ClientConn, error)
+	// OnLeave is Leave; nil: it succeeds and does nothing.
+	OnLeave func() error
 
 	cluster *Cluster
 	id      string
@@ -214,8 +216,13 @@ func (p *Peer) CreateJoinToken(_ context.Context, ttl time.Duration) (string, ti
 	return "ir1.test", p.cluster.Clock.Now().Add(ttl), nil
 }
 
-// Leave does nothing.
-func (p *Peer) Leave(context.Context) error { return nil }
+// Leave is OnLeave.
+func (p *Peer) Leave(context.Context) error {
+	if p.OnLeave == nil {
+		return nil
+	}
+	return p.OnLeave()
+}
 
 // Remove removes a member.
 func (p *Peer) Remove(_ context.Context, id string) error {
