@@ -191,6 +191,9 @@ type stream struct {
 	api.Agent_ConverseClient
 	down  chan *api.AgentDown
 	ended chan error
+
+	mu   sync.Mutex
+	told []string // guarded by mu; cmdIDs that answers has seen
 }
 
 func (r *ring) stream(peer, nonce string, id pki.Identity) *stream {
@@ -203,7 +206,7 @@ func (r *ring) stream(peer, nonce string, id pki.Identity) *stream {
 	if err != nil {
 		r.Fatal(err)
 	}
-	s := &stream{c, make(chan *api.AgentDown, 100), make(chan error, 1)}
+	s := &stream{Agent_ConverseClient: c, down: make(chan *api.AgentDown, 100), ended: make(chan error, 1)}
 	// EOF: the other side has refused already; Recv says why.
 	if err := s.Send(&api.AgentUp{Msg: &api.AgentUp_Hello{Hello: &api.AgentHello{NodeId: node, Nonce: nonce}}}); err != nil && !errors.Is(err, io.EOF) {
 		r.Fatal(err)
@@ -245,6 +248,9 @@ func (s *stream) answers() {
 		select {
 		case m := <-s.down:
 			if c := m.GetCommand(); c != nil {
+				s.mu.Lock()
+				s.told = append(s.told, c.GetCmdId())
+				s.mu.Unlock()
 				_ = s.Send(&api.AgentUp{Msg: &api.AgentUp_Status{Status: done(c.GetCmdId())}})
 			}
 		case <-s.Context().Done():
@@ -331,10 +337,10 @@ func TestRelayRefusesOldTokens(t *testing.T) {
 			if err := r.order("p1", token, "new"); err != nil {
 				t.Error(err)
 			}
-			select {
-			case m := <-s.down:
-				t.Errorf("the agent got %v", m)
-			default:
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if slices.Contains(s.told, "old") {
+				t.Errorf("the agent got %v", s.told)
 			}
 		})
 	}
