@@ -89,7 +89,7 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 			// The last real error says more than "time is up".
 			cause := context.Cause(sctx)
 			if last != nil {
-				return outcome{}, fmt.Errorf("%w (last: %v)", cause, last)
+				return outcome{}, fmt.Errorf("%w (last: %w)", cause, last)
 			}
 			return outcome{}, cause
 		}
