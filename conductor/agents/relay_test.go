@@ -40,6 +40,7 @@ type ring struct {
 
 	mu   sync.Mutex
 	down map[string]bool // guarded by mu; peers that cannot be dialled
+	asks func()          // guarded by mu; called when a peer asks for the leader's index
 }
 
 // conductorServer is the part of the service that relays.
@@ -82,7 +83,7 @@ func newRing(t *testing.T) *ring {
 		j := newJournal(t)
 		r.hubs[id] = agents.NewHub(j, func() []string { return nil }, r.c.Clock, slog.New(slog.DiscardHandler))
 		r.ends[id] = agents.NewEndpoint(agents.Config{
-			Self: id, Store: r.c.Store, Propose: p.Propose, ReadIndex: p.ReadIndex, PeerConn: r.dial(id), CA: p.CA(),
+			Self: id, Store: r.c.Store, Propose: p.Propose, ReadIndex: r.readIndex(p), PeerConn: r.dial(id), CA: p.CA(),
 			Hub: r.hubs[id], Journal: j, Watch: b, Clock: r.c.Clock, Logger: slog.New(slog.DiscardHandler),
 		})
 		r.serve(id)
@@ -144,6 +145,18 @@ func (r *ring) dial(from string) func(string) (*grpc.ClientConn, error) {
 		r.conns[from+to] = conn
 		r.Cleanup(func() { conn.Close() })
 		return conn, nil
+	}
+}
+
+func (r *ring) readIndex(p *conductortest.Peer) func(context.Context) (uint64, error) {
+	return func(ctx context.Context) (uint64, error) {
+		r.mu.Lock()
+		asks := r.asks
+		r.mu.Unlock()
+		if asks != nil {
+			asks()
+		}
+		return p.ReadIndex(ctx)
 	}
 }
 
@@ -415,6 +428,22 @@ func TestConverseAdmits(t *testing.T) {
 			s := r.stream("p1", test.nonce, test.id)
 			s.endsWith(t, errs.Denied)
 		})
+	}
+}
+
+// A peer that has not heard yet of an agent's enrolment at another peer asks
+// before it refuses.
+func TestConverseAtPeerThatLags(t *testing.T) {
+	r := newRing(t)
+	token := r.hold("p1")
+	r.boot(nonce)
+	r.mu.Lock()
+	r.asks = func() { r.enrolled(nonce) } // what was committed arrives
+	r.mu.Unlock()
+	s := r.stream("p2", nonce, agentID)
+	go s.answers()
+	if err := r.order("p1", token, "c1"); err != nil {
+		t.Error(err)
 	}
 }
 

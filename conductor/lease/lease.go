@@ -71,12 +71,12 @@ type Keeper struct {
 	cfg         Config
 	incarnation string
 
-	mu     sync.Mutex
-	gate   *Gate         // guarded by mu; the open gate, nil while closed
-	turn   chan struct{} // guarded by mu; closed and replaced whenever gate changes
-	wall   time.Time     // guarded by mu; the clocks at the last look
-	mono   time.Duration // guarded by mu
-	trusts time.Duration // guarded by mu; renewals sent before it open no gate
+	mu    sync.Mutex
+	gate  *Gate         // guarded by mu; the open gate, nil while closed
+	turn  chan struct{} // guarded by mu; closed and replaced whenever gate changes
+	wall  time.Time     // guarded by mu; the clocks at the last look
+	mono  time.Duration // guarded by mu
+	jumps int           // guarded by mu; of the wall clock: a renewal that saw one opens no gate
 }
 
 // New makes a keeper; Run makes it work.
@@ -151,6 +151,7 @@ func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent t
 			id, t, begun = uuid.NewString(), now, k.cfg.Clock.Elapsed()
 		}
 		if t.GetLeaseMs() > 0 {
+			jumps := k.look()
 			sent = k.cfg.Clock.Elapsed()
 			pctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			_, err = k.cfg.Proposer.Propose(pctx, k.command("register the conductor's lease", &api.Op{Op: &api.Op_LeaseRegister{LeaseRegister: &api.LeaseRegister{
@@ -166,6 +167,9 @@ func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent t
 				sent, err = begun, nil
 			}
 			if err == nil {
+				if k.look() != jumps { // who knows how long ago: the first renewal counts
+					sent -= ms(t.GetHolderMs())
+				}
 				k.cfg.Logger.Info("lease registered", "lease", id)
 				return id, t, sent, nil
 			}
@@ -200,7 +204,7 @@ func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gat
 		if err := sleep(ctx, period, wake); err != nil {
 			return err
 		}
-		k.look()
+		jumps := k.look()
 		progressed := g.takeProgress()
 		sent := k.cfg.Clock.Elapsed()
 		pctx, cancel := context.WithTimeout(ctx, rpc)
@@ -209,13 +213,14 @@ func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gat
 		}}}))
 		cancel()
 		// The answer may have been on its way for long, or the host frozen
-		// meanwhile: look before it counts.
-		k.look()
+		// meanwhile: look before it counts. What was sent before a jump may be
+		// older than the elapsed clock knows.
+		trusted := k.look() == jumps
 		switch {
 		case err == nil && g.extend(sent):
 		case err == nil:
 			// The old work must be gone before the same locks are resumed.
-			if g.drained() && k.trusted(sent) && sent+ms(t.GetHolderMs()) > k.cfg.Clock.Elapsed() {
+			if g.drained() && trusted && sent+ms(t.GetHolderMs()) > k.cfg.Clock.Elapsed() {
 				*last = k.open(id, t, sent)
 				k.cfg.Logger.Info("gate opened again", "lease", id)
 			}
@@ -232,8 +237,8 @@ func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gat
 }
 
 // look closes the gate when its deadline has passed or the wall clock has
-// jumped.
-func (k *Keeper) look() {
+// jumped, and gives how often that has been.
+func (k *Keeper) look() (jumps int) {
 	wall, mono := k.cfg.Clock.Now().Round(0), k.cfg.Clock.Elapsed()
 	k.mu.Lock()
 	g := k.gate
@@ -244,8 +249,9 @@ func (k *Keeper) look() {
 	k.wall, k.mono = wall, mono
 	jumped := drift > jumpLimit || drift < -jumpLimit
 	if jumped {
-		k.trusts = mono
+		k.jumps++
 	}
+	jumps = k.jumps
 	k.mu.Unlock()
 	switch {
 	case g == nil:
@@ -254,14 +260,7 @@ func (k *Keeper) look() {
 	case g.deadlineIn() <= 0:
 		k.shut(g, errors.New("the lease could not be renewed in time"))
 	}
-}
-
-// trusted says whether a renewal was sent after the last jump of the wall
-// clock: what was sent before it may be older than the elapsed clock knows.
-func (k *Keeper) trusted(sent time.Duration) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return sent >= k.trusts
+	return jumps
 }
 
 func (k *Keeper) release(id string) {
@@ -282,13 +281,13 @@ func (k *Keeper) open(id string, t *api.Timing, sent time.Duration) *Gate {
 
 // shut closes a gate; closing a closed one does nothing.
 func (k *Keeper) shut(g *Gate, cause error) {
-	if g.close(cause) && !errors.Is(cause, context.Canceled) {
-		k.cfg.Logger.Warn("gate closed", "lease", g.Lease, "err", cause)
-	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.gate == g {
 		k.setLocked(nil)
+	}
+	k.mu.Unlock()
+	if g.close(cause) && !errors.Is(cause, context.Canceled) {
+		k.cfg.Logger.Warn("gate closed", "lease", g.Lease, "err", cause)
 	}
 }
 

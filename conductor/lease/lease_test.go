@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -337,23 +338,67 @@ func TestWallClockJump(t *testing.T) {
 }
 
 // The host is frozen while a renewal is on its way, in a way that its elapsed
-// clock does not count: the answer, which lay in the socket, opens nothing.
+// clock does not count. The answer lay in the socket: it extends nothing and
+// opens nothing, only a renewal that was sent after the thaw does.
 func TestAnswerFromBeforeAFreeze(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		g := f.wait()
-		froze := false
+		var mu sync.Mutex
+		var thaw time.Time
+		after := 0
 		f.p.Decide(func(cmd *api.Command) conductortest.Fate {
-			if renewal(cmd) && !froze {
-				froze = true
-				f.c.Clock.Jump(30 * time.Second) // seen after the thaw
-				f.c.Must(&api.Op{Op: &api.Op_LeaseFence{LeaseFence: &api.LeaseFence{LeaseId: g.Lease, Cause: "operator", Term: f.c.Term()}}})
-				return conductortest.Fate{Refuse: errs.New(errs.Timeout, "nothing is known")}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case !renewal(cmd):
+			case thaw.IsZero():
+				f.c.Clock.Jump(30 * time.Second)
+				thaw = time.Now()
+			default:
+				after++
 			}
 			return conductortest.Fate{}
 		})
 		f.closesIn(g, time.Minute)
-		if again := f.wait(); again.Lease == g.Lease {
-			f.Error("the fenced lease has an open gate")
+		mu.Lock()
+		if late := time.Since(thaw); late > slack || after > 0 {
+			f.Errorf("the gate closed %v after the thaw, %d renewals later", late, after)
+		}
+		mu.Unlock()
+		again := f.wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if again == g || after == 0 {
+			f.Errorf("the gate opened after %d renewals", after)
+		}
+	})
+}
+
+// The same while the lease is registered.
+func TestFreezeDuringRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fixture{T: t, c: conductortest.New(t, "p1"), done: make(chan error, 1)}
+		f.p = f.c.Peer("p1")
+		var renewed atomic.Bool
+		f.p.Decide(func(cmd *api.Command) conductortest.Fate {
+			if renewal(cmd) {
+				renewed.Store(true)
+			} else if cmd.GetOps()[0].GetLeaseRegister() != nil {
+				f.c.Clock.Jump(time.Minute)
+			}
+			return conductortest.Fate{}
+		})
+		f.start()
+		for !renewed.Load() {
+			if g := f.k.Current(); g != nil && g.Check() == nil {
+				t.Fatal("the gate is open before the first renewal")
+			}
+			conductortest.Pass(10 * time.Millisecond)
+		}
+		f.wait()
+		f.stop()
+		if err := <-f.done; err != nil {
+			t.Error(err)
 		}
 	})
 }
