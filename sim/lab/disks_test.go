@@ -2,8 +2,9 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/ironring/ironring/api"
@@ -49,42 +50,95 @@ func testTwoDisks(t *testing.T, f *fixture) {
 	}
 }
 
-// testSwappedBMCs: two machines, each behind the BMC of the other. The nodes
-// were right when they were cleaned; then somebody swapped the cables, which
-// here is the same as swapping the addresses. Nothing is written on either.
+// testSwappedBMCs: two machines, each behind the BMC of the other, which here
+// is the same as nodes with each other's BMC addresses. Nothing is written on
+// either, and both are deployed once the addresses are right.
 func testSwappedBMCs(t *testing.T, f *fixture) {
-	var pair [2]*node
-	for i := range pair {
-		pair[i] = f.ready(t)
-	}
-	info := func(n *node) map[string]string {
-		doc, err := json.Marshal(n.bmc.Info())
-		if err != nil {
-			t.Fatal(err)
+	t.Run("from the start", func(t *testing.T) {
+		t.Parallel()
+		pair := [2]*node{f.enrolled(t), f.enrolled(t)}
+		for _, n := range pair {
+			plant(t, n)
 		}
-		return map[string]string{"driver_info": string(doc)}
+		swap(t, f, pair)
+		for _, n := range pair {
+			f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
+		}
+		mismatch(t, f, pair, api.Event_EV_PROVIDE, nil, api.State_AVAILABLE, api.State_CLEAN_FAILED)
+		for _, n := range pair {
+			if got := readAt(t, n.machine.DiskPath(0), 0, len(planted)); string(got) != planted {
+				t.Errorf("%s: the head of the disk was changed", n.name)
+			}
+			f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
+			f.does(t, n, api.Event_EV_PROVIDE, nil, api.State_AVAILABLE)
+			unbootable(t, n, 0)
+		}
+	})
+	t.Run("after the clean", func(t *testing.T) {
+		t.Parallel()
+		pair := [2]*node{f.ready(t), f.ready(t)}
+		swap(t, f, pair)
+		mismatch(t, f, pair, api.Event_EV_DEPLOY, f.image, api.State_ACTIVE, api.State_DEPLOY_FAILED)
+		for _, n := range pair {
+			unbootable(t, n, 0)
+			if got := f.images.served(n.name); got != 0 {
+				t.Errorf("%d bytes of the image of %s were fetched", got, n.name)
+			}
+		}
+		for _, n := range pair {
+			f.deploys(t, n, 0)
+		}
+	})
+}
+
+// planted is what stands on a disk that must not be touched.
+const planted = "what somebody would miss"
+
+func plant(t *testing.T, n *node) {
+	t.Helper()
+	file, err := os.OpenFile(n.machine.DiskPath(0), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	f.set(t, pair[0], info(pair[1]))
-	f.set(t, pair[1], info(pair[0]))
+	_, err = file.WriteString(planted)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// address gives a node the BMC of a machine.
+func address(t *testing.T, f *fixture, n, of *node) {
+	t.Helper()
+	doc, err := json.Marshal(of.bmc.Info())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.set(t, n, map[string]string{"driver_info": string(doc)})
+}
+
+func swap(t *testing.T, f *fixture, pair [2]*node) {
+	t.Helper()
+	address(t, f, pair[0], pair[1])
+	address(t, f, pair[1], pair[0])
+}
+
+// mismatch has both nodes of a swapped pair do something, which must fail with
+// nothing written, and gives each its own BMC back.
+func mismatch(t *testing.T, f *fixture, pair [2]*node, verb api.Event, args func(*node) map[string]any, want, rest api.State) {
+	t.Helper()
 	var after [2]uint64
 	for i, n := range pair {
-		after[i] = f.asks(t, n, api.Event_EV_DEPLOY, f.image(n))
+		var doc any
+		if args != nil {
+			doc = args(n)
+		}
+		after[i] = f.asks(t, n, verb, doc)
 	}
 	for i, n := range pair {
-		why := f.rests(t, n, after[i], api.State_ACTIVE, api.State_DEPLOY_FAILED, "identity mismatch", "nothing was written")
-		if !strings.Contains(why, "Is the BMC address that of another machine?") {
-			t.Errorf("no advice in %q", why)
-		}
+		f.rests(t, n, after[i], want, rest, "identity mismatch", "nothing was written", "Is the BMC address that of another machine?")
 	}
 	for _, n := range pair {
 		untouched(t, n)
-		unbootable(t, n, 0)
-		if got := f.images.served(n.name); got != 0 {
-			t.Errorf("%d bytes of the image of %s were fetched", got, n.name)
-		}
-		f.set(t, n, info(n))
-	}
-	for _, n := range pair {
-		f.deploys(t, n, 0)
+		address(t, f, n, n)
 	}
 }

@@ -158,7 +158,7 @@ func (l *lab) finish(ctx context.Context, rep *Report, w *watcher, failed map[st
 					rep.RestartedSteps += extra
 				}
 			}
-			row.check(l, n)
+			row.check(ctx, l, n)
 		}
 		if row.State == api.State_ACTIVE && row.Problem == "" {
 			rep.Active++
@@ -178,10 +178,22 @@ func (l *lab) finish(ctx context.Context, rep *Report, w *watcher, failed map[st
 	rep.Seconds = round(time.Since(l.start).Seconds())
 }
 
+// bootLimit is how long a machine that was switched on may take to come up from
+// its disk: the node is active a moment before.
+const bootLimit = 30 * time.Second
+
 // check compares the machine with what it should be.
-func (r *Row) check(l *lab, n *node) {
+func (r *Row) check(ctx context.Context, l *lab, n *node) {
 	if r.State != api.State_ACTIVE || r.Problem != "" {
 		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer cancel()
+	for n.machine.Stats().DiskBoots == 0 && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 	stats := n.machine.Stats()
 	switch {
