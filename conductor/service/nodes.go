@@ -78,7 +78,7 @@ func (s *Service) prepare(n *api.Node, driver bool) error {
 		return err
 	}
 	if err := d.Validate(info); err != nil {
-		return errs.About(errs.Invalid, errs.SubjectOf(err), "driver_info: %w", err)
+		return errs.About(errs.Invalid, errs.SubjectOf(err), "%w", err)
 	}
 	if n.DriverInfo, err = s.sealInfo(d, n); err != nil {
 		return err

@@ -85,7 +85,7 @@ func testRecords(t *testing.T, f *fixture) {
 		{"MAC in other letters", other(func(r *api.CreateNodeRequest) { r.Ports[0].Address = string(bytes.ToUpper([]byte(n.port))) }), client.Exists, []string{n.port}},
 		{"driver", other(func(r *api.CreateNodeRequest) { r.Node.Driver = "ilo" }), client.Invalid, []string{`"ilo"`, "redfish"}},
 		{"no driver", other(func(r *api.CreateNodeRequest) { r.Node.Driver = "" }), client.Invalid, []string{"needs a driver"}},
-		{"driver_info", other(func(r *api.CreateNodeRequest) { r.Node.DriverInfo = nil }), client.Invalid, []string{"driver_info", "redfish_address"}},
+		{"driver_info", other(func(r *api.CreateNodeRequest) { r.Node.DriverInfo = nil }), client.Invalid, []string{"driver_info lacks redfish_address"}},
 		{"driver_info that is no object", other(func(r *api.CreateNodeRequest) { r.Node.DriverInfo = []byte(`[1]`) }), client.Invalid, []string{"driver_info"}},
 		{"key of driver_info", other(func(r *api.CreateNodeRequest) {
 			r.Node.DriverInfo = []byte(`{"redfish_address":"https://127.0.0.1:1","redfish_username":"u","redfish_password":"p","redfish_verify_ca":"perhaps"}`)
