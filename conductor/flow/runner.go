@@ -163,6 +163,8 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 	switch {
 	case f.GetRequest() == api.Event_EV_FAIL:
 		return r.end(ctx, f, api.FlowStatus_FLOW_FAILED, "identity mismatch: two machines claim this boot")
+	case f.GetRequest() == api.Event_EV_DELETE:
+		return r.end(ctx, f, api.FlowStatus_FLOW_ABORTED, "undeploy was asked for")
 	case f.GetRequest() != api.Event_EVENT_NONE:
 		return r.end(ctx, f, api.FlowStatus_FLOW_ABORTED, "aborted on request")
 	case int(f.GetCursor()) >= len(f.GetSteps()):
@@ -267,12 +269,15 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 	case f.GetKind() == api.FlowKind_FLOW_POWER:
 		// A power action leaves the lifecycle alone.
 	case status == api.FlowStatus_FLOW_DONE && f.GetKind() == api.FlowKind_FLOW_TEARDOWN:
-		steps, err := node.Plan(api.FlowKind_FLOW_CLEAN, api.PowerAction_POWER_ACTION_NONE)
-		if err != nil {
+		if err := r.follow(op, f, api.Event_EV_CLEAN, api.FlowKind_FLOW_CLEAN); err != nil {
 			return err
 		}
-		op.Event = api.Event_EV_CLEAN
-		op.Next = &api.Flow{Id: uuid.NewString(), NodeId: r.node, Kind: api.FlowKind_FLOW_CLEAN, Steps: steps, Meta: f.GetMeta()}
+	case f.GetRequest() == api.Event_EV_DELETE && node.Waiting(n.GetState()):
+		// Where the state has moved on meanwhile, the deploy fails and undeploy
+		// can be asked for again.
+		if err := r.follow(op, f, api.Event_EV_DELETE, api.FlowKind_FLOW_TEARDOWN); err != nil {
+			return err
+		}
 	case status == api.FlowStatus_FLOW_DONE:
 		op.Event = api.Event_EV_DONE
 	default:
@@ -296,6 +301,17 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 	}
 	r.event(f, text)
 	r.log.Info("flow ended", "flow", f.GetId(), "kind", purpose(f), "status", status.String(), "err", msg)
+	return nil
+}
+
+// follow has the end of a flow begin another one, in the same command.
+func (r *runner) follow(end *api.FlowEnd, f *api.Flow, ev api.Event, kind api.FlowKind) error {
+	steps, err := node.Plan(kind, api.PowerAction_POWER_ACTION_NONE)
+	if err != nil {
+		return err
+	}
+	end.Event = ev
+	end.Next = &api.Flow{Id: uuid.NewString(), NodeId: r.node, Kind: kind, Steps: steps, Meta: f.GetMeta()}
 	return nil
 }
 

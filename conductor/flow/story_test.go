@@ -332,6 +332,22 @@ func TestAbort(t *testing.T) {
 	})
 }
 
+// Undeploy during a deploy that waits tears down and cleans.
+func TestUndeployWhileDeploying(t *testing.T) {
+	inBubble(t, func(c *conductortest.MachineConfig) { c.WriteTime = time.Hour }, func(r *rig) {
+		r.start("p1")
+		r.ready("p1")
+		r.begin(api.Event_EV_DEPLOY)
+		r.waitStep("write_image")
+		r.c.Must(&api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: nodeID, Event: api.Event_EV_DELETE}}})
+		r.idle(10 * time.Minute)
+		r.wants(api.State_AVAILABLE, api.FlowStatus_FLOW_DONE)
+		if f := r.flow(); f.GetKind() != api.FlowKind_FLOW_CLEAN {
+			r.Errorf("the last flow is %v, not a clean", f.GetKind())
+		}
+	})
+}
+
 // A result that the state does not take ends the flow; it is not asked for for
 // ever.
 func TestResultTooLarge(t *testing.T) {

@@ -31,7 +31,9 @@ func (s *Service) Provision(ctx context.Context, req *api.ProvisionRequest) (*ap
 	if err := node.CheckVerb(n, verb); err != nil {
 		return nil, err
 	}
-	if verb == api.Event_EV_ABORT {
+	f := v.Flow(n.GetId())
+	busy := f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING
+	if verb == api.Event_EV_ABORT || verb == api.Event_EV_DELETE && busy {
 		return s.request(ctx, n, req)
 	}
 	to, _, err := node.Next(n.GetState(), verb, n.GetTargetState())
@@ -154,7 +156,7 @@ func (s *Service) Power(ctx context.Context, req *api.PowerRequest) (*api.FlowRe
 
 // request asks the holder of the running flow for something.
 func (s *Service) request(ctx context.Context, n *api.Node, req *api.ProvisionRequest) (*api.FlowReply, error) {
-	res, err := s.propose(ctx, req.GetRequestId(), "abort", &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: n.GetId(), Event: req.GetVerb()}}})
+	res, err := s.propose(ctx, req.GetRequestId(), node.VerbName(req.GetVerb()), &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: n.GetId(), Event: req.GetVerb()}}})
 	if err != nil {
 		return nil, err
 	}
