@@ -77,6 +77,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // node is taken away in the middle of its image, by force and in order; the
 // deployments go on elsewhere and no byte of an image is fetched twice.
 func TestStory(t *testing.T) {
+	t.Parallel()
 	for name, term := range map[string]bool{"SIGKILL": false, "SIGTERM": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
