@@ -74,6 +74,7 @@ func (l *Lab) Image(b *Boot, name string) (*Image, error) {
 		Size:   imageSize,
 		Marker: name + "-" + l.ID,
 	}
+	l.Defer(func() error { return os.Remove(img.File) }) // large, and the same again next time
 	if err := img.format(b); err != nil {
 		return nil, fmt.Errorf("%s: %w", img.File, err)
 	}

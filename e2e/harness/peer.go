@@ -39,6 +39,7 @@ func (l *Lab) Binary() string { return filepath.Join(l.Root, "bin", "ironring") 
 // Ramdisk builds the ramdisk of the product for the lab's kernel.
 func (l *Lab) Ramdisk(ctx context.Context, k *Kernel) (string, error) {
 	dir := filepath.Join(l.Dir, "ramdisk")
+	l.Defer(func() error { return os.RemoveAll(dir) })
 	out, err := l.Output(ctx, Cmd{Name: "ironring ramdisk build", Dir: l.Root, Args: []string{
 		l.Binary(), "ramdisk", "build", "--kernel", k.Vmlinuz, "--modules", k.Modules, "--out", dir,
 	}})

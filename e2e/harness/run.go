@@ -152,7 +152,7 @@ func (l *Lab) writeRecord() error {
 	return os.WriteFile(l.recordPath(), b, 0o644)
 }
 
-// sweep removes the namespaces of runs whose test process is gone. Processes
+// sweep removes the namespaces and sockets of runs whose test process is gone. Processes
 // that are left in them belong to that run, because only it entered them.
 func (l *Lab) sweep() error {
 	files, err := filepath.Glob(filepath.Join(l.Cache, "runs", "*.json"))
@@ -176,6 +176,7 @@ func (l *Lab) sweep() error {
 		if err := removeNamespaces(r.Prefix); err != nil {
 			return err
 		}
+		_ = os.RemoveAll(socketDir(r.Prefix))
 		_ = os.Remove(f)
 	}
 	return nil

@@ -107,10 +107,12 @@ func (l *Lab) NewVM(s VMSpec) (*VM, error) {
 	return vm, nil
 }
 
-// socketDir is a directory with a short name: a unix socket's path is at most
-// 107 bytes long, and a clone may lie anywhere.
+// socketDir is the directory for the sockets of a run. Its name is short: a
+// unix socket's path is at most 107 bytes long, and a clone may lie anywhere.
+func socketDir(prefix string) string { return filepath.Join(os.TempDir(), prefix) }
+
 func (l *Lab) socketDir() (string, error) {
-	dir := filepath.Join(os.TempDir(), l.Prefix)
+	dir := socketDir(l.Prefix)
 	if err := os.Mkdir(dir, 0o700); err == nil {
 		l.Defer(func() error { return os.RemoveAll(dir) })
 	} else if !os.IsExist(err) {
