@@ -166,7 +166,13 @@ func (w *work) networkDelete(op *api.NetworkDelete) error {
 	if get(w, networks, name) == nil {
 		return noSuch("network", name)
 	}
-	for _, a := range w.addressesOf(name) {
+	given := w.addressesOf(name)
+	for _, a := range given {
+		if why := w.underWork(a.GetNodeId()); why != "" {
+			return errs.About(errs.Locked, name, "network %s cannot be deleted: it has the address %s of %s, and %s", name, a.GetIp(), a.GetMac(), why)
+		}
+	}
+	for _, a := range given {
 		drop(w, addresses, addresses.key(a))
 	}
 	drop(w, networks, name)

@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
@@ -44,8 +46,28 @@ func (w *work) portDelete(op *api.PortDelete) error {
 	if p == nil {
 		return noSuch("port", op.GetPortId())
 	}
+	if why := w.underWork(p.GetNodeId()); why != "" {
+		return errs.About(errs.Locked, p.GetAddress(), "port %s cannot be deleted: %s", p.GetAddress(), why)
+	}
 	w.dropPort(p)
 	return nil
+}
+
+// underWork says why what a node boots with must stay as it is, "" if it need
+// not: a machine that boots would no longer be answered, and its address would
+// be free for another one.
+func (w *work) underWork(nodeID string) string {
+	name := nodeID
+	if n := get(w, nodes, nodeID); n.GetName() != "" {
+		name = n.GetName()
+	}
+	if f := get(w, flows, nodeID); running(f) {
+		return fmt.Sprintf("%s of node %s is under way", flowName(f), name)
+	}
+	if l := get(w, locks, nodeID); l != nil {
+		return fmt.Sprintf("node %s is locked by conductor %s", name, l.GetConductor())
+	}
+	return ""
 }
 
 func (w *work) portByMAC(mac string) *api.Port {

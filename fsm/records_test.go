@@ -133,6 +133,38 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// What a machine boots with stays while there is work on its node.
+func TestPortAndNetworkUnderWork(t *testing.T) {
+	f := owned(t)
+	f.ok(networkSet(testNetwork()))
+	f.ok(allocate("prov", mac(1)))
+	portDelete := &api.Op{Op: &api.Op_PortDelete{PortDelete: &api.PortDelete{PortId: uid(2, 1)}}}
+	networkDelete := &api.Op{Op: &api.Op_NetworkDelete{NetworkDelete: &api.NetworkDelete{Name: "prov"}}}
+	refused := func(why string) {
+		t.Helper()
+		for _, op := range []*api.Op{portDelete, networkDelete} {
+			if text := f.fails(errs.Locked, op).GetMessage(); !strings.Contains(text, why) {
+				t.Errorf("refused with %q, should say %q", text, why)
+			}
+		}
+	}
+	flow := newFlow(api.FlowKind_FLOW_VERIFY, 1)
+	f.ok(flowCreate(api.Event_EV_MANAGE, flow))
+	refused("verify of node a is under way")
+	smaller := testNetwork()
+	smaller.Rev, smaller.RangeStart = 1, "10.77.0.4"
+	f.fails(errs.Conflict, networkSet(smaller))
+	token := f.lock()
+	refused("verify of node a is under way")
+	f.ok(&api.Op{Op: &api.Op_FlowEnd{FlowEnd: &api.FlowEnd{
+		NodeId: nodeID(1), Token: token, FlowId: flow.GetId(), Status: api.FlowStatus_FLOW_FAILED, Event: api.Event_EV_FAIL,
+	}}})
+	refused("node a is locked by conductor p1")
+	f.ok(release(nodeID(1), token))
+	f.ok(networkDelete)
+	f.ok(portDelete)
+}
+
 func TestNetworkRules(t *testing.T) {
 	f := newFixture(t)
 	f.ok(networkSet(testNetwork()))
