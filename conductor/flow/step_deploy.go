@@ -65,7 +65,7 @@ func (r *runner) chooseDisk(_ context.Context, p position) (outcome, error) {
 }
 
 // rootHints finds the hints that count: of the request, else of instance_info,
-// else of properties (ironic-v1 order).
+// else of properties (Ironic's order).
 func rootHints(request json.RawMessage, docs ...[]byte) (json.RawMessage, error) {
 	if len(request) > 0 && string(request) != "null" {
 		return request, nil
