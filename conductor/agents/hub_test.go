@@ -365,12 +365,38 @@ func TestLogsReachJournal(t *testing.T) {
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _ := newHub(t)
-		h.Cancel(t.Context(), node, 5, "c1") // nobody there
+		if err := h.Cancel(t.Context(), node, nonce, 5, "c1"); !errors.Is(err, errs.Unreachable) {
+			t.Errorf("with no agent there: %v", err)
+		}
 		a := attach(t, h, nonce)
 		defer a.cancel()
-		h.Cancel(t.Context(), node, 5, "c1")
-		if m := <-a.down; m.GetCancel().GetCmdId() != "c1" || m.GetCancel().GetToken() != 5 {
-			t.Errorf("%v", m)
+		for _, c := range []struct {
+			state api.CommandStatus_State
+			want  errs.Kind
+		}{
+			{api.CommandStatus_CANCELLED, -1},
+			{api.CommandStatus_UNKNOWN, -1},
+			{api.CommandStatus_REFUSED, errs.Fenced},
+		} {
+			ended := make(chan error, 1)
+			go func() { ended <- h.Cancel(t.Context(), node, nonce, 5, "c1") }()
+			if m := <-a.down; m.GetHello().GetToken() != 5 {
+				t.Errorf("first %v, not a hello", m)
+			}
+			if m := <-a.down; m.GetCancel().GetCmdId() != "c1" || m.GetCancel().GetToken() != 5 {
+				t.Errorf("%v", m)
+			}
+			a.up <- &api.AgentUp{Msg: &api.AgentUp_Status{Status: &api.CommandStatus{CmdId: "c1", State: api.CommandStatus_RUNNING}}}
+			a.up <- &api.AgentUp{Msg: &api.AgentUp_Status{Status: &api.CommandStatus{CmdId: "c1", State: c.state}}}
+			if err := <-ended; c.want < 0 && err != nil || c.want >= 0 && !errors.Is(err, c.want) {
+				t.Errorf("%v: %v", c.state, err)
+			}
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		go func() { <-a.down; <-a.down }()
+		if err := h.Cancel(ctx, node, nonce, 5, "c1"); !errors.Is(err, errs.Timeout) {
+			t.Errorf("with a silent agent: %v", err)
 		}
 	})
 }

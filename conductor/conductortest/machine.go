@@ -221,6 +221,15 @@ func (a *ramdiskAgent) obey(down *api.AgentDown) error {
 	a.m.mu.Lock()
 	a.m.tokens = append(a.m.tokens, token)
 	a.m.mu.Unlock()
+	if id := down.GetCancel().GetCmdId(); id != "" {
+		st := &api.CommandStatus{CmdId: id, State: api.CommandStatus_UNKNOWN}
+		if a.known[id] != nil {
+			st.State, st.ErrorKind = api.CommandStatus_CANCELLED, errs.Internal.String()
+			a.known[id] = st
+		}
+		a.sayLocked(st)
+		return nil
+	}
 	c := down.GetCommand()
 	if c == nil {
 		return nil
@@ -248,6 +257,9 @@ func (a *ramdiskAgent) sayLocked(st *api.CommandStatus) {
 func (a *ramdiskAgent) note(st *api.CommandStatus) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.known[st.GetCmdId()].GetState() == api.CommandStatus_CANCELLED {
+		return // what was cancelled has ended
+	}
 	a.known[st.GetCmdId()] = st
 	a.sayLocked(st)
 }

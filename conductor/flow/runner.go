@@ -262,6 +262,9 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 			return err
 		}
 	}
+	if status != api.FlowStatus_FLOW_DONE {
+		r.stopAgent(ctx, f)
+	}
 	n := r.cfg.Store.View().Node(r.node)
 	op := &api.FlowEnd{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Status: status, Error: msg}
 	ops := r.closing("given up")
@@ -302,6 +305,25 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 	r.event(f, text)
 	r.log.Info("flow ended", "flow", f.GetId(), "kind", purpose(f), "status", status.String(), "err", msg)
 	return nil
+}
+
+// stopAgentLimit bounds the wait for an agent that is told to stop.
+const stopAgentLimit = 10 * time.Second
+
+// stopAgent has the agent stop the command of the current step before the flow
+// ends without it: a disk must not go on being written after an abort. An agent
+// that cannot be reached is not waited for; its boot ends with the flow.
+func (r *runner) stopAgent(ctx context.Context, f *api.Flow) {
+	if !f.GetStarted() || int(f.GetCursor()) >= len(f.GetSteps()) || f.GetSteps()[f.GetCursor()].GetPolicy() != api.ResumePolicy_RESUME_AGENT {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopAgentLimit)
+	defer cancel()
+	nonce := r.cfg.Store.View().Node(r.node).GetBoot().GetNonce()
+	if err := r.cfg.Hub.Cancel(ctx, r.node, nonce, r.token, f.GetCmdId()); err != nil {
+		r.log.Warn("the agent could not be told to stop", "flow", f.GetId(), "err", err)
+		r.event(f, fmt.Sprintf("the agent could not be told to stop %s: %v", node.IDOf(f.GetSteps()[f.GetCursor()]), err))
+	}
 }
 
 // follow has the end of a flow begin another one, in the same command.

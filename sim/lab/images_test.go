@@ -24,10 +24,11 @@ type badImages struct {
 	*httptest.Server
 	good []byte
 	held chan struct{} // somebody got half of /held
+	gone chan struct{} // and has hung up
 }
 
 func startBadImages(good []byte) *badImages {
-	s := &badImages{good: good, held: make(chan struct{}, 16)}
+	s := &badImages{good: good, held: make(chan struct{}, 16), gone: make(chan struct{}, 16)}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	return s
 }
@@ -50,6 +51,7 @@ func (s *badImages) serve(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(&cutWriter{ResponseWriter: w, left: half, then: func() {
 			s.held <- struct{}{}
 			<-r.Context().Done()
+			s.gone <- struct{}{}
 			panic(http.ErrAbortHandler)
 		}}, r, "", time.Time{}, bytes.NewReader(s.good))
 	case "/short":
@@ -148,6 +150,13 @@ func testAbort(t *testing.T, f *fixture) {
 	refused(t, err, client.WrongState, "manage is not possible", "abort")
 	f.asks(t, n, api.Event_EV_ABORT, nil)
 	f.rests(t, n, after, api.State_ACTIVE, api.State_DEPLOY_FAILED, "aborted on request")
+	// The agent was told before the flow ended; by itself it would give the
+	// connection up after its stall limit, and ask again.
+	select {
+	case <-f.bad.gone:
+	case <-time.After(5 * time.Second):
+		t.Error("the agent goes on with an image that was aborted")
+	}
 	unbootable(t, n, 0)
 	f.deploys(t, n, 0)
 	// With nothing under way there is nothing to abort.
