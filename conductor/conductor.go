@@ -77,7 +77,11 @@ func New(cfg Config) (*Conductor, error) {
 	c.keeper = lease.New(lease.Config{
 		Proposer: cl, Member: cl.ID(), MachineID: cfg.MachineID, BootID: cfg.BootID,
 		Timing: func() *api.Timing { return store.View().Settings().GetTiming() },
-		Clock:  cfg.Clock, Logger: cfg.Logger,
+		Fresh: func(ctx context.Context) error {
+			_, err := cl.ReadIndex(ctx)
+			return err
+		},
+		Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	access := bmc.New(bmc.Config{
 		Member: cl.ID(), Registry: cfg.Registry, Keyring: cl.Keyring(), Store: store, Proposer: cl,

@@ -11,6 +11,9 @@
 //     gate, and the flow engine resumes its own locks.
 //   - A fenced lease is lost. All work must have drained before a new lease is
 //     registered; if it has not in ten seconds, the process must exit.
+//   - A peer that commits but no longer applies, such as one whose disk is full,
+//     keeps no lease: others would wait for it for ever. After a lease's length
+//     without a confirmed renewal it renews only once it has caught up.
 //   - A jump of the wall clock of more than a second closes the gate until the
 //     next committed renewal: a frozen host does not count in CLOCK_BOOTTIME
 //     under every hypervisor.
@@ -48,6 +51,10 @@ type Config struct {
 	BootID      string
 	GuardDigest []byte
 	Timing      func() *api.Timing // the cluster's, read at each registration
+	// Fresh returns nil once this peer has applied what the leader had
+	// committed. It is asked before a lease is registered, and before one is
+	// renewed that had no confirmed renewal for its whole length. nil: not asked.
+	Fresh func(ctx context.Context) error
 	Clock       clock.Clock
 	Logger      *slog.Logger
 }
@@ -57,6 +64,10 @@ const (
 	drainLimit = 10 * time.Second
 	drainPoll  = 100 * time.Millisecond
 )
+
+// freshLimit bounds the question whether this peer keeps up before a lease is
+// registered.
+const freshLimit = 2 * time.Second
 
 // checkEvery is how often deadline and wall clock are looked at: a gate closes
 // at most so late.
@@ -150,7 +161,7 @@ func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent t
 		if now := k.cfg.Timing(); id == "" || !proto.Equal(now, t) {
 			id, t, begun = uuid.NewString(), now, k.cfg.Clock.Elapsed()
 		}
-		if t.GetLeaseMs() > 0 {
+		if t.GetLeaseMs() > 0 && k.fresh(ctx, freshLimit) {
 			jumps := k.look()
 			sent = k.cfg.Clock.Elapsed()
 			pctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -191,6 +202,7 @@ func (k *Keeper) register(ctx context.Context) (id string, t *api.Timing, sent t
 // *last is replaced when a closed gate opens again.
 func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gate) error {
 	period, rpc := ms(t.GetRenewMs()), ms(t.GetRpcMs())
+	confirmed := k.cfg.Clock.Elapsed()
 	for seq := uint64(1); ; seq++ {
 		g := *last
 		// A gate that closes or has drained is a reason to renew at once.
@@ -204,6 +216,12 @@ func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gat
 		if err := sleep(ctx, period, wake); err != nil {
 			return err
 		}
+		if k.cfg.Clock.Elapsed()-confirmed > ms(t.GetLeaseMs()) && !k.fresh(ctx, rpc) {
+			if err := g.stuck(); err != nil {
+				return err
+			}
+			continue
+		}
 		jumps := k.look()
 		progressed := g.takeProgress()
 		sent := k.cfg.Clock.Elapsed()
@@ -216,6 +234,9 @@ func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gat
 		// meanwhile: look before it counts. What was sent before a jump may be
 		// older than the elapsed clock knows.
 		trusted := k.look() == jumps
+		if err == nil {
+			confirmed = sent
+		}
 		switch {
 		case err == nil && g.extend(sent):
 		case err == nil:
@@ -261,6 +282,20 @@ func (k *Keeper) look() (jumps int) {
 		k.shut(g, errors.New("the lease could not be renewed in time"))
 	}
 	return jumps
+}
+
+// fresh asks whether this peer keeps up with the cluster.
+func (k *Keeper) fresh(ctx context.Context, limit time.Duration) bool {
+	if k.cfg.Fresh == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := k.cfg.Fresh(ctx)
+	if err != nil {
+		k.cfg.Logger.Debug("this peer does not keep up: no lease", "err", err)
+	}
+	return err == nil
 }
 
 func (k *Keeper) release(id string) {

@@ -36,6 +36,8 @@ type fixture struct {
 	k    *lease.Keeper
 	stop context.CancelFunc
 	done chan error
+	// behind is set while the peer commits but does not apply.
+	behind atomic.Bool
 }
 
 // bubble runs a test with a keeper. The keeper must have ended without an
@@ -58,6 +60,12 @@ func (f *fixture) start() {
 	f.k = lease.New(lease.Config{
 		Proposer: f.p, Member: "p1", MachineID: "m1", BootID: "b1", Clock: f.c.Clock, Logger: slog.New(slog.DiscardHandler),
 		Timing: func() *api.Timing { return f.c.Store.View().Settings().GetTiming() },
+		Fresh: func(context.Context) error {
+			if f.behind.Load() {
+				return errs.New(errs.Timeout, "this peer is behind")
+			}
+			return nil
+		},
 	})
 	ctx, cancel := context.WithCancel(f.Context())
 	f.stop = cancel
@@ -547,5 +555,32 @@ func TestWaitEnds(t *testing.T) {
 		if _, err := f.k.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			f.Errorf("%v", err)
 		}
+	})
+}
+
+// A peer whose disk is full commits through the leader but applies nothing:
+// its renewals must end, or others would wait for it for ever. Once it keeps
+// up again it gets a lease.
+func TestPeerThatIsBehindKeepsNoLease(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		g := f.wait()
+		f.behind.Store(true)
+		var renewals atomic.Int32
+		f.p.Decide(func(cmd *api.Command) conductortest.Fate {
+			if !f.behind.Load() {
+				return conductortest.Fate{}
+			}
+			renewals.Add(1)
+			return conductortest.Fate{Lose: true} // committed, but no answer
+		})
+		f.closesIn(g, validity+period+slack)
+		<-time.After(time.Minute)
+		at := renewals.Load()
+		<-time.After(5 * time.Minute)
+		if n := renewals.Load(); n != at {
+			f.Errorf("%d renewals were sent by a peer that applies nothing", n-at)
+		}
+		f.behind.Store(false)
+		f.wait()
 	})
 }
