@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/rootdisk"
 	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
@@ -33,12 +35,20 @@ func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*
 	if err := s.prepare(n, true); err != nil {
 		return nil, err
 	}
+	if err := checkHints(n, "properties", "instance_info"); err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
 	ops := []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: n}}}}
 	for _, p := range req.GetPorts() {
 		port, err := newPort(n.Id, p)
 		if err != nil {
 			return nil, err
 		}
+		if seen[port.GetAddress()] {
+			return nil, errs.About(errs.Invalid, port.GetAddress(), "the MAC %s is given twice", port.GetAddress())
+		}
+		seen[port.GetAddress()] = true
 		ops = append(ops, &api.Op{Op: &api.Op_PortCreate{PortCreate: &api.PortCreate{Port: port}}})
 	}
 	res, err := s.propose(ctx, req.GetRequestId(), "create node", ops...)
@@ -84,6 +94,26 @@ func (s *Service) prepare(n *api.Node, driver bool) error {
 		return err
 	}
 	return node.CheckSpec(n) // sealing makes it longer
+}
+
+// checkHints checks the root device hints in those of the named fields that can
+// have some: a deploy would only notice when the machine has booted.
+func checkHints(n *api.Node, fields ...string) error {
+	for _, name := range fields {
+		if name != "properties" && name != "instance_info" {
+			continue
+		}
+		var doc struct {
+			RootDevice json.RawMessage `json:"root_device"`
+		}
+		if err := json.Unmarshal(*documents[name](n), &doc); err != nil {
+			return errs.About(errs.Invalid, name, "%s: %w", name, err)
+		}
+		if _, err := rootdisk.ParseHints(doc.RootDevice); err != nil {
+			return errs.About(errs.Invalid, name+"/root_device", "%s/root_device: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // driver finds a driver of this peer. One that only other peers have is for
@@ -168,6 +198,9 @@ func (s *Service) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*
 			return nil, err
 		}
 		if err := s.prepare(changed, touches(fields, "driver", "driver_info")); err != nil {
+			return nil, err
+		}
+		if err := checkHints(changed, fields...); err != nil {
 			return nil, err
 		}
 		res, err := s.propose(ctx, req.GetRequestId(), "set node", &api.Op{Op: &api.Op_NodePatch{NodePatch: &api.NodePatch{

@@ -13,6 +13,7 @@ import (
 	"github.com/ironring/ironring/conductor/flow"
 	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/rootdisk"
 	"github.com/ironring/ironring/node"
 )
 
@@ -134,6 +135,9 @@ func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	case "", "gzip", "zstd":
 	default:
 		return nil, errs.About(errs.Invalid, "compress", "compress: gzip, zstd or nothing, not %q", a.Compress)
+	}
+	if _, err := rootdisk.ParseHints(a.RootDevice); err != nil {
+		return nil, errs.About(errs.Invalid, "root_device", "root_device: %w", err)
 	}
 	return s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, func(path []string) bool { return looksSecret(path[len(path)-1]) })
 }

@@ -133,6 +133,8 @@ func TestDeployArguments(t *testing.T) {
 			"short":            {`{"image":"http://h/a","checksum":"sha256:abcd"}`, "checksum"},
 			"unknown key":      {`{"image":"http://h/a","checksum":"` + digest + `","imgae":1}`, "imgae"},
 			"unknown compress": {`{"image":"http://h/a","checksum":"` + digest + `","compress":"rar"}`, "compress"},
+			"unknown hint":     {`{"image":"http://h/a","checksum":"` + digest + `","root_device":{"frob":1}}`, "frob"},
+			"hints no object":  {`{"image":"http://h/a","checksum":"` + digest + `","root_device":"sda"}`, "root_device"},
 			"no object":        {`[]`, "arguments of deploy"},
 		} {
 			_, err := f.provision(api.Event_EV_DEPLOY, test.args)
@@ -276,6 +278,9 @@ func TestExplainWithoutHolder(t *testing.T) {
 		r, err := f.svc.Explain(f.ctx, &api.ExplainRequest{Node: "n1"})
 		if err != nil || r.GetLiveFrom() != "" || r.GetLive().GetBootStage() != "kernel" {
 			f.Errorf("%v, %v", r, err)
+		}
+		if notes := strings.Join(r.GetNotes(), "; "); !strings.Contains(notes, "holder p2 does not answer") {
+			f.Errorf("notes %q", notes)
 		}
 	})
 }
