@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/ironring/ironring/api"
@@ -279,6 +280,16 @@ func Allowed(from api.State) []api.Event {
 	return verbs
 }
 
+// Possible are those of the verbs that a state allows which this version can
+// carry out: they have a flow, ask for the end of one, or only move the state.
+// It is what people are told; the table says more.
+func Possible(from api.State) []api.Event {
+	return slices.DeleteFunc(Allowed(from), func(ev api.Event) bool {
+		_, flow := FlowOf(ev)
+		return !flow && ev != evAbort && Transient(byEdge[edge{from, ev}].To)
+	})
+}
+
 // CheckVerb is the rule for a user's verb on a node: the state allows it and
 // no flag forbids it. It does not look at locks and flows.
 func CheckVerb(n *api.Node, verb api.Event) error {
@@ -309,7 +320,7 @@ func wrongState(from api.State, ev api.Event) error {
 	if name == "" {
 		name = "unspecified"
 	}
-	verbs := joinVerbs(Allowed(from))
+	verbs := joinVerbs(Possible(from))
 	if verbs == "" {
 		verbs = "none"
 	}

@@ -209,6 +209,30 @@ func TestWrongStateNamesTheVerbs(t *testing.T) {
 	}
 }
 
+// People are told of verbs that can be carried out, and of no others.
+func TestPossible(t *testing.T) {
+	for state, want := range map[api.State]string{
+		enroll:       "manage",
+		manageable:   "provide, inspect",
+		available:    "manage, deploy",
+		active:       "rebuild, undeploy",
+		deployWait:   "undeploy, abort",
+		deployHold:   "abort",
+		deployFailed: "deploy, rebuild, undeploy",
+		cleanFailed:  "manage",
+		adoptFailed:  "manage",
+		deploying:    "",
+	} {
+		if got := joinVerbs(Possible(state)); got != want {
+			t.Errorf("%s: %q, want %q", StateName(state), got, want)
+		}
+	}
+	_, _, err := Next(manageable, evDeploy, none)
+	if err == nil || !strings.HasSuffix(err.Error(), "possible verbs: provide, inspect") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestCleanDone(t *testing.T) {
 	for _, c := range []struct{ ev, target, want int32 }{
 		{int32(evDone), int32(available), int32(available)},

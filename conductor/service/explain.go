@@ -27,6 +27,16 @@ func (s *Service) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Ex
 		out.Lease = v.Lease(out.Lock.GetLeaseId())
 	}
 	out.Live, out.LiveFrom = s.facts(ctx, id)
+	if f := v.Flow(id); !f.GetStarted() || f.GetStatus() != api.FlowStatus_FLOW_RUNNING || out.GetLive().GetProgress().GetCmdId() != f.GetCmdId() {
+		out.Live.Progress = nil // of work that has ended
+	}
+	if who := keeper(v, id); who != "" && out.LiveFrom == "" {
+		role := "owner"
+		if out.Lock != nil {
+			role = "holder"
+		}
+		out.Notes = append(out.Notes, fmt.Sprintf("%s %s does not answer: what is said of contacts and progress is what this peer saw", role, who))
+	}
 	explain(out, v)
 	if s.stale() {
 		out.Notes = append(out.Notes, fmt.Sprintf("this peer has had no contact with a leader for %v: what you see may be old", s.cfg.Cluster.LeaderContact().Round(time.Second)))
@@ -116,7 +126,7 @@ func waits(step node.StepID, live *api.LiveFacts) string {
 
 func verbs(n *api.Node) string {
 	out := ""
-	for i, ev := range node.Allowed(n.GetState()) {
+	for i, ev := range node.Possible(n.GetState()) {
 		if i > 0 {
 			out += ", "
 		}

@@ -80,10 +80,13 @@ func (f *Factory) explain(r *api.ExplainReply) *table {
 	}
 	line("flow", "%s", flowText(r.GetFlow()))
 	if fl := r.GetFlow(); fl.GetStatus() == api.FlowStatus_FLOW_RUNNING && fl.GetId() != "" {
-		line("attempts", "%d started, %d rewinds, asked by %s", fl.GetAttempt(), fl.GetRewinds(), fl.GetMeta().GetPrincipal())
+		line("asked by", "%s", fl.GetMeta().GetPrincipal())
+		if n := fl.GetRewinds(); n > 0 {
+			line("rewinds", "%d: earlier steps were done again", n)
+		}
 	}
 	if p := r.GetLive().GetProgress(); p != nil {
-		line("progress", "%.1f %% of %s%s, %s", p.GetPercent(), p.GetStep(), prefixed(": ", p.GetMessage()), f.ago(p.GetAtMs()))
+		line("progress", "%.1f %%%s%s, %s", p.GetPercent(), prefixed(" of ", p.GetStep()), prefixed(": ", p.GetMessage()), f.ago(p.GetAtMs()))
 	}
 	f.contacts(t, r)
 	if e := n.GetLastError(); e != "" {
@@ -100,7 +103,7 @@ func (f *Factory) explain(r *api.ExplainReply) *table {
 		}
 	}
 	var verbs []string
-	for _, v := range node.Allowed(n.GetState()) {
+	for _, v := range node.Possible(n.GetState()) {
 		verbs = append(verbs, node.VerbName(v))
 	}
 	line("allowed", "%s", strings.Join(verbs, ", "))
@@ -125,7 +128,11 @@ func (f *Factory) contacts(t *table, r *api.ExplainReply) {
 	contact("bmc", l.GetBmcContactMs(), power+prefixed(", ", l.GetBmcError()))
 	contact("dhcp", l.GetDhcpContactMs(), "")
 	contact("boot", l.GetBootContactMs(), prefixed("stage ", l.GetBootStage()))
-	contact("agent", l.GetAgentContactMs(), prefixed("stream ends at ", l.GetAgentPeer()))
+	stream := prefixed("stream ends at ", l.GetAgentPeer())
+	if stream == "" && l.GetAgentContactMs() > 0 {
+		stream = "no stream now"
+	}
+	contact("agent", l.GetAgentContactMs(), stream)
 }
 
 // prefixed is s with a prefix, "" when s is empty.
