@@ -103,10 +103,12 @@ func (h *Hub) enter(s *session, peer string) {
 		close(ch)
 		delete(h.waiting, s.node)
 	}
-	h.mu.Unlock()
+	// With mu held, so that facts and table change in the same order.
 	h.journal.Update(s.node, func(f *api.LiveFacts) {
-		f.AgentPeer, f.AgentContactMs, f.BootStage = peer, h.clock.Now().UnixMilli(), "agent"
+		f.AgentPeer, f.AgentContactMs = peer, h.clock.Now().UnixMilli()
 	})
+	h.mu.Unlock()
+	h.journal.Reached(s.node, s.nonce, "agent")
 }
 
 // leave ends s. It is taken from the table first, so that nobody who hears of
@@ -115,6 +117,7 @@ func (h *Hub) leave(s *session) {
 	h.mu.Lock()
 	if h.sessions[s.node] == s {
 		delete(h.sessions, s.node)
+		h.journal.Update(s.node, func(f *api.LiveFacts) { f.AgentPeer = "" })
 	}
 	h.mu.Unlock()
 	close(s.done)

@@ -58,7 +58,12 @@ func (r *runner) power(ctx context.Context, p position, kind string, want api.Po
 			is, err := r.cfg.BMC.Power(ctx, r.node)
 			return is == want, err
 		},
-		act: func(ctx context.Context, g grant) error { return r.cfg.BMC.SetPower(ctx, r.node, g, action) },
+		act: func(ctx context.Context, g grant) error {
+			if want == api.PowerState_POWER_ON {
+				r.cfg.Journal.NewBoot(r.node, r.cfg.Store.View().Node(r.node).GetBoot().GetNonce())
+			}
+			return r.cfg.BMC.SetPower(ctx, r.node, g, action)
+		},
 	})
 	if err != nil {
 		return outcome{}, err
@@ -116,7 +121,7 @@ func (r *runner) bootRamdisk(_ context.Context, p position) (outcome, error) {
 	if _, err := rand.Read(nonce); err != nil {
 		return outcome{}, err
 	}
-	r.cfg.Journal.Update(r.node, func(f *api.LiveFacts) { f.BootStage, f.Progress = "", nil }) // of the boot before
+	r.cfg.Journal.NewBoot(r.node, hex.EncodeToString(nonce))
 	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{
 		Target: api.BootTarget_BOOT_RAMDISK, Nonce: hex.EncodeToString(nonce),
 		MintedTick: r.cfg.Store.View().Globals().GetTicks(), Tries: p.flow.GetRewinds() + 1,

@@ -1,6 +1,8 @@
 package journal
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
@@ -28,9 +30,51 @@ func (j *Journal) note(ev *api.JournalEvent) {
 	case KindAgent, KindLog:
 		f.AgentContactMs = max(f.AgentContactMs, ev.GetAtMs())
 	}
-	if ev.GetStage() != "" {
-		f.BootStage = ev.GetStage()
+	if p := f.GetProgress(); ev.GetKind() == KindStep && p.GetAtMs() <= ev.GetAtMs() {
+		f.Progress = nil // of a step that has ended
 	}
+	if ev.GetStage() != "" {
+		j.reachedLocked(ev.GetNodeId(), ev.GetBootNonce(), ev.GetStage(), ev.GetAtMs())
+	}
+}
+
+// stages are those of a boot in their order.
+var stages = []string{"dhcp", "tftp", "script", "kernel", "initramfs", "agent"}
+
+// boot is the one that a node's stage is of.
+type boot struct {
+	nonce string // "": not into the ramdisk
+	atMs  int64  // when it was first heard of
+}
+
+// reachedLocked keeps the furthest stage of the newest boot. Events come late
+// and in any order: offers are delayed by rank, iPXE asks for an address once
+// more, and copies come from other peers.
+func (j *Journal) reachedLocked(node, nonce, stage string, atMs int64) {
+	f, b := j.factsLocked(node), j.boots[node]
+	switch {
+	case b.nonce != nonce && atMs < b.atMs: // of a boot before
+	case b.nonce != nonce || b.atMs == 0:
+		j.boots[node], f.BootStage = boot{nonce, atMs}, stage
+	case slices.Index(stages, stage) > slices.Index(stages, f.GetBootStage()):
+		f.BootStage = stage
+	}
+}
+
+// Reached notes a stage of a boot that leaves no event.
+func (j *Journal) Reached(node, nonce, stage string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.reachedLocked(node, nonce, stage, j.cfg.Clock.Now().UnixMilli())
+}
+
+// NewBoot says that the machine is off and what comes is a boot of its own,
+// even when the nonce is that of the one before.
+func (j *Journal) NewBoot(node, nonce string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f := j.factsLocked(node)
+	j.boots[node], f.BootStage, f.Progress = boot{nonce, j.cfg.Clock.Now().UnixMilli()}, "", nil
 }
 
 func (j *Journal) factsLocked(node string) *api.LiveFacts {
@@ -65,4 +109,5 @@ func (j *Journal) Forget(node string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.facts, node)
+	delete(j.boots, node)
 }

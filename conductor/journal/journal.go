@@ -64,6 +64,7 @@ type Journal struct {
 	seq     uint64                    // guarded by mu; of our own events
 	dropped uint64                    // guarded by mu; since the last batch
 	facts   map[string]*api.LiveFacts // guarded by mu
+	boots   map[string]boot           // guarded by mu
 	subs    map[*subscription]bool    // guarded by mu
 }
 
@@ -90,6 +91,7 @@ func New(cfg Config) (*Journal, error) {
 		full:  full,
 		seq:   seq,
 		facts: map[string]*api.LiveFacts{},
+		boots: map[string]boot{},
 		subs:  map[*subscription]bool{},
 	}, nil
 }

@@ -381,6 +381,51 @@ func TestFacts(t *testing.T) {
 	}
 }
 
+// The stage is the furthest of the newest boot, in whatever order events come.
+func TestBootStage(t *testing.T) {
+	j := open(t, t.TempDir(), nil)
+	at := time.Now().UnixMilli() + 1000
+	see := func(nonce, stage string, after int64, want string) {
+		t.Helper()
+		j.Append(&api.JournalEvent{NodeId: node, Kind: KindHTTP, BootNonce: nonce, Stage: stage, AtMs: at + after})
+		if got := j.Facts(node).GetBootStage(); got != want {
+			t.Errorf("%s %s: stage %q, not %q", nonce, stage, got, want)
+		}
+	}
+	see("a", "dhcp", 0, "dhcp")
+	see("a", "tftp", 1, "tftp")
+	see("a", "dhcp", 2, "tftp") // iPXE asks once more
+	see("a", "agent", 8, "agent")
+	see("a", "dhcp", 0, "agent") // an offer that was delayed
+	see("a", "kernel", 9, "agent")
+	see("b", "dhcp", 20, "dhcp")
+	see("a", "agent", 9, "dhcp") // a copy from another peer
+	see("b", "script", 21, "script")
+	see("", "dhcp", 30, "dhcp") // the disk is next
+	see("", "script", 31, "script")
+	j.NewBoot(node, "")
+	if f := j.Facts(node); f.GetBootStage() != "" {
+		t.Errorf("%v", f)
+	}
+	see("", "dhcp", 40, "dhcp")
+	j.NewBoot(node, "c")
+	j.Reached(node, "c", "agent")
+	see("c", "initramfs", 50, "agent")
+}
+
+func TestProgressEnds(t *testing.T) {
+	j := open(t, t.TempDir(), nil)
+	j.Update(node, func(f *api.LiveFacts) { f.Progress = &api.Progress{Percent: 40, AtMs: 5} })
+	j.Store(&api.JournalEvent{NodeId: node, Peer: "p2", Kind: KindStep, AtMs: 4}) // of the step before
+	if j.Facts(node).GetProgress().GetPercent() != 40 {
+		t.Error("the progress is gone")
+	}
+	j.Append(&api.JournalEvent{NodeId: node, Kind: KindStep, AtMs: 6})
+	if p := j.Facts(node).GetProgress(); p != nil {
+		t.Errorf("progress of a step that has ended: %v", p)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	j := open(t, t.TempDir(), nil)
 	start(t, j)
