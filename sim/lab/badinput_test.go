@@ -20,6 +20,7 @@ func TestBadInput(t *testing.T) {
 		{"verbs", testVerbs},
 		{"records", testRecords},
 		{"life", testLife},
+		{"timeline", testTimeline},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -192,7 +192,7 @@ Talk to it from another terminal:
   ironring node list
   ironring node manage %[2]s --wait
   ironring node provide %[2]s --wait
-  ironring node deploy %[2]s --wait --image %[3]s --checksum %[4]s
+  ironring node deploy %[2]s --wait --image '%[3]s' --checksum %[4]s
   ironring node logs -f %[2]s
 
 `, p.socket, l.nodes[0].name, l.images.url(l.nodes[0].name), l.images.checksum)

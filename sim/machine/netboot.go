@@ -159,6 +159,9 @@ func (m *Machine) tftp(lease *dhcpv4.DHCPv4) error {
 	if err != nil {
 		return err
 	}
+	if err := c.SetLocalAddr(lease.YourIPAddr.String()); err != nil {
+		return err
+	}
 	c.SetTimeout(2 * time.Second)
 	r, err := c.Receive(lease.BootFileName, "octet")
 	if err != nil {
