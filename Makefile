@@ -4,8 +4,8 @@
 # Whatever else a target needs it installs with apt-get when it runs as root on
 # Debian; where it may not, it says what is missing.
 
-# Without this tag the metrics of raft and memberlist go to a module that
-# nobody reads. GOFLAGS carries it to every go command below.
+# Without this tag raft and memberlist count in a module that its authors have
+# given up (armon/go-metrics). GOFLAGS carries it to every go command below.
 TAGS := hashicorpmetrics
 export GOFLAGS := -tags=$(TAGS)
 
@@ -55,7 +55,7 @@ proto: ## regenerate the Go code of api/*.proto and the generated documents
 	@tools/generate write
 
 .PHONY: e2e
-e2e: ## real machines in QEMU behind real BMC simulators: about 15 minutes, root, Debian
+e2e: ## real machines in QEMU behind BMCs of another project: about 15 minutes, root, Debian
 	@tools/check e2e
 
 .PHONY: e2e-all
