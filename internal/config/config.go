@@ -131,6 +131,20 @@ func Parse(data []byte, host Host) (*Config, error) {
 	return &cfg, nil
 }
 
+// Defaults is the configuration of a host whose file has nothing but data_dir,
+// for people to begin with; data_dir itself is an example.
+func Defaults(host Host) ([]byte, error) {
+	cfg, err := Parse([]byte("data_dir: /var/lib/ironring\n"), host)
+	if err != nil {
+		return nil, err
+	}
+	out, err := cfg.YAML()
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte("# data_dir has no default: this one is an example. Every other key may be left out.\n"), out...), nil
+}
+
 // YAML is the configuration with every default written out.
 func (c *Config) YAML() ([]byte, error) {
 	out, err := yaml.MarshalWithOptions(c, yaml.Indent(2), yaml.IndentSequence(true))

@@ -55,6 +55,21 @@ func TestDefaultsGolden(t *testing.T) {
 	}
 }
 
+// What is printed for a host without a file can be that host's file.
+func TestDefaultsAreAFile(t *testing.T) {
+	out, err := Defaults(testHost())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(string(out), "# data_dir has no default") {
+		t.Errorf("it does not say that data_dir is an example:\n%s", out)
+	}
+	cfg, err := Parse(out, Host{})
+	if err != nil || cfg.DataDir != "/var/lib/ironring" {
+		t.Errorf("%v, %v", cfg, err)
+	}
+}
+
 func TestAddresses(t *testing.T) {
 	for _, c := range []struct{ name, yaml, listen, advertise string }{
 		{"wildcard", "", "0.0.0.0:7482", "10.1.2.3:7482"},

@@ -2,7 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -36,16 +39,11 @@ SIGTERM stops the peer in order; a second one at once.`,
   ironring serve --print-config`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if printConfig {
+				return f.printConfig(path, cmd.Flags().Changed("config"), config.System())
+			}
 			cfg, err := config.Load(path)
 			if err != nil {
-				return err
-			}
-			if printConfig {
-				out, err := cfg.YAML()
-				if err != nil {
-					return err
-				}
-				_, err = f.Out.Write(out)
 				return err
 			}
 			if found && joinFile != "" {
@@ -64,8 +62,31 @@ SIGTERM stops the peer in order; a second one at once.`,
 	configFlag(cmd, &path)
 	fl.BoolVar(&found, "init", false, "found a new cluster in an empty data directory")
 	fl.StringVar(&joinFile, "join-file", "", "`FILE` with a join token, - for standard input")
-	fl.BoolVar(&printConfig, "print-config", false, "print the configuration with all defaults and stop")
+	fl.BoolVar(&printConfig, "print-config", false, "print the configuration with all defaults and stop; without a file, the defaults")
 	return cmd
+}
+
+// printConfig shows a configuration complete. Where nobody named a file and
+// there is none yet, it is what to begin with.
+func (f *Factory) printConfig(path string, named bool, host config.Host) error {
+	if _, err := os.Stat(path); !named && errors.Is(err, fs.ErrNotExist) {
+		out, err := config.Defaults(host)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(f.Out, "# There is no %s: these are the defaults on this host.\n%s", path, out)
+		return err
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	out, err := cfg.YAML()
+	if err != nil {
+		return err
+	}
+	_, err = f.Out.Write(out)
+	return err
 }
 
 func configFlag(cmd *cobra.Command, path *string) {
