@@ -58,6 +58,10 @@ func TestLifecycle(t *testing.T) {
 		if r.bmc.Power() != api.PowerState_POWER_OFF || r.node().GetPowerState() != api.PowerState_POWER_OFF {
 			r.Errorf("power is %v, recorded %v", r.bmc.Power(), r.node().GetPowerState())
 		}
+		r.begin(api.Event_EV_REBUILD)
+		r.idle(10 * time.Minute)
+		r.wants(api.State_ACTIVE, api.FlowStatus_FLOW_DONE)
+		r.deployed()
 		r.begin(api.Event_EV_DELETE)
 		r.idle(10 * time.Minute)
 		r.wants(api.State_AVAILABLE, api.FlowStatus_FLOW_DONE)

@@ -63,7 +63,14 @@ func newVerbCmd(f *Factory, v verb) *cobra.Command {
 	return cmd
 }
 
-func newNodeDeployCmd(f *Factory) *cobra.Command {
+const rebuildLong = `Write an image to the root disk of a node that is active, or whose deployment
+failed, and boot it from there. What the disk holds is lost.
+
+The image and the hints are given anew; they mean the same as with deploy.`
+
+// newNodeDeployCmd is deploy, or rebuild: the same work on a node that has been
+// deployed before.
+func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
 	var image, checksum, compress string
 	var hints []string
 	var wait bool
@@ -99,9 +106,15 @@ by_path, tran; values may begin with an operator, such as size=">= 100".`,
 			if err != nil {
 				return err
 			}
-			req := &api.ProvisionRequest{Node: args[0], Verb: api.Event_EV_DEPLOY, Rev: rev, Args: data}
+			req := &api.ProvisionRequest{Node: args[0], Verb: ev, Rev: rev, Args: data}
 			return f.provision(ctx, c, req, api.State_ACTIVE, wait)
 		}),
+	}
+	if ev == api.Event_EV_REBUILD {
+		cmd.Use = "rebuild NODE --image URL --checksum ALGORITHM:HEX"
+		cmd.Short = "Write an image to a deployed node and boot it"
+		cmd.Long = rebuildLong
+		cmd.Example = "  ironring node rebuild n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait"
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&image, "image", "", "http or https `URL` of the image")
