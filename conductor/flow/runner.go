@@ -142,6 +142,9 @@ func (r *runner) acquire(ctx context.Context) error {
 		NodeId: r.node, LeaseId: r.gate.Lease, Purpose: purpose(f), Class: "work",
 		HoldLimitMs: uint64((2 * time.Minute).Milliseconds()),
 	}
+	if s := v.Node(r.node).GetState(); node.Waiting(s) || node.Held(s) {
+		lock.Class = "waiting" // as its former holder left it
+	}
 	if f.GetStarted() { // no StepStart will set the step's limits
 		step := f.GetSteps()[f.GetCursor()]
 		lock.HoldLimitMs, lock.StallLimitMs = step.GetHoldLimitMs(), step.GetStallLimitMs()
@@ -172,7 +175,7 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 	}
 	step := f.GetSteps()[f.GetCursor()]
 	if !f.GetStarted() {
-		if _, err := r.commit(ctx, "", r.start(f, int(f.GetCursor()), f.GetAttempt()+1)); err != nil {
+		if _, err := r.commit(ctx, "start "+node.IDOf(step).String(), r.start(f, int(f.GetCursor()), f.GetAttempt()+1)); err != nil {
 			return err
 		}
 		r.begun = f.GetAttempt() + 1
@@ -244,7 +247,7 @@ func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outc
 	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE && !r.isStopping() {
 		ops = append(ops, r.start(f, next, f.GetAttempt()+1))
 	}
-	if _, err = r.commit(ctx, "", ops...); err != nil {
+	if _, err = r.commit(ctx, node.IDOf(step).String()+" done", ops...); err != nil {
 		return err
 	}
 	r.begun = f.GetAttempt() + 1 // if the next was started
@@ -295,12 +298,14 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 		ops = append(ops, r.write(f, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING}}))
 	}
 	ops = append(ops, &api.Op{Op: &api.Op_FlowEnd{FlowEnd: op}}, r.release())
-	if _, err := r.commit(ctx, msg, ops...); err != nil {
-		return err
-	}
-	text := purpose(f) + " done"
+	text, reason := purpose(f)+" done", msg
 	if status != api.FlowStatus_FLOW_DONE {
 		text = purpose(f) + " failed: " + msg
+	} else {
+		reason = text
+	}
+	if _, err := r.commit(ctx, reason, ops...); err != nil {
+		return err
 	}
 	r.event(f, text)
 	r.log.Info("flow ended", "flow", f.GetId(), "kind", purpose(f), "status", status.String(), "err", msg)

@@ -96,6 +96,12 @@ func TestTakeoverOfLongWrite(t *testing.T) {
 		r.waitStep("write_image")
 		conductortest.Pass(time.Minute)
 		r.c.Peer("p1").Kill()
+		for end := time.Now().Add(10 * time.Minute); r.holder() != "p2" && time.Now().Before(end); {
+			<-time.After(time.Second)
+		}
+		if l := r.c.Store.View().Lock(nodeID); l.GetClass() != "waiting" || l.GetConductor() != "p2" {
+			r.Errorf("in %v the lock is %v", r.state(), l)
+		}
 		r.idle(time.Hour)
 		r.checkDeploy(0)
 		if strings.Contains(r.past(), "broken") {
