@@ -42,6 +42,11 @@ type Config struct {
 	Settings  *api.Settings // of the new cluster; default DefaultSettings
 	JoinToken string        // join a cluster; ignored by a peer that is a member of it already
 
+	// Prepare is called when the data directory is locked and fits what is
+	// asked for, and nothing is founded or joined yet. Its error is Open's:
+	// what else can fail on this host belongs here.
+	Prepare func() error
+
 	Raft              RaftTimeouts
 	SnapshotThreshold uint64 // entries between snapshots; default 8192
 	TrailingLogs      uint64 // entries kept after a snapshot; default 4096

@@ -77,6 +77,11 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if err := c.dir.checkUse(&cfg); err != nil {
 		return nil, err
 	}
+	if cfg.Prepare != nil {
+		if err := cfg.Prepare(); err != nil {
+			return nil, err
+		}
+	}
 	if c.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
 	}

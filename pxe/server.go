@@ -85,6 +85,30 @@ func (s *Server) listen() error {
 	return nil
 }
 
+// CheckListen opens the sockets of a configuration and closes them again: New
+// could open them. Of the rest of the configuration it looks at nothing.
+func CheckListen(cfg Config) error {
+	lis, err := listenHTTP(cfg)
+	if err != nil {
+		return err
+	}
+	if lis != nil {
+		defer lis.Close()
+	}
+	conn, err := listenTFTP(cfg)
+	if err != nil {
+		return err
+	}
+	if conn != nil {
+		defer conn.Close()
+	}
+	conns, err := listenDHCP(cfg)
+	for _, c := range conns {
+		c.Close()
+	}
+	return err
+}
+
 // hostOf says where this peer's addresses come from: the configuration, the
 // addresses that it listens on, or the kernel.
 func hostOf(cfg Config) host {

@@ -3,9 +3,10 @@
 // order. It is wiring; what the parts do is told in their own packages.
 //
 // Order of opening (Open): what can fail for a reason on this host goes first,
-// so that a single-use token is not spent by a peer that cannot start then:
-// drivers, API and agent ports, then cluster (which joins), unix socket,
-// conductor, boot services.
+// so that nothing is founded and no single-use token is spent by a peer that
+// cannot start then: drivers, the data directory's lock, API and agent ports,
+// unix socket, a look at the ports of the boot services; then the cluster is
+// founded or joined; then conductor, boot services.
 //
 // Order of stopping (Peer.Run), each waited for before the next:
 //

@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/ironring/ironring/internal/config"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/pxe"
 )
 
 // listenTCP opens a listener and says which key is at fault when it cannot.
@@ -59,6 +61,36 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, errs.About(errs.Invalid, "socket", "socket: %w", err)
 	}
 	return lis, nil
+}
+
+// listenBoot is where the boot services listen.
+func listenBoot(cfg *config.Config) pxe.Config {
+	b := pxe.Config{TFTPListen: cfg.Listen.TFTP, HTTPListen: cfg.Listen.Boot}
+	if cfg.Boot.DHCP != config.DHCPOff {
+		b.DHCPListen = cfg.Listen.DHCP
+		if cfg.Boot.Interface != "" {
+			b.DHCPInterfaces = []string{cfg.Boot.Interface}
+		}
+	}
+	return b
+}
+
+// checkBoot says which key is at fault when the boot services could not
+// listen. They open their sockets later: they need the cluster.
+func checkBoot(b pxe.Config) error {
+	for _, l := range []struct {
+		key string
+		cfg pxe.Config
+	}{
+		{"listen.boot", pxe.Config{HTTPListen: b.HTTPListen}},
+		{"listen.tftp", pxe.Config{TFTPListen: b.TFTPListen}},
+		{"listen.dhcp", pxe.Config{DHCPListen: b.DHCPListen, DHCPInterfaces: b.DHCPInterfaces}},
+	} {
+		if err := pxe.CheckListen(l.cfg); err != nil {
+			return errs.About(errs.KindOf(err), l.key, "%s: %w", l.key, err)
+		}
+	}
+	return nil
 }
 
 // grace is how long calls under way may take when the peer stops. Watches do

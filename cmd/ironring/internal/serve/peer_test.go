@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -155,4 +157,42 @@ func TestPeers(t *testing.T) {
 	if _, err := Open(ctx, Options{Config: first, Init: true, Logger: quiet}); !errors.Is(err, errs.Exists) {
 		t.Errorf("a second --init: %v", err)
 	}
+}
+
+// Whatever address is in use, --init founds nothing, says which key is at
+// fault, and works once the address is free.
+func TestInitAllOrNothing(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	cfg := testConfig(t, 4)
+	open := func() (*Peer, error) {
+		return Open(t.Context(), Options{Config: cfg, Init: true, Logger: quiet})
+	}
+	for key, l := range map[string][2]string{
+		"listen.api": {"tcp", cfg.Listen.API}, "listen.agent": {"tcp", cfg.Listen.Agent}, "listen.boot": {"tcp", cfg.Listen.Boot},
+		"listen.tftp": {"udp", cfg.Listen.TFTP}, "listen.dhcp": {"udp", cfg.Listen.DHCP}, "socket": {"unix", cfg.Socket},
+	} {
+		var taken io.Closer
+		var err error
+		if err = os.MkdirAll(filepath.Dir(cfg.Socket), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if l[0] == "udp" {
+			taken, err = net.ListenPacket(l[0], l[1])
+		} else {
+			taken, err = net.Listen(l[0], l[1])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open(); !errors.Is(err, errs.Exists) || errs.SubjectOf(err) != key || !strings.HasPrefix(err.Error(), key) {
+			t.Errorf("%s in use: %v", key, err)
+		}
+		taken.Close()
+	}
+	c, stop := start(t, Options{Config: cfg, Init: true})
+	eventually(t, "the peer", members(c, 1))
+	if _, err := open(); err == nil || !strings.Contains(err.Error(), "data directory") {
+		t.Errorf("--init while the peer runs: %v", err)
+	}
+	stop()
 }

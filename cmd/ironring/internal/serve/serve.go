@@ -84,16 +84,23 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.api, err = listenTCP("listen.api", cfg.Listen.API); err != nil {
-		return nil, err
-	}
-	opened = append(opened, p.api.Close)
-	if p.agent, err = listenTCP("listen.agent", cfg.Listen.Agent); err != nil {
-		return nil, err
-	}
-	opened = append(opened, p.agent.Close)
 
 	cc := clusterConfig(opts, reg)
+	cc.Prepare = func() (err error) {
+		if p.api, err = listenTCP("listen.api", cfg.Listen.API); err != nil {
+			return err
+		}
+		opened = append(opened, p.api.Close)
+		if p.agent, err = listenTCP("listen.agent", cfg.Listen.Agent); err != nil {
+			return err
+		}
+		opened = append(opened, p.agent.Close)
+		if p.socket, err = listenUnix(cfg.Socket); err != nil {
+			return err
+		}
+		opened = append(opened, p.socket.Close)
+		return checkBoot(listenBoot(cfg))
+	}
 	// Called when the cluster runs; the conductor is made before that.
 	cc.PeerServices = append(cc.PeerServices, func(r grpc.ServiceRegistrar) {
 		api.RegisterConductorServer(r, p.conductor.API())
@@ -103,10 +110,6 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 	}
 	opened = append(opened, p.cluster.Close)
 	p.log = p.log.With("peer", p.cluster.ID())
-	if p.socket, err = listenUnix(cfg.Socket); err != nil {
-		return nil, err
-	}
-	opened = append(opened, p.socket.Close)
 	if err := p.openConductor(reg); err != nil {
 		return nil, err
 	}
@@ -151,18 +154,11 @@ func (p *Peer) openConductor(reg *drivers.Registry) error {
 }
 
 func (p *Peer) bootConfig() pxe.Config {
-	b := pxe.Config{
-		Store: p.cluster.Store(), Self: p.cluster.ID(), Allocate: p.conductor.Allocate, Observe: p.conductor.Observe,
-		LeaderSeen: p.cluster.LeaderContact, CADigest: p.cluster.CA().Digest(),
-		KernelArgs: strings.Fields(p.cfg.Boot.KernelArgs), RamdiskDir: p.cfg.Boot.RamdiskDir, IPXEDir: p.cfg.Boot.IPXEDir,
-		TFTPListen: p.cfg.Listen.TFTP, HTTPListen: p.cfg.Listen.Boot, Logger: p.log.With("part", "boot"),
-	}
-	if p.cfg.Boot.DHCP != config.DHCPOff {
-		b.DHCPListen = p.cfg.Listen.DHCP
-		if p.cfg.Boot.Interface != "" {
-			b.DHCPInterfaces = []string{p.cfg.Boot.Interface}
-		}
-	}
+	b := listenBoot(p.cfg)
+	b.Store, b.Self, b.Allocate, b.Observe = p.cluster.Store(), p.cluster.ID(), p.conductor.Allocate, p.conductor.Observe
+	b.LeaderSeen, b.CADigest = p.cluster.LeaderContact, p.cluster.CA().Digest()
+	b.KernelArgs, b.RamdiskDir, b.IPXEDir = strings.Fields(p.cfg.Boot.KernelArgs), p.cfg.Boot.RamdiskDir, p.cfg.Boot.IPXEDir
+	b.Logger = p.log.With("part", "boot")
 	return b
 }
 
