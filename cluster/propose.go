@@ -56,12 +56,17 @@ func (c *Cluster) propose(ctx context.Context, cmd *api.Command) (*api.Result, e
 }
 
 func (c *Cluster) marshal(cmd *api.Command) ([]byte, error) {
-	if cmd.GetMeta().GetWallMs() == 0 {
+	if cmd.GetMeta().GetWallMs() == 0 || cmd.GetMeta().GetSource() == "" {
 		meta := &api.Meta{}
 		if cmd.GetMeta() != nil {
 			meta = proto.CloneOf(cmd.GetMeta())
 		}
-		meta.WallMs = c.clock.Now().UnixMilli()
+		if meta.WallMs == 0 {
+			meta.WallMs = c.clock.Now().UnixMilli()
+		}
+		if meta.Source == "" { // nobody asked from outside: this peer did it
+			meta.Source = "peer:" + c.ID()
+		}
 		cmd = &api.Command{Meta: meta, Ops: cmd.GetOps()}
 	}
 	raw, err := proto.Marshal(cmd)
