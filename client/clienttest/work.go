@@ -18,7 +18,7 @@ var verbs = map[api.State]map[api.Event]api.State{
 	api.State_ENROLL:        {api.Event_EV_MANAGE: api.State_VERIFYING},
 	api.State_MANAGEABLE:    {api.Event_EV_PROVIDE: api.State_CLEANING, api.Event_EV_INSPECT: api.State_INSPECTING},
 	api.State_AVAILABLE:     {api.Event_EV_DEPLOY: api.State_DEPLOYING, api.Event_EV_MANAGE: api.State_MANAGEABLE},
-	api.State_ACTIVE:        {api.Event_EV_DELETE: api.State_DELETING},
+	api.State_ACTIVE:        {api.Event_EV_REBUILD: api.State_DEPLOYING, api.Event_EV_DELETE: api.State_DELETING},
 	api.State_DEPLOY_FAILED: {api.Event_EV_DEPLOY: api.State_DEPLOYING, api.Event_EV_DELETE: api.State_DELETING},
 	api.State_DEPLOY_WAIT:   {api.Event_EV_ABORT: api.State_DEPLOY_FAILED},
 }
@@ -26,7 +26,8 @@ var verbs = map[api.State]map[api.Event]api.State{
 var kinds = map[api.Event]api.FlowKind{
 	api.Event_EV_MANAGE: api.FlowKind_FLOW_VERIFY, api.Event_EV_PROVIDE: api.FlowKind_FLOW_CLEAN,
 	api.Event_EV_INSPECT: api.FlowKind_FLOW_INSPECT, api.Event_EV_DEPLOY: api.FlowKind_FLOW_DEPLOY,
-	api.Event_EV_DELETE: api.FlowKind_FLOW_TEARDOWN,
+	api.Event_EV_REBUILD: api.FlowKind_FLOW_DEPLOY,
+	api.Event_EV_DELETE:  api.FlowKind_FLOW_TEARDOWN,
 }
 
 func verbName(e api.Event) string { return strings.ToLower(strings.TrimPrefix(e.String(), "EV_")) }
