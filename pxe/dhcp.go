@@ -186,13 +186,13 @@ func (s *dhcpService) handle(ctx context.Context, pc *ipv4.PacketConn, ifindex i
 	case a.to.IsValid() && a.to != broadcast && !a.to.IsMulticast():
 		cm.Src = a.to.AsSlice() // from where it was asked
 	}
+	s.line.add(m, kindDHCP, stageDHCP, d.text) // before what the machine does with the answer
 	if _, err := pc.WriteTo(d.reply.ToBytes(), cm, net.UDPAddrFromAddrPort(d.to)); err != nil {
 		s.log.Warn("dhcp answer could not be sent", "node", d.nodeID, "mac", d.mac, "to", d.to, "err", err)
-		s.line.add(m, kindDHCP, stageDHCP, d.text+"; sending failed")
+		s.line.add(m, kindDHCP, stageDHCP, "sending the answer failed: "+err.Error())
 		return
 	}
 	s.log.Debug("dhcp request answered", "node", d.nodeID, "mac", d.mac, "text", d.text)
-	s.line.add(m, kindDHCP, stageDHCP, d.text)
 }
 
 func (s *dhcpService) view() *fsm.View { return s.cfg.Store.View() }
