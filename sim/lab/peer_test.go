@@ -95,6 +95,7 @@ func testServe(t *testing.T, f *fixture) {
 		{"port in use", []string{"--init"}, config(empty), 5, []string{"listen.api", here + "7482", "in use"}},
 		{"directory in use", nil, config(elsewhere), 5, []string{p.dir + "/data", "in use"}},
 		{"directory in use, --init", []string{"--init"}, config(elsewhere), 5, []string{p.dir + "/data", "in use"}},
+		{"the same peer, --init", []string{"--init"}, config(func(s string) string { return s }), 5, []string{"data directory " + p.dir + "/data is in use"}},
 		{"neither --init nor a token", nil, config(func(s string) string { return elsewhere(empty(s)) }),
 			4, []string{"holds no peer", "--init", "token"}},
 	} {

@@ -12,6 +12,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
 	"github.com/ironring/ironring/internal/errs"
+	nodes "github.com/ironring/ironring/node"
 )
 
 // storyLimit bounds the whole story, so that a lab that hangs says so.
@@ -90,7 +91,10 @@ func (w *watcher) drive(ctx context.Context, n *node, verb api.Event, want api.S
 	if errors.As(err, &work) || err == nil {
 		return err
 	}
-	return errs.New(errs.KindOf(err), "%s of %s: %w", verb, n.name, err)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return errs.New(errs.KindOf(err), "%s was stopped early", nodes.VerbName(verb))
+	}
+	return errs.New(errs.KindOf(err), "%s: %w", nodes.VerbName(verb), err)
 }
 
 // see looks at one event of a deploying node.
