@@ -140,13 +140,13 @@ func (s *httpService) script(w http.ResponseWriter, r *http.Request, name string
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
+	// Before the machine has it: what it asks for next comes later in the timeline.
+	say("script for " + targetName(rec))
 	if r.Method == http.MethodGet {
 		if _, err := w.Write(body); err != nil {
 			say("connection lost")
-			return
 		}
 	}
-	say("script for " + targetName(rec))
 }
 
 func targetName(rec BootRecord) string {
