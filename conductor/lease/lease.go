@@ -54,9 +54,9 @@ type Config struct {
 	// Fresh returns nil once this peer has applied what the leader had
 	// committed. It is asked before a lease is registered, and before one is
 	// renewed that had no confirmed renewal for its whole length. nil: not asked.
-	Fresh func(ctx context.Context) error
-	Clock       clock.Clock
-	Logger      *slog.Logger
+	Fresh  func(ctx context.Context) error
+	Clock  clock.Clock
+	Logger *slog.Logger
 }
 
 // drainLimit is how long work may go on after its gate was closed.
