@@ -69,7 +69,7 @@ func (x ClusterStatusReply_Health) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClusterStatusReply_Health.Descriptor instead.
 func (ClusterStatusReply_Health) EnumDescriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{34, 0}
+	return file_services_proto_rawDescGZIP(), []int{37, 0}
 }
 
 // ReadOptions go with every read.
@@ -185,6 +185,176 @@ func (x *CreateNodeRequest) GetRequestId() string {
 	return ""
 }
 
+type CreateNodesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []*CreateNodeRequest   `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"` // at most 256; request ids are per node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNodesRequest) Reset() {
+	*x = CreateNodesRequest{}
+	mi := &file_services_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNodesRequest) ProtoMessage() {}
+
+func (x *CreateNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNodesRequest.ProtoReflect.Descriptor instead.
+func (*CreateNodesRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CreateNodesRequest) GetNodes() []*CreateNodeRequest {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type CreateNodesReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*CreateNodeResult    `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"` // one for each of the request, in its order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNodesReply) Reset() {
+	*x = CreateNodesReply{}
+	mi := &file_services_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNodesReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNodesReply) ProtoMessage() {}
+
+func (x *CreateNodesReply) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNodesReply.ProtoReflect.Descriptor instead.
+func (*CreateNodesReply) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CreateNodesReply) GetResults() []*CreateNodeResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type CreateNodeResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*CreateNodeResult_Created
+	//	*CreateNodeResult_Failure
+	Result        isCreateNodeResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNodeResult) Reset() {
+	*x = CreateNodeResult{}
+	mi := &file_services_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNodeResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNodeResult) ProtoMessage() {}
+
+func (x *CreateNodeResult) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNodeResult.ProtoReflect.Descriptor instead.
+func (*CreateNodeResult) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateNodeResult) GetResult() isCreateNodeResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *CreateNodeResult) GetCreated() *NodeReply {
+	if x != nil {
+		if x, ok := x.Result.(*CreateNodeResult_Created); ok {
+			return x.Created
+		}
+	}
+	return nil
+}
+
+func (x *CreateNodeResult) GetFailure() *Failure {
+	if x != nil {
+		if x, ok := x.Result.(*CreateNodeResult_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+type isCreateNodeResult_Result interface {
+	isCreateNodeResult_Result()
+}
+
+type CreateNodeResult_Created struct {
+	Created *NodeReply `protobuf:"bytes,1,opt,name=created,proto3,oneof"`
+}
+
+type CreateNodeResult_Failure struct {
+	Failure *Failure `protobuf:"bytes,2,opt,name=failure,proto3,oneof"`
+}
+
+func (*CreateNodeResult_Created) isCreateNodeResult_Result() {}
+
+func (*CreateNodeResult_Failure) isCreateNodeResult_Result() {}
+
 type NodeReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // secrets masked
@@ -198,7 +368,7 @@ type NodeReply struct {
 
 func (x *NodeReply) Reset() {
 	*x = NodeReply{}
-	mi := &file_services_proto_msgTypes[2]
+	mi := &file_services_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -210,7 +380,7 @@ func (x *NodeReply) String() string {
 func (*NodeReply) ProtoMessage() {}
 
 func (x *NodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[2]
+	mi := &file_services_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -223,7 +393,7 @@ func (x *NodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReply.ProtoReflect.Descriptor instead.
 func (*NodeReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{2}
+	return file_services_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NodeReply) GetNode() *Node {
@@ -271,7 +441,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_services_proto_msgTypes[3]
+	mi := &file_services_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +453,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[3]
+	mi := &file_services_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,7 +466,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{3}
+	return file_services_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -328,7 +498,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_services_proto_msgTypes[4]
+	mi := &file_services_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +510,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[4]
+	mi := &file_services_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +523,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{4}
+	return file_services_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListNodesRequest) GetRead() *ReadOptions {
@@ -417,7 +587,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_services_proto_msgTypes[5]
+	mi := &file_services_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +599,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[5]
+	mi := &file_services_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +612,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{5}
+	return file_services_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListNodesReply) GetNodes() []*Node {
@@ -489,7 +659,7 @@ type UpdateNodeRequest struct {
 
 func (x *UpdateNodeRequest) Reset() {
 	*x = UpdateNodeRequest{}
-	mi := &file_services_proto_msgTypes[6]
+	mi := &file_services_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +671,7 @@ func (x *UpdateNodeRequest) String() string {
 func (*UpdateNodeRequest) ProtoMessage() {}
 
 func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[6]
+	mi := &file_services_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +684,7 @@ func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{6}
+	return file_services_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateNodeRequest) GetNode() string {
@@ -563,7 +733,7 @@ type DeleteNodeRequest struct {
 
 func (x *DeleteNodeRequest) Reset() {
 	*x = DeleteNodeRequest{}
-	mi := &file_services_proto_msgTypes[7]
+	mi := &file_services_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +745,7 @@ func (x *DeleteNodeRequest) String() string {
 func (*DeleteNodeRequest) ProtoMessage() {}
 
 func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[7]
+	mi := &file_services_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +758,7 @@ func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNodeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNodeRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{7}
+	return file_services_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteNodeRequest) GetNode() string {
@@ -621,7 +791,7 @@ type WriteReply struct {
 
 func (x *WriteReply) Reset() {
 	*x = WriteReply{}
-	mi := &file_services_proto_msgTypes[8]
+	mi := &file_services_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +803,7 @@ func (x *WriteReply) String() string {
 func (*WriteReply) ProtoMessage() {}
 
 func (x *WriteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[8]
+	mi := &file_services_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +816,7 @@ func (x *WriteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteReply.ProtoReflect.Descriptor instead.
 func (*WriteReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{8}
+	return file_services_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WriteReply) GetIndex() uint64 {
@@ -669,7 +839,7 @@ type ProvisionRequest struct {
 
 func (x *ProvisionRequest) Reset() {
 	*x = ProvisionRequest{}
-	mi := &file_services_proto_msgTypes[9]
+	mi := &file_services_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +851,7 @@ func (x *ProvisionRequest) String() string {
 func (*ProvisionRequest) ProtoMessage() {}
 
 func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[9]
+	mi := &file_services_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +864,7 @@ func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{9}
+	return file_services_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProvisionRequest) GetNode() string {
@@ -743,7 +913,7 @@ type PowerRequest struct {
 
 func (x *PowerRequest) Reset() {
 	*x = PowerRequest{}
-	mi := &file_services_proto_msgTypes[10]
+	mi := &file_services_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +925,7 @@ func (x *PowerRequest) String() string {
 func (*PowerRequest) ProtoMessage() {}
 
 func (x *PowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[10]
+	mi := &file_services_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +938,7 @@ func (x *PowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerRequest.ProtoReflect.Descriptor instead.
 func (*PowerRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{10}
+	return file_services_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PowerRequest) GetNode() string {
@@ -803,7 +973,7 @@ type FlowReply struct {
 
 func (x *FlowReply) Reset() {
 	*x = FlowReply{}
-	mi := &file_services_proto_msgTypes[11]
+	mi := &file_services_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +985,7 @@ func (x *FlowReply) String() string {
 func (*FlowReply) ProtoMessage() {}
 
 func (x *FlowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[11]
+	mi := &file_services_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +998,7 @@ func (x *FlowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowReply.ProtoReflect.Descriptor instead.
 func (*FlowReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{11}
+	return file_services_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FlowReply) GetFlow() *Flow {
@@ -862,7 +1032,7 @@ type GetFlowRequest struct {
 
 func (x *GetFlowRequest) Reset() {
 	*x = GetFlowRequest{}
-	mi := &file_services_proto_msgTypes[12]
+	mi := &file_services_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1044,7 @@ func (x *GetFlowRequest) String() string {
 func (*GetFlowRequest) ProtoMessage() {}
 
 func (x *GetFlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[12]
+	mi := &file_services_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1057,7 @@ func (x *GetFlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFlowRequest.ProtoReflect.Descriptor instead.
 func (*GetFlowRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{12}
+	return file_services_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetFlowRequest) GetNode() string {
@@ -913,7 +1083,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_services_proto_msgTypes[13]
+	mi := &file_services_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1095,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[13]
+	mi := &file_services_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1108,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{13}
+	return file_services_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainRequest) GetNode() string {
@@ -971,7 +1141,7 @@ type ExplainReply struct {
 
 func (x *ExplainReply) Reset() {
 	*x = ExplainReply{}
-	mi := &file_services_proto_msgTypes[14]
+	mi := &file_services_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1153,7 @@ func (x *ExplainReply) String() string {
 func (*ExplainReply) ProtoMessage() {}
 
 func (x *ExplainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[14]
+	mi := &file_services_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1166,7 @@ func (x *ExplainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainReply.ProtoReflect.Descriptor instead.
 func (*ExplainReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{14}
+	return file_services_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainReply) GetNode() *Node {
@@ -1114,7 +1284,7 @@ type LiveFacts struct {
 
 func (x *LiveFacts) Reset() {
 	*x = LiveFacts{}
-	mi := &file_services_proto_msgTypes[15]
+	mi := &file_services_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1296,7 @@ func (x *LiveFacts) String() string {
 func (*LiveFacts) ProtoMessage() {}
 
 func (x *LiveFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[15]
+	mi := &file_services_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1309,7 @@ func (x *LiveFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveFacts.ProtoReflect.Descriptor instead.
 func (*LiveFacts) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{15}
+	return file_services_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LiveFacts) GetBmcContactMs() int64 {
@@ -1213,7 +1383,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_services_proto_msgTypes[16]
+	mi := &file_services_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1395,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[16]
+	mi := &file_services_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1408,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{16}
+	return file_services_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Progress) GetCmdId() string {
@@ -1299,7 +1469,7 @@ type GetInventoryRequest struct {
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_services_proto_msgTypes[17]
+	mi := &file_services_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1481,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[17]
+	mi := &file_services_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1494,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{17}
+	return file_services_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetInventoryRequest) GetNode() string {
@@ -1343,7 +1513,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_services_proto_msgTypes[18]
+	mi := &file_services_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1525,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[18]
+	mi := &file_services_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1538,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{18}
+	return file_services_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HistoryRequest) GetNode() string {
@@ -1387,7 +1557,7 @@ type HistoryReply struct {
 
 func (x *HistoryReply) Reset() {
 	*x = HistoryReply{}
-	mi := &file_services_proto_msgTypes[19]
+	mi := &file_services_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1569,7 @@ func (x *HistoryReply) String() string {
 func (*HistoryReply) ProtoMessage() {}
 
 func (x *HistoryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[19]
+	mi := &file_services_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1582,7 @@ func (x *HistoryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryReply.ProtoReflect.Descriptor instead.
 func (*HistoryReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{19}
+	return file_services_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HistoryReply) GetEntries() []*History {
@@ -1432,7 +1602,7 @@ type WatchNodeRequest struct {
 
 func (x *WatchNodeRequest) Reset() {
 	*x = WatchNodeRequest{}
-	mi := &file_services_proto_msgTypes[20]
+	mi := &file_services_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1614,7 @@ func (x *WatchNodeRequest) String() string {
 func (*WatchNodeRequest) ProtoMessage() {}
 
 func (x *WatchNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[20]
+	mi := &file_services_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1627,7 @@ func (x *WatchNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchNodeRequest.ProtoReflect.Descriptor instead.
 func (*WatchNodeRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{20}
+	return file_services_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchNodeRequest) GetNode() string {
@@ -1488,7 +1658,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_services_proto_msgTypes[21]
+	mi := &file_services_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1670,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[21]
+	mi := &file_services_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1683,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{21}
+	return file_services_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeEvent) GetNode() *Node {
@@ -1571,7 +1741,7 @@ type JournalRequest struct {
 
 func (x *JournalRequest) Reset() {
 	*x = JournalRequest{}
-	mi := &file_services_proto_msgTypes[22]
+	mi := &file_services_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1753,7 @@ func (x *JournalRequest) String() string {
 func (*JournalRequest) ProtoMessage() {}
 
 func (x *JournalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[22]
+	mi := &file_services_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1766,7 @@ func (x *JournalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalRequest.ProtoReflect.Descriptor instead.
 func (*JournalRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{22}
+	return file_services_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *JournalRequest) GetNode() string {
@@ -1653,7 +1823,7 @@ type JournalEvent struct {
 
 func (x *JournalEvent) Reset() {
 	*x = JournalEvent{}
-	mi := &file_services_proto_msgTypes[23]
+	mi := &file_services_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1835,7 @@ func (x *JournalEvent) String() string {
 func (*JournalEvent) ProtoMessage() {}
 
 func (x *JournalEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[23]
+	mi := &file_services_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1848,7 @@ func (x *JournalEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEvent.ProtoReflect.Descriptor instead.
 func (*JournalEvent) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{23}
+	return file_services_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JournalEvent) GetNodeId() string {
@@ -1762,7 +1932,7 @@ type CreatePortRequest struct {
 
 func (x *CreatePortRequest) Reset() {
 	*x = CreatePortRequest{}
-	mi := &file_services_proto_msgTypes[24]
+	mi := &file_services_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1944,7 @@ func (x *CreatePortRequest) String() string {
 func (*CreatePortRequest) ProtoMessage() {}
 
 func (x *CreatePortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[24]
+	mi := &file_services_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1957,7 @@ func (x *CreatePortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePortRequest.ProtoReflect.Descriptor instead.
 func (*CreatePortRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{24}
+	return file_services_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreatePortRequest) GetNode() string {
@@ -1821,7 +1991,7 @@ type PortReply struct {
 
 func (x *PortReply) Reset() {
 	*x = PortReply{}
-	mi := &file_services_proto_msgTypes[25]
+	mi := &file_services_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2003,7 @@ func (x *PortReply) String() string {
 func (*PortReply) ProtoMessage() {}
 
 func (x *PortReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[25]
+	mi := &file_services_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2016,7 @@ func (x *PortReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortReply.ProtoReflect.Descriptor instead.
 func (*PortReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{25}
+	return file_services_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PortReply) GetPort() *Port {
@@ -1873,7 +2043,7 @@ type ListPortsRequest struct {
 
 func (x *ListPortsRequest) Reset() {
 	*x = ListPortsRequest{}
-	mi := &file_services_proto_msgTypes[26]
+	mi := &file_services_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2055,7 @@ func (x *ListPortsRequest) String() string {
 func (*ListPortsRequest) ProtoMessage() {}
 
 func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[26]
+	mi := &file_services_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2068,7 @@ func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsRequest.ProtoReflect.Descriptor instead.
 func (*ListPortsRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{26}
+	return file_services_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListPortsRequest) GetNode() string {
@@ -1925,7 +2095,7 @@ type ListPortsReply struct {
 
 func (x *ListPortsReply) Reset() {
 	*x = ListPortsReply{}
-	mi := &file_services_proto_msgTypes[27]
+	mi := &file_services_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2107,7 @@ func (x *ListPortsReply) String() string {
 func (*ListPortsReply) ProtoMessage() {}
 
 func (x *ListPortsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[27]
+	mi := &file_services_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2120,7 @@ func (x *ListPortsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsReply.ProtoReflect.Descriptor instead.
 func (*ListPortsReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{27}
+	return file_services_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListPortsReply) GetPorts() []*Port {
@@ -1977,7 +2147,7 @@ type DeletePortRequest struct {
 
 func (x *DeletePortRequest) Reset() {
 	*x = DeletePortRequest{}
-	mi := &file_services_proto_msgTypes[28]
+	mi := &file_services_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2159,7 @@ func (x *DeletePortRequest) String() string {
 func (*DeletePortRequest) ProtoMessage() {}
 
 func (x *DeletePortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[28]
+	mi := &file_services_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2172,7 @@ func (x *DeletePortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePortRequest.ProtoReflect.Descriptor instead.
 func (*DeletePortRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{28}
+	return file_services_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeletePortRequest) GetPort() string {
@@ -2029,7 +2199,7 @@ type SetNetworkRequest struct {
 
 func (x *SetNetworkRequest) Reset() {
 	*x = SetNetworkRequest{}
-	mi := &file_services_proto_msgTypes[29]
+	mi := &file_services_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2211,7 @@ func (x *SetNetworkRequest) String() string {
 func (*SetNetworkRequest) ProtoMessage() {}
 
 func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[29]
+	mi := &file_services_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2224,7 @@ func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
 func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{29}
+	return file_services_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetNetworkRequest) GetNetwork() *Network {
@@ -2079,7 +2249,7 @@ type ListNetworksRequest struct {
 
 func (x *ListNetworksRequest) Reset() {
 	*x = ListNetworksRequest{}
-	mi := &file_services_proto_msgTypes[30]
+	mi := &file_services_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2261,7 @@ func (x *ListNetworksRequest) String() string {
 func (*ListNetworksRequest) ProtoMessage() {}
 
 func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[30]
+	mi := &file_services_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2274,7 @@ func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
 func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{30}
+	return file_services_proto_rawDescGZIP(), []int{33}
 }
 
 type ListNetworksReply struct {
@@ -2118,7 +2288,7 @@ type ListNetworksReply struct {
 
 func (x *ListNetworksReply) Reset() {
 	*x = ListNetworksReply{}
-	mi := &file_services_proto_msgTypes[31]
+	mi := &file_services_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2300,7 @@ func (x *ListNetworksReply) String() string {
 func (*ListNetworksReply) ProtoMessage() {}
 
 func (x *ListNetworksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[31]
+	mi := &file_services_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2313,7 @@ func (x *ListNetworksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksReply.ProtoReflect.Descriptor instead.
 func (*ListNetworksReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{31}
+	return file_services_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListNetworksReply) GetNetworks() []*Network {
@@ -2177,7 +2347,7 @@ type DeleteNetworkRequest struct {
 
 func (x *DeleteNetworkRequest) Reset() {
 	*x = DeleteNetworkRequest{}
-	mi := &file_services_proto_msgTypes[32]
+	mi := &file_services_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2359,7 @@ func (x *DeleteNetworkRequest) String() string {
 func (*DeleteNetworkRequest) ProtoMessage() {}
 
 func (x *DeleteNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[32]
+	mi := &file_services_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +2372,7 @@ func (x *DeleteNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNetworkRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{32}
+	return file_services_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteNetworkRequest) GetName() string {
@@ -2228,7 +2398,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_services_proto_msgTypes[33]
+	mi := &file_services_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2410,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[33]
+	mi := &file_services_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2423,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{33}
+	return file_services_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ClusterStatusRequest) GetLocal() bool {
@@ -2283,7 +2453,7 @@ type ClusterStatusReply struct {
 
 func (x *ClusterStatusReply) Reset() {
 	*x = ClusterStatusReply{}
-	mi := &file_services_proto_msgTypes[34]
+	mi := &file_services_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +2465,7 @@ func (x *ClusterStatusReply) String() string {
 func (*ClusterStatusReply) ProtoMessage() {}
 
 func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[34]
+	mi := &file_services_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +2478,7 @@ func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusReply.ProtoReflect.Descriptor instead.
 func (*ClusterStatusReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{34}
+	return file_services_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ClusterStatusReply) GetHealth() ClusterStatusReply_Health {
@@ -2413,7 +2583,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_services_proto_msgTypes[35]
+	mi := &file_services_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2595,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[35]
+	mi := &file_services_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2608,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{35}
+	return file_services_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PeerStatus) GetMember() *Member {
@@ -2520,7 +2690,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_services_proto_msgTypes[36]
+	mi := &file_services_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2702,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[36]
+	mi := &file_services_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2715,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{36}
+	return file_services_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateJoinTokenRequest) GetTtlSeconds() uint64 {
@@ -2565,7 +2735,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_services_proto_msgTypes[37]
+	mi := &file_services_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2747,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[37]
+	mi := &file_services_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2760,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{37}
+	return file_services_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -2616,7 +2786,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_services_proto_msgTypes[38]
+	mi := &file_services_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2798,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[38]
+	mi := &file_services_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2811,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{38}
+	return file_services_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LeaveRequest) GetMember() string {
@@ -2662,7 +2832,7 @@ type CreateClientCertRequest struct {
 
 func (x *CreateClientCertRequest) Reset() {
 	*x = CreateClientCertRequest{}
-	mi := &file_services_proto_msgTypes[39]
+	mi := &file_services_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2844,7 @@ func (x *CreateClientCertRequest) String() string {
 func (*CreateClientCertRequest) ProtoMessage() {}
 
 func (x *CreateClientCertRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[39]
+	mi := &file_services_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2857,7 @@ func (x *CreateClientCertRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientCertRequest.ProtoReflect.Descriptor instead.
 func (*CreateClientCertRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{39}
+	return file_services_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateClientCertRequest) GetName() string {
@@ -2721,7 +2891,7 @@ type CreateClientCertReply struct {
 
 func (x *CreateClientCertReply) Reset() {
 	*x = CreateClientCertReply{}
-	mi := &file_services_proto_msgTypes[40]
+	mi := &file_services_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2903,7 @@ func (x *CreateClientCertReply) String() string {
 func (*CreateClientCertReply) ProtoMessage() {}
 
 func (x *CreateClientCertReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[40]
+	mi := &file_services_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2916,7 @@ func (x *CreateClientCertReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientCertReply.ProtoReflect.Descriptor instead.
 func (*CreateClientCertReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{40}
+	return file_services_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateClientCertReply) GetCertDer() []byte {
@@ -2771,7 +2941,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_services_proto_msgTypes[41]
+	mi := &file_services_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2953,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[41]
+	mi := &file_services_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2966,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{41}
+	return file_services_proto_rawDescGZIP(), []int{44}
 }
 
 type VersionReply struct {
@@ -2811,7 +2981,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_services_proto_msgTypes[42]
+	mi := &file_services_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2993,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[42]
+	mi := &file_services_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +3006,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{42}
+	return file_services_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -2879,7 +3049,15 @@ const file_services_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x11.ironring.v1.NodeR\x04node\x12'\n" +
 	"\x05ports\x18\x02 \x03(\v2\x11.ironring.v1.PortR\x05ports\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\xac\x01\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"J\n" +
+	"\x12CreateNodesRequest\x124\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1e.ironring.v1.CreateNodeRequestR\x05nodes\"K\n" +
+	"\x10CreateNodesReply\x127\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.ironring.v1.CreateNodeResultR\aresults\"\x82\x01\n" +
+	"\x10CreateNodeResult\x122\n" +
+	"\acreated\x18\x01 \x01(\v2\x16.ironring.v1.NodeReplyH\x00R\acreated\x120\n" +
+	"\afailure\x18\x02 \x01(\v2\x14.ironring.v1.FailureH\x00R\afailureB\b\n" +
+	"\x06result\"\xac\x01\n" +
 	"\tNodeReply\x12%\n" +
 	"\x04node\x18\x01 \x01(\v2\x11.ironring.v1.NodeR\x04node\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -3109,10 +3287,11 @@ const file_services_proto_rawDesc = "" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12#\n" +
-	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel2\xcb\r\n" +
+	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel2\x9a\x0e\n" +
 	"\bIronring\x12D\n" +
 	"\n" +
-	"CreateNode\x12\x1e.ironring.v1.CreateNodeRequest\x1a\x16.ironring.v1.NodeReply\x12>\n" +
+	"CreateNode\x12\x1e.ironring.v1.CreateNodeRequest\x1a\x16.ironring.v1.NodeReply\x12M\n" +
+	"\vCreateNodes\x12\x1f.ironring.v1.CreateNodesRequest\x1a\x1d.ironring.v1.CreateNodesReply\x12>\n" +
 	"\aGetNode\x12\x1b.ironring.v1.GetNodeRequest\x1a\x16.ironring.v1.NodeReply\x12G\n" +
 	"\tListNodes\x12\x1d.ironring.v1.ListNodesRequest\x1a\x1b.ironring.v1.ListNodesReply\x12D\n" +
 	"\n" +
@@ -3155,161 +3334,171 @@ func file_services_proto_rawDescGZIP() []byte {
 }
 
 var file_services_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_services_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_services_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_services_proto_goTypes = []any{
 	(ClusterStatusReply_Health)(0),  // 0: ironring.v1.ClusterStatusReply.Health
 	(*ReadOptions)(nil),             // 1: ironring.v1.ReadOptions
 	(*CreateNodeRequest)(nil),       // 2: ironring.v1.CreateNodeRequest
-	(*NodeReply)(nil),               // 3: ironring.v1.NodeReply
-	(*GetNodeRequest)(nil),          // 4: ironring.v1.GetNodeRequest
-	(*ListNodesRequest)(nil),        // 5: ironring.v1.ListNodesRequest
-	(*ListNodesReply)(nil),          // 6: ironring.v1.ListNodesReply
-	(*UpdateNodeRequest)(nil),       // 7: ironring.v1.UpdateNodeRequest
-	(*DeleteNodeRequest)(nil),       // 8: ironring.v1.DeleteNodeRequest
-	(*WriteReply)(nil),              // 9: ironring.v1.WriteReply
-	(*ProvisionRequest)(nil),        // 10: ironring.v1.ProvisionRequest
-	(*PowerRequest)(nil),            // 11: ironring.v1.PowerRequest
-	(*FlowReply)(nil),               // 12: ironring.v1.FlowReply
-	(*GetFlowRequest)(nil),          // 13: ironring.v1.GetFlowRequest
-	(*ExplainRequest)(nil),          // 14: ironring.v1.ExplainRequest
-	(*ExplainReply)(nil),            // 15: ironring.v1.ExplainReply
-	(*LiveFacts)(nil),               // 16: ironring.v1.LiveFacts
-	(*Progress)(nil),                // 17: ironring.v1.Progress
-	(*GetInventoryRequest)(nil),     // 18: ironring.v1.GetInventoryRequest
-	(*HistoryRequest)(nil),          // 19: ironring.v1.HistoryRequest
-	(*HistoryReply)(nil),            // 20: ironring.v1.HistoryReply
-	(*WatchNodeRequest)(nil),        // 21: ironring.v1.WatchNodeRequest
-	(*NodeEvent)(nil),               // 22: ironring.v1.NodeEvent
-	(*JournalRequest)(nil),          // 23: ironring.v1.JournalRequest
-	(*JournalEvent)(nil),            // 24: ironring.v1.JournalEvent
-	(*CreatePortRequest)(nil),       // 25: ironring.v1.CreatePortRequest
-	(*PortReply)(nil),               // 26: ironring.v1.PortReply
-	(*ListPortsRequest)(nil),        // 27: ironring.v1.ListPortsRequest
-	(*ListPortsReply)(nil),          // 28: ironring.v1.ListPortsReply
-	(*DeletePortRequest)(nil),       // 29: ironring.v1.DeletePortRequest
-	(*SetNetworkRequest)(nil),       // 30: ironring.v1.SetNetworkRequest
-	(*ListNetworksRequest)(nil),     // 31: ironring.v1.ListNetworksRequest
-	(*ListNetworksReply)(nil),       // 32: ironring.v1.ListNetworksReply
-	(*DeleteNetworkRequest)(nil),    // 33: ironring.v1.DeleteNetworkRequest
-	(*ClusterStatusRequest)(nil),    // 34: ironring.v1.ClusterStatusRequest
-	(*ClusterStatusReply)(nil),      // 35: ironring.v1.ClusterStatusReply
-	(*PeerStatus)(nil),              // 36: ironring.v1.PeerStatus
-	(*CreateJoinTokenRequest)(nil),  // 37: ironring.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),    // 38: ironring.v1.CreateJoinTokenReply
-	(*LeaveRequest)(nil),            // 39: ironring.v1.LeaveRequest
-	(*CreateClientCertRequest)(nil), // 40: ironring.v1.CreateClientCertRequest
-	(*CreateClientCertReply)(nil),   // 41: ironring.v1.CreateClientCertReply
-	(*VersionRequest)(nil),          // 42: ironring.v1.VersionRequest
-	(*VersionReply)(nil),            // 43: ironring.v1.VersionReply
-	nil,                             // 44: ironring.v1.UpdateNodeRequest.SetEntry
-	nil,                             // 45: ironring.v1.ClusterStatusReply.NodesByStateEntry
-	(*Node)(nil),                    // 46: ironring.v1.Node
-	(*Port)(nil),                    // 47: ironring.v1.Port
-	(*Flow)(nil),                    // 48: ironring.v1.Flow
-	(*Lock)(nil),                    // 49: ironring.v1.Lock
-	(State)(0),                      // 50: ironring.v1.State
-	(Event)(0),                      // 51: ironring.v1.Event
-	(PowerAction)(0),                // 52: ironring.v1.PowerAction
-	(*Lease)(nil),                   // 53: ironring.v1.Lease
-	(*Intent)(nil),                  // 54: ironring.v1.Intent
-	(*History)(nil),                 // 55: ironring.v1.History
-	(*Network)(nil),                 // 56: ironring.v1.Network
-	(*Address)(nil),                 // 57: ironring.v1.Address
-	(*Member)(nil),                  // 58: ironring.v1.Member
-	(*Inventory)(nil),               // 59: ironring.v1.Inventory
+	(*CreateNodesRequest)(nil),      // 3: ironring.v1.CreateNodesRequest
+	(*CreateNodesReply)(nil),        // 4: ironring.v1.CreateNodesReply
+	(*CreateNodeResult)(nil),        // 5: ironring.v1.CreateNodeResult
+	(*NodeReply)(nil),               // 6: ironring.v1.NodeReply
+	(*GetNodeRequest)(nil),          // 7: ironring.v1.GetNodeRequest
+	(*ListNodesRequest)(nil),        // 8: ironring.v1.ListNodesRequest
+	(*ListNodesReply)(nil),          // 9: ironring.v1.ListNodesReply
+	(*UpdateNodeRequest)(nil),       // 10: ironring.v1.UpdateNodeRequest
+	(*DeleteNodeRequest)(nil),       // 11: ironring.v1.DeleteNodeRequest
+	(*WriteReply)(nil),              // 12: ironring.v1.WriteReply
+	(*ProvisionRequest)(nil),        // 13: ironring.v1.ProvisionRequest
+	(*PowerRequest)(nil),            // 14: ironring.v1.PowerRequest
+	(*FlowReply)(nil),               // 15: ironring.v1.FlowReply
+	(*GetFlowRequest)(nil),          // 16: ironring.v1.GetFlowRequest
+	(*ExplainRequest)(nil),          // 17: ironring.v1.ExplainRequest
+	(*ExplainReply)(nil),            // 18: ironring.v1.ExplainReply
+	(*LiveFacts)(nil),               // 19: ironring.v1.LiveFacts
+	(*Progress)(nil),                // 20: ironring.v1.Progress
+	(*GetInventoryRequest)(nil),     // 21: ironring.v1.GetInventoryRequest
+	(*HistoryRequest)(nil),          // 22: ironring.v1.HistoryRequest
+	(*HistoryReply)(nil),            // 23: ironring.v1.HistoryReply
+	(*WatchNodeRequest)(nil),        // 24: ironring.v1.WatchNodeRequest
+	(*NodeEvent)(nil),               // 25: ironring.v1.NodeEvent
+	(*JournalRequest)(nil),          // 26: ironring.v1.JournalRequest
+	(*JournalEvent)(nil),            // 27: ironring.v1.JournalEvent
+	(*CreatePortRequest)(nil),       // 28: ironring.v1.CreatePortRequest
+	(*PortReply)(nil),               // 29: ironring.v1.PortReply
+	(*ListPortsRequest)(nil),        // 30: ironring.v1.ListPortsRequest
+	(*ListPortsReply)(nil),          // 31: ironring.v1.ListPortsReply
+	(*DeletePortRequest)(nil),       // 32: ironring.v1.DeletePortRequest
+	(*SetNetworkRequest)(nil),       // 33: ironring.v1.SetNetworkRequest
+	(*ListNetworksRequest)(nil),     // 34: ironring.v1.ListNetworksRequest
+	(*ListNetworksReply)(nil),       // 35: ironring.v1.ListNetworksReply
+	(*DeleteNetworkRequest)(nil),    // 36: ironring.v1.DeleteNetworkRequest
+	(*ClusterStatusRequest)(nil),    // 37: ironring.v1.ClusterStatusRequest
+	(*ClusterStatusReply)(nil),      // 38: ironring.v1.ClusterStatusReply
+	(*PeerStatus)(nil),              // 39: ironring.v1.PeerStatus
+	(*CreateJoinTokenRequest)(nil),  // 40: ironring.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),    // 41: ironring.v1.CreateJoinTokenReply
+	(*LeaveRequest)(nil),            // 42: ironring.v1.LeaveRequest
+	(*CreateClientCertRequest)(nil), // 43: ironring.v1.CreateClientCertRequest
+	(*CreateClientCertReply)(nil),   // 44: ironring.v1.CreateClientCertReply
+	(*VersionRequest)(nil),          // 45: ironring.v1.VersionRequest
+	(*VersionReply)(nil),            // 46: ironring.v1.VersionReply
+	nil,                             // 47: ironring.v1.UpdateNodeRequest.SetEntry
+	nil,                             // 48: ironring.v1.ClusterStatusReply.NodesByStateEntry
+	(*Node)(nil),                    // 49: ironring.v1.Node
+	(*Port)(nil),                    // 50: ironring.v1.Port
+	(*Failure)(nil),                 // 51: ironring.v1.Failure
+	(*Flow)(nil),                    // 52: ironring.v1.Flow
+	(*Lock)(nil),                    // 53: ironring.v1.Lock
+	(State)(0),                      // 54: ironring.v1.State
+	(Event)(0),                      // 55: ironring.v1.Event
+	(PowerAction)(0),                // 56: ironring.v1.PowerAction
+	(*Lease)(nil),                   // 57: ironring.v1.Lease
+	(*Intent)(nil),                  // 58: ironring.v1.Intent
+	(*History)(nil),                 // 59: ironring.v1.History
+	(*Network)(nil),                 // 60: ironring.v1.Network
+	(*Address)(nil),                 // 61: ironring.v1.Address
+	(*Member)(nil),                  // 62: ironring.v1.Member
+	(*Inventory)(nil),               // 63: ironring.v1.Inventory
 }
 var file_services_proto_depIdxs = []int32{
-	46, // 0: ironring.v1.CreateNodeRequest.node:type_name -> ironring.v1.Node
-	47, // 1: ironring.v1.CreateNodeRequest.ports:type_name -> ironring.v1.Port
-	46, // 2: ironring.v1.NodeReply.node:type_name -> ironring.v1.Node
-	48, // 3: ironring.v1.NodeReply.flow:type_name -> ironring.v1.Flow
-	49, // 4: ironring.v1.NodeReply.lock:type_name -> ironring.v1.Lock
-	1,  // 5: ironring.v1.GetNodeRequest.read:type_name -> ironring.v1.ReadOptions
-	1,  // 6: ironring.v1.ListNodesRequest.read:type_name -> ironring.v1.ReadOptions
-	50, // 7: ironring.v1.ListNodesRequest.state:type_name -> ironring.v1.State
-	46, // 8: ironring.v1.ListNodesReply.nodes:type_name -> ironring.v1.Node
-	44, // 9: ironring.v1.UpdateNodeRequest.set:type_name -> ironring.v1.UpdateNodeRequest.SetEntry
-	51, // 10: ironring.v1.ProvisionRequest.verb:type_name -> ironring.v1.Event
-	52, // 11: ironring.v1.PowerRequest.action:type_name -> ironring.v1.PowerAction
-	48, // 12: ironring.v1.FlowReply.flow:type_name -> ironring.v1.Flow
-	46, // 13: ironring.v1.FlowReply.node:type_name -> ironring.v1.Node
-	1,  // 14: ironring.v1.GetFlowRequest.read:type_name -> ironring.v1.ReadOptions
-	46, // 15: ironring.v1.ExplainReply.node:type_name -> ironring.v1.Node
-	48, // 16: ironring.v1.ExplainReply.flow:type_name -> ironring.v1.Flow
-	49, // 17: ironring.v1.ExplainReply.lock:type_name -> ironring.v1.Lock
-	53, // 18: ironring.v1.ExplainReply.lease:type_name -> ironring.v1.Lease
-	54, // 19: ironring.v1.ExplainReply.intent:type_name -> ironring.v1.Intent
-	16, // 20: ironring.v1.ExplainReply.live:type_name -> ironring.v1.LiveFacts
-	17, // 21: ironring.v1.LiveFacts.progress:type_name -> ironring.v1.Progress
-	55, // 22: ironring.v1.HistoryReply.entries:type_name -> ironring.v1.History
-	46, // 23: ironring.v1.NodeEvent.node:type_name -> ironring.v1.Node
-	48, // 24: ironring.v1.NodeEvent.flow:type_name -> ironring.v1.Flow
-	49, // 25: ironring.v1.NodeEvent.lock:type_name -> ironring.v1.Lock
-	17, // 26: ironring.v1.NodeEvent.progress:type_name -> ironring.v1.Progress
-	47, // 27: ironring.v1.CreatePortRequest.port:type_name -> ironring.v1.Port
-	47, // 28: ironring.v1.PortReply.port:type_name -> ironring.v1.Port
-	1,  // 29: ironring.v1.ListPortsRequest.read:type_name -> ironring.v1.ReadOptions
-	47, // 30: ironring.v1.ListPortsReply.ports:type_name -> ironring.v1.Port
-	56, // 31: ironring.v1.SetNetworkRequest.network:type_name -> ironring.v1.Network
-	56, // 32: ironring.v1.ListNetworksReply.networks:type_name -> ironring.v1.Network
-	57, // 33: ironring.v1.ListNetworksReply.addresses:type_name -> ironring.v1.Address
-	0,  // 34: ironring.v1.ClusterStatusReply.health:type_name -> ironring.v1.ClusterStatusReply.Health
-	36, // 35: ironring.v1.ClusterStatusReply.peers:type_name -> ironring.v1.PeerStatus
-	45, // 36: ironring.v1.ClusterStatusReply.nodes_by_state:type_name -> ironring.v1.ClusterStatusReply.NodesByStateEntry
-	58, // 37: ironring.v1.PeerStatus.member:type_name -> ironring.v1.Member
-	2,  // 38: ironring.v1.Ironring.CreateNode:input_type -> ironring.v1.CreateNodeRequest
-	4,  // 39: ironring.v1.Ironring.GetNode:input_type -> ironring.v1.GetNodeRequest
-	5,  // 40: ironring.v1.Ironring.ListNodes:input_type -> ironring.v1.ListNodesRequest
-	7,  // 41: ironring.v1.Ironring.UpdateNode:input_type -> ironring.v1.UpdateNodeRequest
-	8,  // 42: ironring.v1.Ironring.DeleteNode:input_type -> ironring.v1.DeleteNodeRequest
-	10, // 43: ironring.v1.Ironring.Provision:input_type -> ironring.v1.ProvisionRequest
-	11, // 44: ironring.v1.Ironring.Power:input_type -> ironring.v1.PowerRequest
-	13, // 45: ironring.v1.Ironring.GetFlow:input_type -> ironring.v1.GetFlowRequest
-	14, // 46: ironring.v1.Ironring.Explain:input_type -> ironring.v1.ExplainRequest
-	18, // 47: ironring.v1.Ironring.GetInventory:input_type -> ironring.v1.GetInventoryRequest
-	19, // 48: ironring.v1.Ironring.History:input_type -> ironring.v1.HistoryRequest
-	21, // 49: ironring.v1.Ironring.WatchNode:input_type -> ironring.v1.WatchNodeRequest
-	23, // 50: ironring.v1.Ironring.Journal:input_type -> ironring.v1.JournalRequest
-	25, // 51: ironring.v1.Ironring.CreatePort:input_type -> ironring.v1.CreatePortRequest
-	27, // 52: ironring.v1.Ironring.ListPorts:input_type -> ironring.v1.ListPortsRequest
-	29, // 53: ironring.v1.Ironring.DeletePort:input_type -> ironring.v1.DeletePortRequest
-	30, // 54: ironring.v1.Ironring.SetNetwork:input_type -> ironring.v1.SetNetworkRequest
-	31, // 55: ironring.v1.Ironring.ListNetworks:input_type -> ironring.v1.ListNetworksRequest
-	33, // 56: ironring.v1.Ironring.DeleteNetwork:input_type -> ironring.v1.DeleteNetworkRequest
-	34, // 57: ironring.v1.Ironring.ClusterStatus:input_type -> ironring.v1.ClusterStatusRequest
-	37, // 58: ironring.v1.Ironring.CreateJoinToken:input_type -> ironring.v1.CreateJoinTokenRequest
-	39, // 59: ironring.v1.Ironring.Leave:input_type -> ironring.v1.LeaveRequest
-	40, // 60: ironring.v1.Ironring.CreateClientCert:input_type -> ironring.v1.CreateClientCertRequest
-	42, // 61: ironring.v1.Ironring.Version:input_type -> ironring.v1.VersionRequest
-	3,  // 62: ironring.v1.Ironring.CreateNode:output_type -> ironring.v1.NodeReply
-	3,  // 63: ironring.v1.Ironring.GetNode:output_type -> ironring.v1.NodeReply
-	6,  // 64: ironring.v1.Ironring.ListNodes:output_type -> ironring.v1.ListNodesReply
-	3,  // 65: ironring.v1.Ironring.UpdateNode:output_type -> ironring.v1.NodeReply
-	9,  // 66: ironring.v1.Ironring.DeleteNode:output_type -> ironring.v1.WriteReply
-	12, // 67: ironring.v1.Ironring.Provision:output_type -> ironring.v1.FlowReply
-	12, // 68: ironring.v1.Ironring.Power:output_type -> ironring.v1.FlowReply
-	12, // 69: ironring.v1.Ironring.GetFlow:output_type -> ironring.v1.FlowReply
-	15, // 70: ironring.v1.Ironring.Explain:output_type -> ironring.v1.ExplainReply
-	59, // 71: ironring.v1.Ironring.GetInventory:output_type -> ironring.v1.Inventory
-	20, // 72: ironring.v1.Ironring.History:output_type -> ironring.v1.HistoryReply
-	22, // 73: ironring.v1.Ironring.WatchNode:output_type -> ironring.v1.NodeEvent
-	24, // 74: ironring.v1.Ironring.Journal:output_type -> ironring.v1.JournalEvent
-	26, // 75: ironring.v1.Ironring.CreatePort:output_type -> ironring.v1.PortReply
-	28, // 76: ironring.v1.Ironring.ListPorts:output_type -> ironring.v1.ListPortsReply
-	9,  // 77: ironring.v1.Ironring.DeletePort:output_type -> ironring.v1.WriteReply
-	9,  // 78: ironring.v1.Ironring.SetNetwork:output_type -> ironring.v1.WriteReply
-	32, // 79: ironring.v1.Ironring.ListNetworks:output_type -> ironring.v1.ListNetworksReply
-	9,  // 80: ironring.v1.Ironring.DeleteNetwork:output_type -> ironring.v1.WriteReply
-	35, // 81: ironring.v1.Ironring.ClusterStatus:output_type -> ironring.v1.ClusterStatusReply
-	38, // 82: ironring.v1.Ironring.CreateJoinToken:output_type -> ironring.v1.CreateJoinTokenReply
-	9,  // 83: ironring.v1.Ironring.Leave:output_type -> ironring.v1.WriteReply
-	41, // 84: ironring.v1.Ironring.CreateClientCert:output_type -> ironring.v1.CreateClientCertReply
-	43, // 85: ironring.v1.Ironring.Version:output_type -> ironring.v1.VersionReply
-	62, // [62:86] is the sub-list for method output_type
-	38, // [38:62] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	49, // 0: ironring.v1.CreateNodeRequest.node:type_name -> ironring.v1.Node
+	50, // 1: ironring.v1.CreateNodeRequest.ports:type_name -> ironring.v1.Port
+	2,  // 2: ironring.v1.CreateNodesRequest.nodes:type_name -> ironring.v1.CreateNodeRequest
+	5,  // 3: ironring.v1.CreateNodesReply.results:type_name -> ironring.v1.CreateNodeResult
+	6,  // 4: ironring.v1.CreateNodeResult.created:type_name -> ironring.v1.NodeReply
+	51, // 5: ironring.v1.CreateNodeResult.failure:type_name -> ironring.v1.Failure
+	49, // 6: ironring.v1.NodeReply.node:type_name -> ironring.v1.Node
+	52, // 7: ironring.v1.NodeReply.flow:type_name -> ironring.v1.Flow
+	53, // 8: ironring.v1.NodeReply.lock:type_name -> ironring.v1.Lock
+	1,  // 9: ironring.v1.GetNodeRequest.read:type_name -> ironring.v1.ReadOptions
+	1,  // 10: ironring.v1.ListNodesRequest.read:type_name -> ironring.v1.ReadOptions
+	54, // 11: ironring.v1.ListNodesRequest.state:type_name -> ironring.v1.State
+	49, // 12: ironring.v1.ListNodesReply.nodes:type_name -> ironring.v1.Node
+	47, // 13: ironring.v1.UpdateNodeRequest.set:type_name -> ironring.v1.UpdateNodeRequest.SetEntry
+	55, // 14: ironring.v1.ProvisionRequest.verb:type_name -> ironring.v1.Event
+	56, // 15: ironring.v1.PowerRequest.action:type_name -> ironring.v1.PowerAction
+	52, // 16: ironring.v1.FlowReply.flow:type_name -> ironring.v1.Flow
+	49, // 17: ironring.v1.FlowReply.node:type_name -> ironring.v1.Node
+	1,  // 18: ironring.v1.GetFlowRequest.read:type_name -> ironring.v1.ReadOptions
+	49, // 19: ironring.v1.ExplainReply.node:type_name -> ironring.v1.Node
+	52, // 20: ironring.v1.ExplainReply.flow:type_name -> ironring.v1.Flow
+	53, // 21: ironring.v1.ExplainReply.lock:type_name -> ironring.v1.Lock
+	57, // 22: ironring.v1.ExplainReply.lease:type_name -> ironring.v1.Lease
+	58, // 23: ironring.v1.ExplainReply.intent:type_name -> ironring.v1.Intent
+	19, // 24: ironring.v1.ExplainReply.live:type_name -> ironring.v1.LiveFacts
+	20, // 25: ironring.v1.LiveFacts.progress:type_name -> ironring.v1.Progress
+	59, // 26: ironring.v1.HistoryReply.entries:type_name -> ironring.v1.History
+	49, // 27: ironring.v1.NodeEvent.node:type_name -> ironring.v1.Node
+	52, // 28: ironring.v1.NodeEvent.flow:type_name -> ironring.v1.Flow
+	53, // 29: ironring.v1.NodeEvent.lock:type_name -> ironring.v1.Lock
+	20, // 30: ironring.v1.NodeEvent.progress:type_name -> ironring.v1.Progress
+	50, // 31: ironring.v1.CreatePortRequest.port:type_name -> ironring.v1.Port
+	50, // 32: ironring.v1.PortReply.port:type_name -> ironring.v1.Port
+	1,  // 33: ironring.v1.ListPortsRequest.read:type_name -> ironring.v1.ReadOptions
+	50, // 34: ironring.v1.ListPortsReply.ports:type_name -> ironring.v1.Port
+	60, // 35: ironring.v1.SetNetworkRequest.network:type_name -> ironring.v1.Network
+	60, // 36: ironring.v1.ListNetworksReply.networks:type_name -> ironring.v1.Network
+	61, // 37: ironring.v1.ListNetworksReply.addresses:type_name -> ironring.v1.Address
+	0,  // 38: ironring.v1.ClusterStatusReply.health:type_name -> ironring.v1.ClusterStatusReply.Health
+	39, // 39: ironring.v1.ClusterStatusReply.peers:type_name -> ironring.v1.PeerStatus
+	48, // 40: ironring.v1.ClusterStatusReply.nodes_by_state:type_name -> ironring.v1.ClusterStatusReply.NodesByStateEntry
+	62, // 41: ironring.v1.PeerStatus.member:type_name -> ironring.v1.Member
+	2,  // 42: ironring.v1.Ironring.CreateNode:input_type -> ironring.v1.CreateNodeRequest
+	3,  // 43: ironring.v1.Ironring.CreateNodes:input_type -> ironring.v1.CreateNodesRequest
+	7,  // 44: ironring.v1.Ironring.GetNode:input_type -> ironring.v1.GetNodeRequest
+	8,  // 45: ironring.v1.Ironring.ListNodes:input_type -> ironring.v1.ListNodesRequest
+	10, // 46: ironring.v1.Ironring.UpdateNode:input_type -> ironring.v1.UpdateNodeRequest
+	11, // 47: ironring.v1.Ironring.DeleteNode:input_type -> ironring.v1.DeleteNodeRequest
+	13, // 48: ironring.v1.Ironring.Provision:input_type -> ironring.v1.ProvisionRequest
+	14, // 49: ironring.v1.Ironring.Power:input_type -> ironring.v1.PowerRequest
+	16, // 50: ironring.v1.Ironring.GetFlow:input_type -> ironring.v1.GetFlowRequest
+	17, // 51: ironring.v1.Ironring.Explain:input_type -> ironring.v1.ExplainRequest
+	21, // 52: ironring.v1.Ironring.GetInventory:input_type -> ironring.v1.GetInventoryRequest
+	22, // 53: ironring.v1.Ironring.History:input_type -> ironring.v1.HistoryRequest
+	24, // 54: ironring.v1.Ironring.WatchNode:input_type -> ironring.v1.WatchNodeRequest
+	26, // 55: ironring.v1.Ironring.Journal:input_type -> ironring.v1.JournalRequest
+	28, // 56: ironring.v1.Ironring.CreatePort:input_type -> ironring.v1.CreatePortRequest
+	30, // 57: ironring.v1.Ironring.ListPorts:input_type -> ironring.v1.ListPortsRequest
+	32, // 58: ironring.v1.Ironring.DeletePort:input_type -> ironring.v1.DeletePortRequest
+	33, // 59: ironring.v1.Ironring.SetNetwork:input_type -> ironring.v1.SetNetworkRequest
+	34, // 60: ironring.v1.Ironring.ListNetworks:input_type -> ironring.v1.ListNetworksRequest
+	36, // 61: ironring.v1.Ironring.DeleteNetwork:input_type -> ironring.v1.DeleteNetworkRequest
+	37, // 62: ironring.v1.Ironring.ClusterStatus:input_type -> ironring.v1.ClusterStatusRequest
+	40, // 63: ironring.v1.Ironring.CreateJoinToken:input_type -> ironring.v1.CreateJoinTokenRequest
+	42, // 64: ironring.v1.Ironring.Leave:input_type -> ironring.v1.LeaveRequest
+	43, // 65: ironring.v1.Ironring.CreateClientCert:input_type -> ironring.v1.CreateClientCertRequest
+	45, // 66: ironring.v1.Ironring.Version:input_type -> ironring.v1.VersionRequest
+	6,  // 67: ironring.v1.Ironring.CreateNode:output_type -> ironring.v1.NodeReply
+	4,  // 68: ironring.v1.Ironring.CreateNodes:output_type -> ironring.v1.CreateNodesReply
+	6,  // 69: ironring.v1.Ironring.GetNode:output_type -> ironring.v1.NodeReply
+	9,  // 70: ironring.v1.Ironring.ListNodes:output_type -> ironring.v1.ListNodesReply
+	6,  // 71: ironring.v1.Ironring.UpdateNode:output_type -> ironring.v1.NodeReply
+	12, // 72: ironring.v1.Ironring.DeleteNode:output_type -> ironring.v1.WriteReply
+	15, // 73: ironring.v1.Ironring.Provision:output_type -> ironring.v1.FlowReply
+	15, // 74: ironring.v1.Ironring.Power:output_type -> ironring.v1.FlowReply
+	15, // 75: ironring.v1.Ironring.GetFlow:output_type -> ironring.v1.FlowReply
+	18, // 76: ironring.v1.Ironring.Explain:output_type -> ironring.v1.ExplainReply
+	63, // 77: ironring.v1.Ironring.GetInventory:output_type -> ironring.v1.Inventory
+	23, // 78: ironring.v1.Ironring.History:output_type -> ironring.v1.HistoryReply
+	25, // 79: ironring.v1.Ironring.WatchNode:output_type -> ironring.v1.NodeEvent
+	27, // 80: ironring.v1.Ironring.Journal:output_type -> ironring.v1.JournalEvent
+	29, // 81: ironring.v1.Ironring.CreatePort:output_type -> ironring.v1.PortReply
+	31, // 82: ironring.v1.Ironring.ListPorts:output_type -> ironring.v1.ListPortsReply
+	12, // 83: ironring.v1.Ironring.DeletePort:output_type -> ironring.v1.WriteReply
+	12, // 84: ironring.v1.Ironring.SetNetwork:output_type -> ironring.v1.WriteReply
+	35, // 85: ironring.v1.Ironring.ListNetworks:output_type -> ironring.v1.ListNetworksReply
+	12, // 86: ironring.v1.Ironring.DeleteNetwork:output_type -> ironring.v1.WriteReply
+	38, // 87: ironring.v1.Ironring.ClusterStatus:output_type -> ironring.v1.ClusterStatusReply
+	41, // 88: ironring.v1.Ironring.CreateJoinToken:output_type -> ironring.v1.CreateJoinTokenReply
+	12, // 89: ironring.v1.Ironring.Leave:output_type -> ironring.v1.WriteReply
+	44, // 90: ironring.v1.Ironring.CreateClientCert:output_type -> ironring.v1.CreateClientCertReply
+	46, // 91: ironring.v1.Ironring.Version:output_type -> ironring.v1.VersionReply
+	67, // [67:92] is the sub-list for method output_type
+	42, // [42:67] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_services_proto_init() }
@@ -3318,13 +3507,17 @@ func file_services_proto_init() {
 		return
 	}
 	file_records_proto_init()
+	file_services_proto_msgTypes[4].OneofWrappers = []any{
+		(*CreateNodeResult_Created)(nil),
+		(*CreateNodeResult_Failure)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_services_proto_rawDesc), len(file_services_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Ironring_CreateNode_FullMethodName       = "/ironring.v1.Ironring/CreateNode"
+	Ironring_CreateNodes_FullMethodName      = "/ironring.v1.Ironring/CreateNodes"
 	Ironring_GetNode_FullMethodName          = "/ironring.v1.Ironring/GetNode"
 	Ironring_ListNodes_FullMethodName        = "/ironring.v1.Ironring/ListNodes"
 	Ironring_UpdateNode_FullMethodName       = "/ironring.v1.Ironring/UpdateNode"
@@ -58,6 +59,9 @@ const (
 // of an errs.Kind. Nodes are named by UUID or by name in every `node` field.
 type IronringClient interface {
 	CreateNode(ctx context.Context, in *CreateNodeRequest, opts ...grpc.CallOption) (*NodeReply, error)
+	// CreateNodes creates up to 256 nodes; each is a command of its own that is
+	// applied whole or not at all, whatever becomes of the others.
+	CreateNodes(ctx context.Context, in *CreateNodesRequest, opts ...grpc.CallOption) (*CreateNodesReply, error)
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*NodeReply, error)
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesReply, error)
 	UpdateNode(ctx context.Context, in *UpdateNodeRequest, opts ...grpc.CallOption) (*NodeReply, error)
@@ -101,6 +105,16 @@ func (c *ironringClient) CreateNode(ctx context.Context, in *CreateNodeRequest, 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NodeReply)
 	err := c.cc.Invoke(ctx, Ironring_CreateNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) CreateNodes(ctx context.Context, in *CreateNodesRequest, opts ...grpc.CallOption) (*CreateNodesReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateNodesReply)
+	err := c.cc.Invoke(ctx, Ironring_CreateNodes_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -366,6 +380,9 @@ func (c *ironringClient) Version(ctx context.Context, in *VersionRequest, opts .
 // of an errs.Kind. Nodes are named by UUID or by name in every `node` field.
 type IronringServer interface {
 	CreateNode(context.Context, *CreateNodeRequest) (*NodeReply, error)
+	// CreateNodes creates up to 256 nodes; each is a command of its own that is
+	// applied whole or not at all, whatever becomes of the others.
+	CreateNodes(context.Context, *CreateNodesRequest) (*CreateNodesReply, error)
 	GetNode(context.Context, *GetNodeRequest) (*NodeReply, error)
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesReply, error)
 	UpdateNode(context.Context, *UpdateNodeRequest) (*NodeReply, error)
@@ -407,6 +424,9 @@ type UnimplementedIronringServer struct{}
 
 func (UnimplementedIronringServer) CreateNode(context.Context, *CreateNodeRequest) (*NodeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateNode not implemented")
+}
+func (UnimplementedIronringServer) CreateNodes(context.Context, *CreateNodesRequest) (*CreateNodesReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateNodes not implemented")
 }
 func (UnimplementedIronringServer) GetNode(context.Context, *GetNodeRequest) (*NodeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
@@ -512,6 +532,24 @@ func _Ironring_CreateNode_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(IronringServer).CreateNode(ctx, req.(*CreateNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_CreateNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateNodesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).CreateNodes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_CreateNodes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).CreateNodes(ctx, req.(*CreateNodesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -926,6 +964,10 @@ var Ironring_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateNode",
 			Handler:    _Ironring_CreateNode_Handler,
+		},
+		{
+			MethodName: "CreateNodes",
+			Handler:    _Ironring_CreateNodes_Handler,
 		},
 		{
 			MethodName: "GetNode",
