@@ -11,7 +11,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
-	"github.com/ironring/ironring/pxe/ipxe"
+	"github.com/ironring/ironring/sim/ipxe"
 )
 
 var testLine = LineConfig{CADigest: digest, KernelArgs: BaseKernelArgs}

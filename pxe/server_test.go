@@ -21,7 +21,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
-	"github.com/ironring/ironring/pxe/ipxe"
+	"github.com/ironring/ironring/sim/ipxe"
 )
 
 // Loopback addresses of the socket tests: all of 127/8 is local.

@@ -18,7 +18,7 @@ import (
 	"github.com/pin/tftp/v3"
 
 	"github.com/ironring/ironring/agent"
-	"github.com/ironring/ironring/pxe/ipxe"
+	"github.com/ironring/ironring/sim/ipxe"
 )
 
 // What the firmware and iPXE do, from the first DHCP packet to the kernel line.
