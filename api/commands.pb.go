@@ -24,6 +24,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ArtifactCopy_State int32
+
+const (
+	ArtifactCopy_HAS    ArtifactCopy_State = 0 // it is on the member's disk, verified
+	ArtifactCopy_LACKS  ArtifactCopy_State = 1 // it is not, or no longer
+	ArtifactCopy_WANTED ArtifactCopy_State = 2 // the leader wants the member to fetch it
+)
+
+// Enum value maps for ArtifactCopy_State.
+var (
+	ArtifactCopy_State_name = map[int32]string{
+		0: "HAS",
+		1: "LACKS",
+		2: "WANTED",
+	}
+	ArtifactCopy_State_value = map[string]int32{
+		"HAS":    0,
+		"LACKS":  1,
+		"WANTED": 2,
+	}
+)
+
+func (x ArtifactCopy_State) Enum() *ArtifactCopy_State {
+	p := new(ArtifactCopy_State)
+	*p = x
+	return p
+}
+
+func (x ArtifactCopy_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ArtifactCopy_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_commands_proto_enumTypes[0].Descriptor()
+}
+
+func (ArtifactCopy_State) Type() protoreflect.EnumType {
+	return &file_commands_proto_enumTypes[0]
+}
+
+func (x ArtifactCopy_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ArtifactCopy_State.Descriptor instead.
+func (ArtifactCopy_State) EnumDescriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{45, 0}
+}
+
 // Entry is one Raft log entry: commands packed by the committer, each applied
 // or refused on its own. At most 512 KiB.
 type Entry struct {
@@ -167,6 +216,12 @@ type Op struct {
 	//	*Op_TokenConsume
 	//	*Op_FeatureLevelSet
 	//	*Op_RestoreEpochRaise
+	//	*Op_ArtifactSet
+	//	*Op_ArtifactCopy
+	//	*Op_ArtifactTouch
+	//	*Op_ArtifactDrop
+	//	*Op_RamdiskSet
+	//	*Op_RamdiskDelete
 	Op            isOp_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -569,6 +624,60 @@ func (x *Op) GetRestoreEpochRaise() *RestoreEpochRaise {
 	return nil
 }
 
+func (x *Op) GetArtifactSet() *ArtifactSet {
+	if x != nil {
+		if x, ok := x.Op.(*Op_ArtifactSet); ok {
+			return x.ArtifactSet
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetArtifactCopy() *ArtifactCopy {
+	if x != nil {
+		if x, ok := x.Op.(*Op_ArtifactCopy); ok {
+			return x.ArtifactCopy
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetArtifactTouch() *ArtifactTouch {
+	if x != nil {
+		if x, ok := x.Op.(*Op_ArtifactTouch); ok {
+			return x.ArtifactTouch
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetArtifactDrop() *ArtifactDrop {
+	if x != nil {
+		if x, ok := x.Op.(*Op_ArtifactDrop); ok {
+			return x.ArtifactDrop
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetRamdiskSet() *RamdiskSet {
+	if x != nil {
+		if x, ok := x.Op.(*Op_RamdiskSet); ok {
+			return x.RamdiskSet
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetRamdiskDelete() *RamdiskDelete {
+	if x != nil {
+		if x, ok := x.Op.(*Op_RamdiskDelete); ok {
+			return x.RamdiskDelete
+		}
+	}
+	return nil
+}
+
 type isOp_Op interface {
 	isOp_Op()
 }
@@ -737,6 +846,31 @@ type Op_RestoreEpochRaise struct {
 	RestoreEpochRaise *RestoreEpochRaise `protobuf:"bytes,69,opt,name=restore_epoch_raise,json=restoreEpochRaise,proto3,oneof"`
 }
 
+type Op_ArtifactSet struct {
+	// Artifacts.
+	ArtifactSet *ArtifactSet `protobuf:"bytes,100,opt,name=artifact_set,json=artifactSet,proto3,oneof"`
+}
+
+type Op_ArtifactCopy struct {
+	ArtifactCopy *ArtifactCopy `protobuf:"bytes,101,opt,name=artifact_copy,json=artifactCopy,proto3,oneof"`
+}
+
+type Op_ArtifactTouch struct {
+	ArtifactTouch *ArtifactTouch `protobuf:"bytes,102,opt,name=artifact_touch,json=artifactTouch,proto3,oneof"`
+}
+
+type Op_ArtifactDrop struct {
+	ArtifactDrop *ArtifactDrop `protobuf:"bytes,103,opt,name=artifact_drop,json=artifactDrop,proto3,oneof"`
+}
+
+type Op_RamdiskSet struct {
+	RamdiskSet *RamdiskSet `protobuf:"bytes,104,opt,name=ramdisk_set,json=ramdiskSet,proto3,oneof"`
+}
+
+type Op_RamdiskDelete struct {
+	RamdiskDelete *RamdiskDelete `protobuf:"bytes,105,opt,name=ramdisk_delete,json=ramdiskDelete,proto3,oneof"`
+}
+
 func (*Op_NodeCreate) isOp_Op() {}
 
 func (*Op_NodePatch) isOp_Op() {}
@@ -816,6 +950,18 @@ func (*Op_TokenConsume) isOp_Op() {}
 func (*Op_FeatureLevelSet) isOp_Op() {}
 
 func (*Op_RestoreEpochRaise) isOp_Op() {}
+
+func (*Op_ArtifactSet) isOp_Op() {}
+
+func (*Op_ArtifactCopy) isOp_Op() {}
+
+func (*Op_ArtifactTouch) isOp_Op() {}
+
+func (*Op_ArtifactDrop) isOp_Op() {}
+
+func (*Op_RamdiskSet) isOp_Op() {}
+
+func (*Op_RamdiskDelete) isOp_Op() {}
 
 type NodeCreate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3315,6 +3461,325 @@ func (x *RestoreEpochRaise) GetEpoch() uint64 {
 	return 0
 }
 
+// ArtifactSet records a file that is on the disks of its copies. One that is
+// there already gets what it lacks: copies and an alias; its kind and names
+// stay unless they are empty.
+type ArtifactSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"` // digest, size, kind, name, arch, purpose, copies, alias
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactSet) Reset() {
+	*x = ArtifactSet{}
+	mi := &file_commands_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactSet) ProtoMessage() {}
+
+func (x *ArtifactSet) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactSet.ProtoReflect.Descriptor instead.
+func (*ArtifactSet) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ArtifactSet) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+// ArtifactCopy says what became of one member's copy.
+type ArtifactCopy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	MemberId      string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	State         ArtifactCopy_State     `protobuf:"varint,3,opt,name=state,proto3,enum=ironring.v1.ArtifactCopy_State" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactCopy) Reset() {
+	*x = ArtifactCopy{}
+	mi := &file_commands_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactCopy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactCopy) ProtoMessage() {}
+
+func (x *ArtifactCopy) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactCopy.ProtoReflect.Descriptor instead.
+func (*ArtifactCopy) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ArtifactCopy) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ArtifactCopy) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *ArtifactCopy) GetState() ArtifactCopy_State {
+	if x != nil {
+		return x.State
+	}
+	return ArtifactCopy_HAS
+}
+
+// ArtifactTouch says that these are referred to now.
+type ArtifactTouch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []string               `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"` // at most 1 000
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactTouch) Reset() {
+	*x = ArtifactTouch{}
+	mi := &file_commands_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactTouch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactTouch) ProtoMessage() {}
+
+func (x *ArtifactTouch) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactTouch.ProtoReflect.Descriptor instead.
+func (*ArtifactTouch) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ArtifactTouch) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *ArtifactTouch) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+// ArtifactDrop forgets an artifact; the peers then delete the file. Refused
+// while something refers to it.
+type ArtifactDrop struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Digest         string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	ReferencedTick uint64                 `protobuf:"varint,2,opt,name=referenced_tick,json=referencedTick,proto3" json:"referenced_tick,omitempty"` // compared when unused_for_ms is set
+	UnusedForMs    uint64                 `protobuf:"varint,3,opt,name=unused_for_ms,json=unusedForMs,proto3" json:"unused_for_ms,omitempty"`        // refused if it was referred to less long ago
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ArtifactDrop) Reset() {
+	*x = ArtifactDrop{}
+	mi := &file_commands_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactDrop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactDrop) ProtoMessage() {}
+
+func (x *ArtifactDrop) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactDrop.ProtoReflect.Descriptor instead.
+func (*ArtifactDrop) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ArtifactDrop) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ArtifactDrop) GetReferencedTick() uint64 {
+	if x != nil {
+		return x.ReferencedTick
+	}
+	return 0
+}
+
+func (x *ArtifactDrop) GetUnusedForMs() uint64 {
+	if x != nil {
+		return x.UnusedForMs
+	}
+	return 0
+}
+
+type RamdiskSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ramdisk       *Ramdisk               `protobuf:"bytes,1,opt,name=ramdisk,proto3" json:"ramdisk,omitempty"` // rev is compared when set
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RamdiskSet) Reset() {
+	*x = RamdiskSet{}
+	mi := &file_commands_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RamdiskSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RamdiskSet) ProtoMessage() {}
+
+func (x *RamdiskSet) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RamdiskSet.ProtoReflect.Descriptor instead.
+func (*RamdiskSet) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RamdiskSet) GetRamdisk() *Ramdisk {
+	if x != nil {
+		return x.Ramdisk
+	}
+	return nil
+}
+
+type RamdiskDelete struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Arch          string                 `protobuf:"bytes,1,opt,name=arch,proto3" json:"arch,omitempty"`
+	Purpose       string                 `protobuf:"bytes,2,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RamdiskDelete) Reset() {
+	*x = RamdiskDelete{}
+	mi := &file_commands_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RamdiskDelete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RamdiskDelete) ProtoMessage() {}
+
+func (x *RamdiskDelete) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RamdiskDelete.ProtoReflect.Descriptor instead.
+func (*RamdiskDelete) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *RamdiskDelete) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *RamdiskDelete) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
 var File_commands_proto protoreflect.FileDescriptor
 
 const file_commands_proto_rawDesc = "" +
@@ -3324,7 +3789,7 @@ const file_commands_proto_rawDesc = "" +
 	"\bcommands\x18\x01 \x03(\v2\x14.ironring.v1.CommandR\bcommands\"S\n" +
 	"\aCommand\x12%\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.ironring.v1.MetaR\x04meta\x12!\n" +
-	"\x03ops\x18\x02 \x03(\v2\x0f.ironring.v1.OpR\x03ops\"\xba\x13\n" +
+	"\x03ops\x18\x02 \x03(\v2\x0f.ironring.v1.OpR\x03ops\"\xc3\x16\n" +
 	"\x02Op\x12:\n" +
 	"\vnode_create\x18\x01 \x01(\v2\x17.ironring.v1.NodeCreateH\x00R\n" +
 	"nodeCreate\x127\n" +
@@ -3381,7 +3846,14 @@ const file_commands_proto_rawDesc = "" +
 	"\ftoken_create\x18B \x01(\v2\x18.ironring.v1.TokenCreateH\x00R\vtokenCreate\x12@\n" +
 	"\rtoken_consume\x18C \x01(\v2\x19.ironring.v1.TokenConsumeH\x00R\ftokenConsume\x12J\n" +
 	"\x11feature_level_set\x18D \x01(\v2\x1c.ironring.v1.FeatureLevelSetH\x00R\x0ffeatureLevelSet\x12P\n" +
-	"\x13restore_epoch_raise\x18E \x01(\v2\x1e.ironring.v1.RestoreEpochRaiseH\x00R\x11restoreEpochRaiseB\x04\n" +
+	"\x13restore_epoch_raise\x18E \x01(\v2\x1e.ironring.v1.RestoreEpochRaiseH\x00R\x11restoreEpochRaise\x12=\n" +
+	"\fartifact_set\x18d \x01(\v2\x18.ironring.v1.ArtifactSetH\x00R\vartifactSet\x12@\n" +
+	"\rartifact_copy\x18e \x01(\v2\x19.ironring.v1.ArtifactCopyH\x00R\fartifactCopy\x12C\n" +
+	"\x0eartifact_touch\x18f \x01(\v2\x1a.ironring.v1.ArtifactTouchH\x00R\rartifactTouch\x12@\n" +
+	"\rartifact_drop\x18g \x01(\v2\x19.ironring.v1.ArtifactDropH\x00R\fartifactDrop\x12:\n" +
+	"\vramdisk_set\x18h \x01(\v2\x17.ironring.v1.RamdiskSetH\x00R\n" +
+	"ramdiskSet\x12C\n" +
+	"\x0eramdisk_delete\x18i \x01(\v2\x1a.ironring.v1.RamdiskDeleteH\x00R\rramdiskDeleteB\x04\n" +
 	"\x02op\"3\n" +
 	"\n" +
 	"NodeCreate\x12%\n" +
@@ -3568,7 +4040,31 @@ const file_commands_proto_rawDesc = "" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\")\n" +
 	"\x11RestoreEpochRaise\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epochB&Z$github.com/ironring/ironring/api;apib\x06proto3"
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"@\n" +
+	"\vArtifactSet\x121\n" +
+	"\bartifact\x18\x01 \x01(\v2\x15.ironring.v1.ArtifactR\bartifact\"\xa3\x01\n" +
+	"\fArtifactCopy\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x125\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1f.ironring.v1.ArtifactCopy.StateR\x05state\"'\n" +
+	"\x05State\x12\a\n" +
+	"\x03HAS\x10\x00\x12\t\n" +
+	"\x05LACKS\x10\x01\x12\n" +
+	"\n" +
+	"\x06WANTED\x10\x02\"=\n" +
+	"\rArtifactTouch\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\tR\adigests\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"s\n" +
+	"\fArtifactDrop\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12'\n" +
+	"\x0freferenced_tick\x18\x02 \x01(\x04R\x0ereferencedTick\x12\"\n" +
+	"\runused_for_ms\x18\x03 \x01(\x04R\vunusedForMs\"<\n" +
+	"\n" +
+	"RamdiskSet\x12.\n" +
+	"\aramdisk\x18\x01 \x01(\v2\x14.ironring.v1.RamdiskR\aramdisk\"=\n" +
+	"\rRamdiskDelete\x12\x12\n" +
+	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x18\n" +
+	"\apurpose\x18\x02 \x01(\tR\apurposeB&Z$github.com/ironring/ironring/api;apib\x06proto3"
 
 var (
 	file_commands_proto_rawDescOnce sync.Once
@@ -3582,139 +4078,158 @@ func file_commands_proto_rawDescGZIP() []byte {
 	return file_commands_proto_rawDescData
 }
 
-var file_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_commands_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_commands_proto_goTypes = []any{
-	(*Entry)(nil),             // 0: ironring.v1.Entry
-	(*Command)(nil),           // 1: ironring.v1.Command
-	(*Op)(nil),                // 2: ironring.v1.Op
-	(*NodeCreate)(nil),        // 3: ironring.v1.NodeCreate
-	(*NodePatch)(nil),         // 4: ironring.v1.NodePatch
-	(*NodeDelete)(nil),        // 5: ironring.v1.NodeDelete
-	(*PortCreate)(nil),        // 6: ironring.v1.PortCreate
-	(*PortDelete)(nil),        // 7: ironring.v1.PortDelete
-	(*NetworkSet)(nil),        // 8: ironring.v1.NetworkSet
-	(*NetworkDelete)(nil),     // 9: ironring.v1.NetworkDelete
-	(*AddressAllocate)(nil),   // 10: ironring.v1.AddressAllocate
-	(*FlowCreate)(nil),        // 11: ironring.v1.FlowCreate
-	(*FlowRequest)(nil),       // 12: ironring.v1.FlowRequest
-	(*StepStart)(nil),         // 13: ironring.v1.StepStart
-	(*StepDone)(nil),          // 14: ironring.v1.StepDone
-	(*FlowRewind)(nil),        // 15: ironring.v1.FlowRewind
-	(*FlowEnd)(nil),           // 16: ironring.v1.FlowEnd
-	(*NodeWrite)(nil),         // 17: ironring.v1.NodeWrite
-	(*NodeObserve)(nil),       // 18: ironring.v1.NodeObserve
-	(*AgentEnrol)(nil),        // 19: ironring.v1.AgentEnrol
-	(*InventorySet)(nil),      // 20: ironring.v1.InventorySet
-	(*LeaseRegister)(nil),     // 21: ironring.v1.LeaseRegister
-	(*LeaseRenew)(nil),        // 22: ironring.v1.LeaseRenew
-	(*LeaseExpire)(nil),       // 23: ironring.v1.LeaseExpire
-	(*LeaseFence)(nil),        // 24: ironring.v1.LeaseFence
-	(*LeaseTombstone)(nil),    // 25: ironring.v1.LeaseTombstone
-	(*LeaseRelease)(nil),      // 26: ironring.v1.LeaseRelease
-	(*LockAcquire)(nil),       // 27: ironring.v1.LockAcquire
-	(*LockBreak)(nil),         // 28: ironring.v1.LockBreak
-	(*LockRelease)(nil),       // 29: ironring.v1.LockRelease
-	(*QuarantineClear)(nil),   // 30: ironring.v1.QuarantineClear
-	(*IntentOpen)(nil),        // 31: ironring.v1.IntentOpen
-	(*IntentClose)(nil),       // 32: ironring.v1.IntentClose
-	(*Bootstrap)(nil),         // 33: ironring.v1.Bootstrap
-	(*MemberSet)(nil),         // 34: ironring.v1.MemberSet
-	(*MemberRemove)(nil),      // 35: ironring.v1.MemberRemove
-	(*Assignment)(nil),        // 36: ironring.v1.Assignment
-	(*Assign)(nil),            // 37: ironring.v1.Assign
-	(*Tick)(nil),              // 38: ironring.v1.Tick
-	(*SettingsSet)(nil),       // 39: ironring.v1.SettingsSet
-	(*TokenCreate)(nil),       // 40: ironring.v1.TokenCreate
-	(*TokenConsume)(nil),      // 41: ironring.v1.TokenConsume
-	(*FeatureLevelSet)(nil),   // 42: ironring.v1.FeatureLevelSet
-	(*RestoreEpochRaise)(nil), // 43: ironring.v1.RestoreEpochRaise
-	(*Meta)(nil),              // 44: ironring.v1.Meta
-	(*Node)(nil),              // 45: ironring.v1.Node
-	(*Port)(nil),              // 46: ironring.v1.Port
-	(*Network)(nil),           // 47: ironring.v1.Network
-	(*Flow)(nil),              // 48: ironring.v1.Flow
-	(Event)(0),                // 49: ironring.v1.Event
-	(FlowStatus)(0),           // 50: ironring.v1.FlowStatus
-	(*AgentSession)(nil),      // 51: ironring.v1.AgentSession
-	(*Inventory)(nil),         // 52: ironring.v1.Inventory
-	(*Lease)(nil),             // 53: ironring.v1.Lease
-	(Quarantine_Class)(0),     // 54: ironring.v1.Quarantine.Class
-	(*Settings)(nil),          // 55: ironring.v1.Settings
-	(*Member)(nil),            // 56: ironring.v1.Member
-	(*JoinToken)(nil),         // 57: ironring.v1.JoinToken
+	(ArtifactCopy_State)(0),   // 0: ironring.v1.ArtifactCopy.State
+	(*Entry)(nil),             // 1: ironring.v1.Entry
+	(*Command)(nil),           // 2: ironring.v1.Command
+	(*Op)(nil),                // 3: ironring.v1.Op
+	(*NodeCreate)(nil),        // 4: ironring.v1.NodeCreate
+	(*NodePatch)(nil),         // 5: ironring.v1.NodePatch
+	(*NodeDelete)(nil),        // 6: ironring.v1.NodeDelete
+	(*PortCreate)(nil),        // 7: ironring.v1.PortCreate
+	(*PortDelete)(nil),        // 8: ironring.v1.PortDelete
+	(*NetworkSet)(nil),        // 9: ironring.v1.NetworkSet
+	(*NetworkDelete)(nil),     // 10: ironring.v1.NetworkDelete
+	(*AddressAllocate)(nil),   // 11: ironring.v1.AddressAllocate
+	(*FlowCreate)(nil),        // 12: ironring.v1.FlowCreate
+	(*FlowRequest)(nil),       // 13: ironring.v1.FlowRequest
+	(*StepStart)(nil),         // 14: ironring.v1.StepStart
+	(*StepDone)(nil),          // 15: ironring.v1.StepDone
+	(*FlowRewind)(nil),        // 16: ironring.v1.FlowRewind
+	(*FlowEnd)(nil),           // 17: ironring.v1.FlowEnd
+	(*NodeWrite)(nil),         // 18: ironring.v1.NodeWrite
+	(*NodeObserve)(nil),       // 19: ironring.v1.NodeObserve
+	(*AgentEnrol)(nil),        // 20: ironring.v1.AgentEnrol
+	(*InventorySet)(nil),      // 21: ironring.v1.InventorySet
+	(*LeaseRegister)(nil),     // 22: ironring.v1.LeaseRegister
+	(*LeaseRenew)(nil),        // 23: ironring.v1.LeaseRenew
+	(*LeaseExpire)(nil),       // 24: ironring.v1.LeaseExpire
+	(*LeaseFence)(nil),        // 25: ironring.v1.LeaseFence
+	(*LeaseTombstone)(nil),    // 26: ironring.v1.LeaseTombstone
+	(*LeaseRelease)(nil),      // 27: ironring.v1.LeaseRelease
+	(*LockAcquire)(nil),       // 28: ironring.v1.LockAcquire
+	(*LockBreak)(nil),         // 29: ironring.v1.LockBreak
+	(*LockRelease)(nil),       // 30: ironring.v1.LockRelease
+	(*QuarantineClear)(nil),   // 31: ironring.v1.QuarantineClear
+	(*IntentOpen)(nil),        // 32: ironring.v1.IntentOpen
+	(*IntentClose)(nil),       // 33: ironring.v1.IntentClose
+	(*Bootstrap)(nil),         // 34: ironring.v1.Bootstrap
+	(*MemberSet)(nil),         // 35: ironring.v1.MemberSet
+	(*MemberRemove)(nil),      // 36: ironring.v1.MemberRemove
+	(*Assignment)(nil),        // 37: ironring.v1.Assignment
+	(*Assign)(nil),            // 38: ironring.v1.Assign
+	(*Tick)(nil),              // 39: ironring.v1.Tick
+	(*SettingsSet)(nil),       // 40: ironring.v1.SettingsSet
+	(*TokenCreate)(nil),       // 41: ironring.v1.TokenCreate
+	(*TokenConsume)(nil),      // 42: ironring.v1.TokenConsume
+	(*FeatureLevelSet)(nil),   // 43: ironring.v1.FeatureLevelSet
+	(*RestoreEpochRaise)(nil), // 44: ironring.v1.RestoreEpochRaise
+	(*ArtifactSet)(nil),       // 45: ironring.v1.ArtifactSet
+	(*ArtifactCopy)(nil),      // 46: ironring.v1.ArtifactCopy
+	(*ArtifactTouch)(nil),     // 47: ironring.v1.ArtifactTouch
+	(*ArtifactDrop)(nil),      // 48: ironring.v1.ArtifactDrop
+	(*RamdiskSet)(nil),        // 49: ironring.v1.RamdiskSet
+	(*RamdiskDelete)(nil),     // 50: ironring.v1.RamdiskDelete
+	(*Meta)(nil),              // 51: ironring.v1.Meta
+	(*Node)(nil),              // 52: ironring.v1.Node
+	(*Port)(nil),              // 53: ironring.v1.Port
+	(*Network)(nil),           // 54: ironring.v1.Network
+	(*Flow)(nil),              // 55: ironring.v1.Flow
+	(Event)(0),                // 56: ironring.v1.Event
+	(FlowStatus)(0),           // 57: ironring.v1.FlowStatus
+	(*AgentSession)(nil),      // 58: ironring.v1.AgentSession
+	(*Inventory)(nil),         // 59: ironring.v1.Inventory
+	(*Lease)(nil),             // 60: ironring.v1.Lease
+	(Quarantine_Class)(0),     // 61: ironring.v1.Quarantine.Class
+	(*Settings)(nil),          // 62: ironring.v1.Settings
+	(*Member)(nil),            // 63: ironring.v1.Member
+	(*JoinToken)(nil),         // 64: ironring.v1.JoinToken
+	(*Artifact)(nil),          // 65: ironring.v1.Artifact
+	(*Ramdisk)(nil),           // 66: ironring.v1.Ramdisk
 }
 var file_commands_proto_depIdxs = []int32{
-	1,  // 0: ironring.v1.Entry.commands:type_name -> ironring.v1.Command
-	44, // 1: ironring.v1.Command.meta:type_name -> ironring.v1.Meta
-	2,  // 2: ironring.v1.Command.ops:type_name -> ironring.v1.Op
-	3,  // 3: ironring.v1.Op.node_create:type_name -> ironring.v1.NodeCreate
-	4,  // 4: ironring.v1.Op.node_patch:type_name -> ironring.v1.NodePatch
-	5,  // 5: ironring.v1.Op.node_delete:type_name -> ironring.v1.NodeDelete
-	6,  // 6: ironring.v1.Op.port_create:type_name -> ironring.v1.PortCreate
-	7,  // 7: ironring.v1.Op.port_delete:type_name -> ironring.v1.PortDelete
-	8,  // 8: ironring.v1.Op.network_set:type_name -> ironring.v1.NetworkSet
-	9,  // 9: ironring.v1.Op.network_delete:type_name -> ironring.v1.NetworkDelete
-	10, // 10: ironring.v1.Op.address_allocate:type_name -> ironring.v1.AddressAllocate
-	11, // 11: ironring.v1.Op.flow_create:type_name -> ironring.v1.FlowCreate
-	12, // 12: ironring.v1.Op.flow_request:type_name -> ironring.v1.FlowRequest
-	13, // 13: ironring.v1.Op.step_start:type_name -> ironring.v1.StepStart
-	14, // 14: ironring.v1.Op.step_done:type_name -> ironring.v1.StepDone
-	15, // 15: ironring.v1.Op.flow_rewind:type_name -> ironring.v1.FlowRewind
-	16, // 16: ironring.v1.Op.flow_end:type_name -> ironring.v1.FlowEnd
-	17, // 17: ironring.v1.Op.node_write:type_name -> ironring.v1.NodeWrite
-	18, // 18: ironring.v1.Op.node_observe:type_name -> ironring.v1.NodeObserve
-	19, // 19: ironring.v1.Op.agent_enrol:type_name -> ironring.v1.AgentEnrol
-	20, // 20: ironring.v1.Op.inventory_set:type_name -> ironring.v1.InventorySet
-	21, // 21: ironring.v1.Op.lease_register:type_name -> ironring.v1.LeaseRegister
-	22, // 22: ironring.v1.Op.lease_renew:type_name -> ironring.v1.LeaseRenew
-	23, // 23: ironring.v1.Op.lease_expire:type_name -> ironring.v1.LeaseExpire
-	24, // 24: ironring.v1.Op.lease_fence:type_name -> ironring.v1.LeaseFence
-	25, // 25: ironring.v1.Op.lease_tombstone:type_name -> ironring.v1.LeaseTombstone
-	26, // 26: ironring.v1.Op.lease_release:type_name -> ironring.v1.LeaseRelease
-	27, // 27: ironring.v1.Op.lock_acquire:type_name -> ironring.v1.LockAcquire
-	28, // 28: ironring.v1.Op.lock_break:type_name -> ironring.v1.LockBreak
-	29, // 29: ironring.v1.Op.lock_release:type_name -> ironring.v1.LockRelease
-	30, // 30: ironring.v1.Op.quarantine_clear:type_name -> ironring.v1.QuarantineClear
-	31, // 31: ironring.v1.Op.intent_open:type_name -> ironring.v1.IntentOpen
-	32, // 32: ironring.v1.Op.intent_close:type_name -> ironring.v1.IntentClose
-	33, // 33: ironring.v1.Op.bootstrap:type_name -> ironring.v1.Bootstrap
-	34, // 34: ironring.v1.Op.member_set:type_name -> ironring.v1.MemberSet
-	35, // 35: ironring.v1.Op.member_remove:type_name -> ironring.v1.MemberRemove
-	37, // 36: ironring.v1.Op.assign:type_name -> ironring.v1.Assign
-	38, // 37: ironring.v1.Op.tick:type_name -> ironring.v1.Tick
-	39, // 38: ironring.v1.Op.settings_set:type_name -> ironring.v1.SettingsSet
-	40, // 39: ironring.v1.Op.token_create:type_name -> ironring.v1.TokenCreate
-	41, // 40: ironring.v1.Op.token_consume:type_name -> ironring.v1.TokenConsume
-	42, // 41: ironring.v1.Op.feature_level_set:type_name -> ironring.v1.FeatureLevelSet
-	43, // 42: ironring.v1.Op.restore_epoch_raise:type_name -> ironring.v1.RestoreEpochRaise
-	45, // 43: ironring.v1.NodeCreate.node:type_name -> ironring.v1.Node
-	45, // 44: ironring.v1.NodePatch.node:type_name -> ironring.v1.Node
-	46, // 45: ironring.v1.PortCreate.port:type_name -> ironring.v1.Port
-	47, // 46: ironring.v1.NetworkSet.network:type_name -> ironring.v1.Network
-	48, // 47: ironring.v1.FlowCreate.flow:type_name -> ironring.v1.Flow
-	49, // 48: ironring.v1.FlowCreate.event:type_name -> ironring.v1.Event
-	49, // 49: ironring.v1.FlowRequest.event:type_name -> ironring.v1.Event
-	49, // 50: ironring.v1.StepStart.event:type_name -> ironring.v1.Event
-	49, // 51: ironring.v1.StepDone.event:type_name -> ironring.v1.Event
-	50, // 52: ironring.v1.FlowEnd.status:type_name -> ironring.v1.FlowStatus
-	49, // 53: ironring.v1.FlowEnd.event:type_name -> ironring.v1.Event
-	48, // 54: ironring.v1.FlowEnd.next:type_name -> ironring.v1.Flow
-	45, // 55: ironring.v1.NodeWrite.node:type_name -> ironring.v1.Node
-	45, // 56: ironring.v1.NodeObserve.node:type_name -> ironring.v1.Node
-	51, // 57: ironring.v1.AgentEnrol.session:type_name -> ironring.v1.AgentSession
-	52, // 58: ironring.v1.InventorySet.inventory:type_name -> ironring.v1.Inventory
-	53, // 59: ironring.v1.LeaseRegister.lease:type_name -> ironring.v1.Lease
-	54, // 60: ironring.v1.QuarantineClear.class:type_name -> ironring.v1.Quarantine.Class
-	55, // 61: ironring.v1.Bootstrap.settings:type_name -> ironring.v1.Settings
-	56, // 62: ironring.v1.MemberSet.member:type_name -> ironring.v1.Member
-	36, // 63: ironring.v1.Assign.nodes:type_name -> ironring.v1.Assignment
-	55, // 64: ironring.v1.SettingsSet.settings:type_name -> ironring.v1.Settings
-	57, // 65: ironring.v1.TokenCreate.token:type_name -> ironring.v1.JoinToken
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	2,  // 0: ironring.v1.Entry.commands:type_name -> ironring.v1.Command
+	51, // 1: ironring.v1.Command.meta:type_name -> ironring.v1.Meta
+	3,  // 2: ironring.v1.Command.ops:type_name -> ironring.v1.Op
+	4,  // 3: ironring.v1.Op.node_create:type_name -> ironring.v1.NodeCreate
+	5,  // 4: ironring.v1.Op.node_patch:type_name -> ironring.v1.NodePatch
+	6,  // 5: ironring.v1.Op.node_delete:type_name -> ironring.v1.NodeDelete
+	7,  // 6: ironring.v1.Op.port_create:type_name -> ironring.v1.PortCreate
+	8,  // 7: ironring.v1.Op.port_delete:type_name -> ironring.v1.PortDelete
+	9,  // 8: ironring.v1.Op.network_set:type_name -> ironring.v1.NetworkSet
+	10, // 9: ironring.v1.Op.network_delete:type_name -> ironring.v1.NetworkDelete
+	11, // 10: ironring.v1.Op.address_allocate:type_name -> ironring.v1.AddressAllocate
+	12, // 11: ironring.v1.Op.flow_create:type_name -> ironring.v1.FlowCreate
+	13, // 12: ironring.v1.Op.flow_request:type_name -> ironring.v1.FlowRequest
+	14, // 13: ironring.v1.Op.step_start:type_name -> ironring.v1.StepStart
+	15, // 14: ironring.v1.Op.step_done:type_name -> ironring.v1.StepDone
+	16, // 15: ironring.v1.Op.flow_rewind:type_name -> ironring.v1.FlowRewind
+	17, // 16: ironring.v1.Op.flow_end:type_name -> ironring.v1.FlowEnd
+	18, // 17: ironring.v1.Op.node_write:type_name -> ironring.v1.NodeWrite
+	19, // 18: ironring.v1.Op.node_observe:type_name -> ironring.v1.NodeObserve
+	20, // 19: ironring.v1.Op.agent_enrol:type_name -> ironring.v1.AgentEnrol
+	21, // 20: ironring.v1.Op.inventory_set:type_name -> ironring.v1.InventorySet
+	22, // 21: ironring.v1.Op.lease_register:type_name -> ironring.v1.LeaseRegister
+	23, // 22: ironring.v1.Op.lease_renew:type_name -> ironring.v1.LeaseRenew
+	24, // 23: ironring.v1.Op.lease_expire:type_name -> ironring.v1.LeaseExpire
+	25, // 24: ironring.v1.Op.lease_fence:type_name -> ironring.v1.LeaseFence
+	26, // 25: ironring.v1.Op.lease_tombstone:type_name -> ironring.v1.LeaseTombstone
+	27, // 26: ironring.v1.Op.lease_release:type_name -> ironring.v1.LeaseRelease
+	28, // 27: ironring.v1.Op.lock_acquire:type_name -> ironring.v1.LockAcquire
+	29, // 28: ironring.v1.Op.lock_break:type_name -> ironring.v1.LockBreak
+	30, // 29: ironring.v1.Op.lock_release:type_name -> ironring.v1.LockRelease
+	31, // 30: ironring.v1.Op.quarantine_clear:type_name -> ironring.v1.QuarantineClear
+	32, // 31: ironring.v1.Op.intent_open:type_name -> ironring.v1.IntentOpen
+	33, // 32: ironring.v1.Op.intent_close:type_name -> ironring.v1.IntentClose
+	34, // 33: ironring.v1.Op.bootstrap:type_name -> ironring.v1.Bootstrap
+	35, // 34: ironring.v1.Op.member_set:type_name -> ironring.v1.MemberSet
+	36, // 35: ironring.v1.Op.member_remove:type_name -> ironring.v1.MemberRemove
+	38, // 36: ironring.v1.Op.assign:type_name -> ironring.v1.Assign
+	39, // 37: ironring.v1.Op.tick:type_name -> ironring.v1.Tick
+	40, // 38: ironring.v1.Op.settings_set:type_name -> ironring.v1.SettingsSet
+	41, // 39: ironring.v1.Op.token_create:type_name -> ironring.v1.TokenCreate
+	42, // 40: ironring.v1.Op.token_consume:type_name -> ironring.v1.TokenConsume
+	43, // 41: ironring.v1.Op.feature_level_set:type_name -> ironring.v1.FeatureLevelSet
+	44, // 42: ironring.v1.Op.restore_epoch_raise:type_name -> ironring.v1.RestoreEpochRaise
+	45, // 43: ironring.v1.Op.artifact_set:type_name -> ironring.v1.ArtifactSet
+	46, // 44: ironring.v1.Op.artifact_copy:type_name -> ironring.v1.ArtifactCopy
+	47, // 45: ironring.v1.Op.artifact_touch:type_name -> ironring.v1.ArtifactTouch
+	48, // 46: ironring.v1.Op.artifact_drop:type_name -> ironring.v1.ArtifactDrop
+	49, // 47: ironring.v1.Op.ramdisk_set:type_name -> ironring.v1.RamdiskSet
+	50, // 48: ironring.v1.Op.ramdisk_delete:type_name -> ironring.v1.RamdiskDelete
+	52, // 49: ironring.v1.NodeCreate.node:type_name -> ironring.v1.Node
+	52, // 50: ironring.v1.NodePatch.node:type_name -> ironring.v1.Node
+	53, // 51: ironring.v1.PortCreate.port:type_name -> ironring.v1.Port
+	54, // 52: ironring.v1.NetworkSet.network:type_name -> ironring.v1.Network
+	55, // 53: ironring.v1.FlowCreate.flow:type_name -> ironring.v1.Flow
+	56, // 54: ironring.v1.FlowCreate.event:type_name -> ironring.v1.Event
+	56, // 55: ironring.v1.FlowRequest.event:type_name -> ironring.v1.Event
+	56, // 56: ironring.v1.StepStart.event:type_name -> ironring.v1.Event
+	56, // 57: ironring.v1.StepDone.event:type_name -> ironring.v1.Event
+	57, // 58: ironring.v1.FlowEnd.status:type_name -> ironring.v1.FlowStatus
+	56, // 59: ironring.v1.FlowEnd.event:type_name -> ironring.v1.Event
+	55, // 60: ironring.v1.FlowEnd.next:type_name -> ironring.v1.Flow
+	52, // 61: ironring.v1.NodeWrite.node:type_name -> ironring.v1.Node
+	52, // 62: ironring.v1.NodeObserve.node:type_name -> ironring.v1.Node
+	58, // 63: ironring.v1.AgentEnrol.session:type_name -> ironring.v1.AgentSession
+	59, // 64: ironring.v1.InventorySet.inventory:type_name -> ironring.v1.Inventory
+	60, // 65: ironring.v1.LeaseRegister.lease:type_name -> ironring.v1.Lease
+	61, // 66: ironring.v1.QuarantineClear.class:type_name -> ironring.v1.Quarantine.Class
+	62, // 67: ironring.v1.Bootstrap.settings:type_name -> ironring.v1.Settings
+	63, // 68: ironring.v1.MemberSet.member:type_name -> ironring.v1.Member
+	37, // 69: ironring.v1.Assign.nodes:type_name -> ironring.v1.Assignment
+	62, // 70: ironring.v1.SettingsSet.settings:type_name -> ironring.v1.Settings
+	64, // 71: ironring.v1.TokenCreate.token:type_name -> ironring.v1.JoinToken
+	65, // 72: ironring.v1.ArtifactSet.artifact:type_name -> ironring.v1.Artifact
+	0,  // 73: ironring.v1.ArtifactCopy.state:type_name -> ironring.v1.ArtifactCopy.State
+	66, // 74: ironring.v1.RamdiskSet.ramdisk:type_name -> ironring.v1.Ramdisk
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_commands_proto_init() }
@@ -3764,19 +4279,26 @@ func file_commands_proto_init() {
 		(*Op_TokenConsume)(nil),
 		(*Op_FeatureLevelSet)(nil),
 		(*Op_RestoreEpochRaise)(nil),
+		(*Op_ArtifactSet)(nil),
+		(*Op_ArtifactCopy)(nil),
+		(*Op_ArtifactTouch)(nil),
+		(*Op_ArtifactDrop)(nil),
+		(*Op_RamdiskSet)(nil),
+		(*Op_RamdiskDelete)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_commands_proto_rawDesc), len(file_commands_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   44,
+			NumEnums:      1,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_commands_proto_goTypes,
 		DependencyIndexes: file_commands_proto_depIdxs,
+		EnumInfos:         file_commands_proto_enumTypes,
 		MessageInfos:      file_commands_proto_msgTypes,
 	}.Build()
 	File_commands_proto = out.File

@@ -619,6 +619,342 @@ func (x *JoinReply) GetSettings() *Settings {
 	return nil
 }
 
+type ReadArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadArtifactRequest) Reset() {
+	*x = ReadArtifactRequest{}
+	mi := &file_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadArtifactRequest) ProtoMessage() {}
+
+func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadArtifactRequest.ProtoReflect.Descriptor instead.
+func (*ReadArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReadArtifactRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ReadArtifactRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type ArtifactChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Size          uint64                 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"` // of the whole file
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`  // at most 1 MiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactChunk) Reset() {
+	*x = ArtifactChunk{}
+	mi := &file_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactChunk) ProtoMessage() {}
+
+func (x *ArtifactChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactChunk.ProtoReflect.Descriptor instead.
+func (*ArtifactChunk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ArtifactChunk) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ArtifactChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type FetchArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	From          []string               `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"` // members that have it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchArtifactRequest) Reset() {
+	*x = FetchArtifactRequest{}
+	mi := &file_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchArtifactRequest) ProtoMessage() {}
+
+func (x *FetchArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchArtifactRequest.ProtoReflect.Descriptor instead.
+func (*FetchArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FetchArtifactRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *FetchArtifactRequest) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FetchArtifactRequest) GetFrom() []string {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+type FetchArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchArtifactReply) Reset() {
+	*x = FetchArtifactReply{}
+	mi := &file_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchArtifactReply) ProtoMessage() {}
+
+func (x *FetchArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchArtifactReply.ProtoReflect.Descriptor instead.
+func (*FetchArtifactReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{14}
+}
+
+type CacheImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Urls          []string               `protobuf:"bytes,1,rep,name=urls,proto3" json:"urls,omitempty"`         // the same bytes behind each; may hold secrets
+	Checksum      string                 `protobuf:"bytes,2,opt,name=checksum,proto3" json:"checksum,omitempty"` // "sha256:HEX" or "sha512:HEX" of the bytes as served
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheImageRequest) Reset() {
+	*x = CacheImageRequest{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheImageRequest) ProtoMessage() {}
+
+func (x *CacheImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheImageRequest.ProtoReflect.Descriptor instead.
+func (*CacheImageRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CacheImageRequest) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *CacheImageRequest) GetChecksum() string {
+	if x != nil {
+		return x.Checksum
+	}
+	return ""
+}
+
+func (x *CacheImageRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CacheImageReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256, set when it is there
+	DoneBytes     uint64                 `protobuf:"varint,2,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	TotalBytes    uint64                 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"` // 0: not known
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`                              // why the last attempt failed; asking again tries again
+	ErrorKind     string                 `protobuf:"bytes,5,opt,name=error_kind,json=errorKind,proto3" json:"error_kind,omitempty"`     // errs.Kind name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheImageReply) Reset() {
+	*x = CacheImageReply{}
+	mi := &file_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheImageReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheImageReply) ProtoMessage() {}
+
+func (x *CacheImageReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheImageReply.ProtoReflect.Descriptor instead.
+func (*CacheImageReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CacheImageReply) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *CacheImageReply) GetDoneBytes() uint64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *CacheImageReply) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *CacheImageReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *CacheImageReply) GetErrorKind() string {
+	if x != nil {
+		return x.ErrorKind
+	}
+	return ""
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -664,21 +1000,51 @@ const file_peer_proto_rawDesc = "" +
 	"\fdata_keyring\x18\x05 \x01(\fR\vdataKeyring\x12%\n" +
 	"\x0egossip_keyring\x18\x06 \x01(\fR\rgossipKeyring\x12-\n" +
 	"\amembers\x18\a \x03(\v2\x13.ironring.v1.MemberR\amembers\x121\n" +
-	"\bsettings\x18\b \x01(\v2\x15.ironring.v1.SettingsR\bsettings2\xa0\x02\n" +
+	"\bsettings\x18\b \x01(\v2\x15.ironring.v1.SettingsR\bsettings\"E\n" +
+	"\x13ReadArtifactRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"7\n" +
+	"\rArtifactChunk\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"V\n" +
+	"\x14FetchArtifactRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04from\x18\x03 \x03(\tR\x04from\"\x14\n" +
+	"\x12FetchArtifactReply\"W\n" +
+	"\x11CacheImageRequest\x12\x12\n" +
+	"\x04urls\x18\x01 \x03(\tR\x04urls\x12\x1a\n" +
+	"\bchecksum\x18\x02 \x01(\tR\bchecksum\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x9e\x01\n" +
+	"\x0fCacheImageReply\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x02 \x01(\x04R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x03 \x01(\x04R\n" +
+	"totalBytes\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"error_kind\x18\x05 \x01(\tR\terrorKind2\xa0\x02\n" +
 	"\aCluster\x12;\n" +
 	"\aPropose\x12\x1b.ironring.v1.ProposeRequest\x1a\x13.ironring.v1.Result\x12G\n" +
 	"\tReadIndex\x12\x1d.ironring.v1.ReadIndexRequest\x1a\x1b.ironring.v1.ReadIndexReply\x12D\n" +
 	"\bPeerInfo\x12\x1c.ironring.v1.PeerInfoRequest\x1a\x1a.ironring.v1.PeerInfoReply\x12I\n" +
-	"\fRemoveServer\x12 .ironring.v1.RemoveServerRequest\x1a\x17.ironring.v1.WriteReply2\xb0\x02\n" +
+	"\fRemoveServer\x12 .ironring.v1.RemoveServerRequest\x1a\x17.ironring.v1.WriteReply2\x81\x03\n" +
 	"\tConductor\x12H\n" +
 	"\fLocalJournal\x12\x1b.ironring.v1.JournalRequest\x1a\x19.ironring.v1.JournalEvent0\x01\x12S\n" +
 	"\rAppendJournal\x12!.ironring.v1.AppendJournalRequest\x1a\x1f.ironring.v1.AppendJournalReply\x12D\n" +
 	"\n" +
-	"LocalFacts\x12\x1e.ironring.v1.LocalFactsRequest\x1a\x16.ironring.v1.LiveFacts\x12>\n" +
+	"LocalFacts\x12\x1e.ironring.v1.LocalFactsRequest\x1a\x16.ironring.v1.LiveFacts\x12O\n" +
+	"\x0fLocalBootRecord\x12\x1e.ironring.v1.BootRecordRequest\x1a\x1c.ironring.v1.BootRecordReply\x12>\n" +
 	"\n" +
 	"RelayAgent\x12\x14.ironring.v1.AgentUp\x1a\x16.ironring.v1.AgentDown(\x010\x012@\n" +
 	"\x04Join\x128\n" +
-	"\x04Join\x12\x18.ironring.v1.JoinRequest\x1a\x16.ironring.v1.JoinReplyB&Z$github.com/ironring/ironring/api;apib\x06proto3"
+	"\x04Join\x12\x18.ironring.v1.JoinRequest\x1a\x16.ironring.v1.JoinReply2\xec\x01\n" +
+	"\tArtifacts\x12F\n" +
+	"\x04Read\x12 .ironring.v1.ReadArtifactRequest\x1a\x1a.ironring.v1.ArtifactChunk0\x01\x12K\n" +
+	"\x05Fetch\x12!.ironring.v1.FetchArtifactRequest\x1a\x1f.ironring.v1.FetchArtifactReply\x12J\n" +
+	"\n" +
+	"CacheImage\x12\x1e.ironring.v1.CacheImageRequest\x1a\x1c.ironring.v1.CacheImageReplyB&Z$github.com/ironring/ironring/api;apib\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once
@@ -692,7 +1058,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),       // 0: ironring.v1.ProposeRequest
 	(*ReadIndexRequest)(nil),     // 1: ironring.v1.ReadIndexRequest
@@ -705,41 +1071,57 @@ var file_peer_proto_goTypes = []any{
 	(*LocalFactsRequest)(nil),    // 8: ironring.v1.LocalFactsRequest
 	(*JoinRequest)(nil),          // 9: ironring.v1.JoinRequest
 	(*JoinReply)(nil),            // 10: ironring.v1.JoinReply
-	(*JournalEvent)(nil),         // 11: ironring.v1.JournalEvent
-	(*Member)(nil),               // 12: ironring.v1.Member
-	(*Settings)(nil),             // 13: ironring.v1.Settings
-	(*JournalRequest)(nil),       // 14: ironring.v1.JournalRequest
-	(*AgentUp)(nil),              // 15: ironring.v1.AgentUp
-	(*Result)(nil),               // 16: ironring.v1.Result
-	(*WriteReply)(nil),           // 17: ironring.v1.WriteReply
-	(*LiveFacts)(nil),            // 18: ironring.v1.LiveFacts
-	(*AgentDown)(nil),            // 19: ironring.v1.AgentDown
+	(*ReadArtifactRequest)(nil),  // 11: ironring.v1.ReadArtifactRequest
+	(*ArtifactChunk)(nil),        // 12: ironring.v1.ArtifactChunk
+	(*FetchArtifactRequest)(nil), // 13: ironring.v1.FetchArtifactRequest
+	(*FetchArtifactReply)(nil),   // 14: ironring.v1.FetchArtifactReply
+	(*CacheImageRequest)(nil),    // 15: ironring.v1.CacheImageRequest
+	(*CacheImageReply)(nil),      // 16: ironring.v1.CacheImageReply
+	(*JournalEvent)(nil),         // 17: ironring.v1.JournalEvent
+	(*Member)(nil),               // 18: ironring.v1.Member
+	(*Settings)(nil),             // 19: ironring.v1.Settings
+	(*JournalRequest)(nil),       // 20: ironring.v1.JournalRequest
+	(*BootRecordRequest)(nil),    // 21: ironring.v1.BootRecordRequest
+	(*AgentUp)(nil),              // 22: ironring.v1.AgentUp
+	(*Result)(nil),               // 23: ironring.v1.Result
+	(*WriteReply)(nil),           // 24: ironring.v1.WriteReply
+	(*LiveFacts)(nil),            // 25: ironring.v1.LiveFacts
+	(*BootRecordReply)(nil),      // 26: ironring.v1.BootRecordReply
+	(*AgentDown)(nil),            // 27: ironring.v1.AgentDown
 }
 var file_peer_proto_depIdxs = []int32{
-	11, // 0: ironring.v1.AppendJournalRequest.events:type_name -> ironring.v1.JournalEvent
-	12, // 1: ironring.v1.JoinRequest.member:type_name -> ironring.v1.Member
-	12, // 2: ironring.v1.JoinReply.members:type_name -> ironring.v1.Member
-	13, // 3: ironring.v1.JoinReply.settings:type_name -> ironring.v1.Settings
+	17, // 0: ironring.v1.AppendJournalRequest.events:type_name -> ironring.v1.JournalEvent
+	18, // 1: ironring.v1.JoinRequest.member:type_name -> ironring.v1.Member
+	18, // 2: ironring.v1.JoinReply.members:type_name -> ironring.v1.Member
+	19, // 3: ironring.v1.JoinReply.settings:type_name -> ironring.v1.Settings
 	0,  // 4: ironring.v1.Cluster.Propose:input_type -> ironring.v1.ProposeRequest
 	1,  // 5: ironring.v1.Cluster.ReadIndex:input_type -> ironring.v1.ReadIndexRequest
 	3,  // 6: ironring.v1.Cluster.PeerInfo:input_type -> ironring.v1.PeerInfoRequest
 	5,  // 7: ironring.v1.Cluster.RemoveServer:input_type -> ironring.v1.RemoveServerRequest
-	14, // 8: ironring.v1.Conductor.LocalJournal:input_type -> ironring.v1.JournalRequest
+	20, // 8: ironring.v1.Conductor.LocalJournal:input_type -> ironring.v1.JournalRequest
 	6,  // 9: ironring.v1.Conductor.AppendJournal:input_type -> ironring.v1.AppendJournalRequest
 	8,  // 10: ironring.v1.Conductor.LocalFacts:input_type -> ironring.v1.LocalFactsRequest
-	15, // 11: ironring.v1.Conductor.RelayAgent:input_type -> ironring.v1.AgentUp
-	9,  // 12: ironring.v1.Join.Join:input_type -> ironring.v1.JoinRequest
-	16, // 13: ironring.v1.Cluster.Propose:output_type -> ironring.v1.Result
-	2,  // 14: ironring.v1.Cluster.ReadIndex:output_type -> ironring.v1.ReadIndexReply
-	4,  // 15: ironring.v1.Cluster.PeerInfo:output_type -> ironring.v1.PeerInfoReply
-	17, // 16: ironring.v1.Cluster.RemoveServer:output_type -> ironring.v1.WriteReply
-	11, // 17: ironring.v1.Conductor.LocalJournal:output_type -> ironring.v1.JournalEvent
-	7,  // 18: ironring.v1.Conductor.AppendJournal:output_type -> ironring.v1.AppendJournalReply
-	18, // 19: ironring.v1.Conductor.LocalFacts:output_type -> ironring.v1.LiveFacts
-	19, // 20: ironring.v1.Conductor.RelayAgent:output_type -> ironring.v1.AgentDown
-	10, // 21: ironring.v1.Join.Join:output_type -> ironring.v1.JoinReply
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
+	21, // 11: ironring.v1.Conductor.LocalBootRecord:input_type -> ironring.v1.BootRecordRequest
+	22, // 12: ironring.v1.Conductor.RelayAgent:input_type -> ironring.v1.AgentUp
+	9,  // 13: ironring.v1.Join.Join:input_type -> ironring.v1.JoinRequest
+	11, // 14: ironring.v1.Artifacts.Read:input_type -> ironring.v1.ReadArtifactRequest
+	13, // 15: ironring.v1.Artifacts.Fetch:input_type -> ironring.v1.FetchArtifactRequest
+	15, // 16: ironring.v1.Artifacts.CacheImage:input_type -> ironring.v1.CacheImageRequest
+	23, // 17: ironring.v1.Cluster.Propose:output_type -> ironring.v1.Result
+	2,  // 18: ironring.v1.Cluster.ReadIndex:output_type -> ironring.v1.ReadIndexReply
+	4,  // 19: ironring.v1.Cluster.PeerInfo:output_type -> ironring.v1.PeerInfoReply
+	24, // 20: ironring.v1.Cluster.RemoveServer:output_type -> ironring.v1.WriteReply
+	17, // 21: ironring.v1.Conductor.LocalJournal:output_type -> ironring.v1.JournalEvent
+	7,  // 22: ironring.v1.Conductor.AppendJournal:output_type -> ironring.v1.AppendJournalReply
+	25, // 23: ironring.v1.Conductor.LocalFacts:output_type -> ironring.v1.LiveFacts
+	26, // 24: ironring.v1.Conductor.LocalBootRecord:output_type -> ironring.v1.BootRecordReply
+	27, // 25: ironring.v1.Conductor.RelayAgent:output_type -> ironring.v1.AgentDown
+	10, // 26: ironring.v1.Join.Join:output_type -> ironring.v1.JoinReply
+	12, // 27: ironring.v1.Artifacts.Read:output_type -> ironring.v1.ArtifactChunk
+	14, // 28: ironring.v1.Artifacts.Fetch:output_type -> ironring.v1.FetchArtifactReply
+	16, // 29: ironring.v1.Artifacts.CacheImage:output_type -> ironring.v1.CacheImageReply
+	17, // [17:30] is the sub-list for method output_type
+	4,  // [4:17] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -759,9 +1141,9 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   17,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_peer_proto_goTypes,
 		DependencyIndexes: file_peer_proto_depIdxs,

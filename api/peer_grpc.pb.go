@@ -249,10 +249,11 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Conductor_LocalJournal_FullMethodName  = "/ironring.v1.Conductor/LocalJournal"
-	Conductor_AppendJournal_FullMethodName = "/ironring.v1.Conductor/AppendJournal"
-	Conductor_LocalFacts_FullMethodName    = "/ironring.v1.Conductor/LocalFacts"
-	Conductor_RelayAgent_FullMethodName    = "/ironring.v1.Conductor/RelayAgent"
+	Conductor_LocalJournal_FullMethodName    = "/ironring.v1.Conductor/LocalJournal"
+	Conductor_AppendJournal_FullMethodName   = "/ironring.v1.Conductor/AppendJournal"
+	Conductor_LocalFacts_FullMethodName      = "/ironring.v1.Conductor/LocalFacts"
+	Conductor_LocalBootRecord_FullMethodName = "/ironring.v1.Conductor/LocalBootRecord"
+	Conductor_RelayAgent_FullMethodName      = "/ironring.v1.Conductor/RelayAgent"
 )
 
 // ConductorClient is the client API for Conductor service.
@@ -265,6 +266,8 @@ type ConductorClient interface {
 	AppendJournal(ctx context.Context, in *AppendJournalRequest, opts ...grpc.CallOption) (*AppendJournalReply, error)
 	// LocalFacts is asked of the holder, else the owner.
 	LocalFacts(ctx context.Context, in *LocalFactsRequest, opts ...grpc.CallOption) (*LiveFacts, error)
+	// LocalBootRecord is asked of the peer that BootRecordRequest names.
+	LocalBootRecord(ctx context.Context, in *BootRecordRequest, opts ...grpc.CallOption) (*BootRecordReply, error)
 	// RelayAgent carries an agent's stream from the peer where it ends to the
 	// holder. The first message names the node.
 	RelayAgent(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentUp, AgentDown], error)
@@ -317,6 +320,16 @@ func (c *conductorClient) LocalFacts(ctx context.Context, in *LocalFactsRequest,
 	return out, nil
 }
 
+func (c *conductorClient) LocalBootRecord(ctx context.Context, in *BootRecordRequest, opts ...grpc.CallOption) (*BootRecordReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BootRecordReply)
+	err := c.cc.Invoke(ctx, Conductor_LocalBootRecord_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *conductorClient) RelayAgent(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentUp, AgentDown], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Conductor_ServiceDesc.Streams[1], Conductor_RelayAgent_FullMethodName, cOpts...)
@@ -340,6 +353,8 @@ type ConductorServer interface {
 	AppendJournal(context.Context, *AppendJournalRequest) (*AppendJournalReply, error)
 	// LocalFacts is asked of the holder, else the owner.
 	LocalFacts(context.Context, *LocalFactsRequest) (*LiveFacts, error)
+	// LocalBootRecord is asked of the peer that BootRecordRequest names.
+	LocalBootRecord(context.Context, *BootRecordRequest) (*BootRecordReply, error)
 	// RelayAgent carries an agent's stream from the peer where it ends to the
 	// holder. The first message names the node.
 	RelayAgent(grpc.BidiStreamingServer[AgentUp, AgentDown]) error
@@ -361,6 +376,9 @@ func (UnimplementedConductorServer) AppendJournal(context.Context, *AppendJourna
 }
 func (UnimplementedConductorServer) LocalFacts(context.Context, *LocalFactsRequest) (*LiveFacts, error) {
 	return nil, status.Error(codes.Unimplemented, "method LocalFacts not implemented")
+}
+func (UnimplementedConductorServer) LocalBootRecord(context.Context, *BootRecordRequest) (*BootRecordReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method LocalBootRecord not implemented")
 }
 func (UnimplementedConductorServer) RelayAgent(grpc.BidiStreamingServer[AgentUp, AgentDown]) error {
 	return status.Error(codes.Unimplemented, "method RelayAgent not implemented")
@@ -433,6 +451,24 @@ func _Conductor_LocalFacts_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Conductor_LocalBootRecord_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BootRecordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConductorServer).LocalBootRecord(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Conductor_LocalBootRecord_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConductorServer).LocalBootRecord(ctx, req.(*BootRecordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Conductor_RelayAgent_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ConductorServer).RelayAgent(&grpc.GenericServerStream[AgentUp, AgentDown]{ServerStream: stream})
 }
@@ -454,6 +490,10 @@ var Conductor_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LocalFacts",
 			Handler:    _Conductor_LocalFacts_Handler,
+		},
+		{
+			MethodName: "LocalBootRecord",
+			Handler:    _Conductor_LocalBootRecord_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -577,5 +617,207 @@ var Join_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
+	Metadata: "peer.proto",
+}
+
+const (
+	Artifacts_Read_FullMethodName       = "/ironring.v1.Artifacts/Read"
+	Artifacts_Fetch_FullMethodName      = "/ironring.v1.Artifacts/Fetch"
+	Artifacts_CacheImage_FullMethodName = "/ironring.v1.Artifacts/CacheImage"
+)
+
+// ArtifactsClient is the client API for Artifacts service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Artifacts is spoken between members only: peers get files from each other.
+// Served by package pxe/artifact.
+type ArtifactsClient interface {
+	// Read sends a file's bytes from an offset on. The first message has no
+	// data and says the size.
+	Read(ctx context.Context, in *ReadArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArtifactChunk], error)
+	// Fetch has the called peer get a file from another one and keep it. It
+	// answers when the file is on its disk, verified. Asked again while it runs
+	// it joins what runs.
+	Fetch(ctx context.Context, in *FetchArtifactRequest, opts ...grpc.CallOption) (*FetchArtifactReply, error)
+	// CacheImage has the called peer download an image into its artifacts. It
+	// answers at once how far that is: ask again.
+	CacheImage(ctx context.Context, in *CacheImageRequest, opts ...grpc.CallOption) (*CacheImageReply, error)
+}
+
+type artifactsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewArtifactsClient(cc grpc.ClientConnInterface) ArtifactsClient {
+	return &artifactsClient{cc}
+}
+
+func (c *artifactsClient) Read(ctx context.Context, in *ReadArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArtifactChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Artifacts_ServiceDesc.Streams[0], Artifacts_Read_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadArtifactRequest, ArtifactChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Artifacts_ReadClient = grpc.ServerStreamingClient[ArtifactChunk]
+
+func (c *artifactsClient) Fetch(ctx context.Context, in *FetchArtifactRequest, opts ...grpc.CallOption) (*FetchArtifactReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchArtifactReply)
+	err := c.cc.Invoke(ctx, Artifacts_Fetch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *artifactsClient) CacheImage(ctx context.Context, in *CacheImageRequest, opts ...grpc.CallOption) (*CacheImageReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CacheImageReply)
+	err := c.cc.Invoke(ctx, Artifacts_CacheImage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ArtifactsServer is the server API for Artifacts service.
+// All implementations must embed UnimplementedArtifactsServer
+// for forward compatibility.
+//
+// Artifacts is spoken between members only: peers get files from each other.
+// Served by package pxe/artifact.
+type ArtifactsServer interface {
+	// Read sends a file's bytes from an offset on. The first message has no
+	// data and says the size.
+	Read(*ReadArtifactRequest, grpc.ServerStreamingServer[ArtifactChunk]) error
+	// Fetch has the called peer get a file from another one and keep it. It
+	// answers when the file is on its disk, verified. Asked again while it runs
+	// it joins what runs.
+	Fetch(context.Context, *FetchArtifactRequest) (*FetchArtifactReply, error)
+	// CacheImage has the called peer download an image into its artifacts. It
+	// answers at once how far that is: ask again.
+	CacheImage(context.Context, *CacheImageRequest) (*CacheImageReply, error)
+	mustEmbedUnimplementedArtifactsServer()
+}
+
+// UnimplementedArtifactsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedArtifactsServer struct{}
+
+func (UnimplementedArtifactsServer) Read(*ReadArtifactRequest, grpc.ServerStreamingServer[ArtifactChunk]) error {
+	return status.Error(codes.Unimplemented, "method Read not implemented")
+}
+func (UnimplementedArtifactsServer) Fetch(context.Context, *FetchArtifactRequest) (*FetchArtifactReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedArtifactsServer) CacheImage(context.Context, *CacheImageRequest) (*CacheImageReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CacheImage not implemented")
+}
+func (UnimplementedArtifactsServer) mustEmbedUnimplementedArtifactsServer() {}
+func (UnimplementedArtifactsServer) testEmbeddedByValue()                   {}
+
+// UnsafeArtifactsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to ArtifactsServer will
+// result in compilation errors.
+type UnsafeArtifactsServer interface {
+	mustEmbedUnimplementedArtifactsServer()
+}
+
+func RegisterArtifactsServer(s grpc.ServiceRegistrar, srv ArtifactsServer) {
+	// If the following call panics, it indicates UnimplementedArtifactsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Artifacts_ServiceDesc, srv)
+}
+
+func _Artifacts_Read_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadArtifactRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ArtifactsServer).Read(m, &grpc.GenericServerStream[ReadArtifactRequest, ArtifactChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Artifacts_ReadServer = grpc.ServerStreamingServer[ArtifactChunk]
+
+func _Artifacts_Fetch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchArtifactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArtifactsServer).Fetch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Artifacts_Fetch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArtifactsServer).Fetch(ctx, req.(*FetchArtifactRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Artifacts_CacheImage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CacheImageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArtifactsServer).CacheImage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Artifacts_CacheImage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArtifactsServer).CacheImage(ctx, req.(*CacheImageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Artifacts_ServiceDesc is the grpc.ServiceDesc for Artifacts service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Artifacts_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ironring.v1.Artifacts",
+	HandlerType: (*ArtifactsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Fetch",
+			Handler:    _Artifacts_Fetch_Handler,
+		},
+		{
+			MethodName: "CacheImage",
+			Handler:    _Artifacts_CacheImage_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Read",
+			Handler:       _Artifacts_Read_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "peer.proto",
 }

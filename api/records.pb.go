@@ -471,6 +471,56 @@ func (BootTarget) EnumDescriptor() ([]byte, []int) {
 	return file_records_proto_rawDescGZIP(), []int{5}
 }
 
+// DHCPMode is what peers answer on a network.
+type DHCPMode int32
+
+const (
+	DHCPMode_DHCP_FULL  DHCPMode = 0 // addresses and boot options
+	DHCPMode_DHCP_PROXY DHCPMode = 1 // boot options beside a foreign DHCP server
+	DHCPMode_DHCP_OFF   DHCPMode = 2 // nothing
+)
+
+// Enum value maps for DHCPMode.
+var (
+	DHCPMode_name = map[int32]string{
+		0: "DHCP_FULL",
+		1: "DHCP_PROXY",
+		2: "DHCP_OFF",
+	}
+	DHCPMode_value = map[string]int32{
+		"DHCP_FULL":  0,
+		"DHCP_PROXY": 1,
+		"DHCP_OFF":   2,
+	}
+)
+
+func (x DHCPMode) Enum() *DHCPMode {
+	p := new(DHCPMode)
+	*p = x
+	return p
+}
+
+func (x DHCPMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DHCPMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_records_proto_enumTypes[6].Descriptor()
+}
+
+func (DHCPMode) Type() protoreflect.EnumType {
+	return &file_records_proto_enumTypes[6]
+}
+
+func (x DHCPMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DHCPMode.Descriptor instead.
+func (DHCPMode) EnumDescriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{6}
+}
+
 type FlowKind int32
 
 const (
@@ -516,11 +566,11 @@ func (x FlowKind) String() string {
 }
 
 func (FlowKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[6].Descriptor()
+	return file_records_proto_enumTypes[7].Descriptor()
 }
 
 func (FlowKind) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[6]
+	return &file_records_proto_enumTypes[7]
 }
 
 func (x FlowKind) Number() protoreflect.EnumNumber {
@@ -529,7 +579,7 @@ func (x FlowKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FlowKind.Descriptor instead.
 func (FlowKind) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{6}
+	return file_records_proto_rawDescGZIP(), []int{7}
 }
 
 type FlowStatus int32
@@ -568,11 +618,11 @@ func (x FlowStatus) String() string {
 }
 
 func (FlowStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[7].Descriptor()
+	return file_records_proto_enumTypes[8].Descriptor()
 }
 
 func (FlowStatus) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[7]
+	return &file_records_proto_enumTypes[8]
 }
 
 func (x FlowStatus) Number() protoreflect.EnumNumber {
@@ -581,7 +631,7 @@ func (x FlowStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FlowStatus.Descriptor instead.
 func (FlowStatus) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{7}
+	return file_records_proto_rawDescGZIP(), []int{8}
 }
 
 // ResumePolicy says what a new holder does with a step that was started.
@@ -624,11 +674,11 @@ func (x ResumePolicy) String() string {
 }
 
 func (ResumePolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[8].Descriptor()
+	return file_records_proto_enumTypes[9].Descriptor()
 }
 
 func (ResumePolicy) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[8]
+	return &file_records_proto_enumTypes[9]
 }
 
 func (x ResumePolicy) Number() protoreflect.EnumNumber {
@@ -637,7 +687,7 @@ func (x ResumePolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ResumePolicy.Descriptor instead.
 func (ResumePolicy) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{8}
+	return file_records_proto_rawDescGZIP(), []int{9}
 }
 
 type Erasure_Level int32
@@ -670,11 +720,11 @@ func (x Erasure_Level) String() string {
 }
 
 func (Erasure_Level) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[9].Descriptor()
+	return file_records_proto_enumTypes[10].Descriptor()
 }
 
 func (Erasure_Level) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[9]
+	return &file_records_proto_enumTypes[10]
 }
 
 func (x Erasure_Level) Number() protoreflect.EnumNumber {
@@ -719,11 +769,11 @@ func (x Quarantine_Class) String() string {
 }
 
 func (Quarantine_Class) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[10].Descriptor()
+	return file_records_proto_enumTypes[11].Descriptor()
 }
 
 func (Quarantine_Class) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[10]
+	return &file_records_proto_enumTypes[11]
 }
 
 func (x Quarantine_Class) Number() protoreflect.EnumNumber {
@@ -768,11 +818,11 @@ func (x Lease_State) String() string {
 }
 
 func (Lease_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[11].Descriptor()
+	return file_records_proto_enumTypes[12].Descriptor()
 }
 
 func (Lease_State) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[11]
+	return &file_records_proto_enumTypes[12]
 }
 
 func (x Lease_State) Number() protoreflect.EnumNumber {
@@ -781,7 +831,7 @@ func (x Lease_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lease_State.Descriptor instead.
 func (Lease_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13, 0}
+	return file_records_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Lock_State int32
@@ -814,11 +864,11 @@ func (x Lock_State) String() string {
 }
 
 func (Lock_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[12].Descriptor()
+	return file_records_proto_enumTypes[13].Descriptor()
 }
 
 func (Lock_State) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[12]
+	return &file_records_proto_enumTypes[13]
 }
 
 func (x Lock_State) Number() protoreflect.EnumNumber {
@@ -827,7 +877,7 @@ func (x Lock_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lock_State.Descriptor instead.
 func (Lock_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{15, 0}
+	return file_records_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type Member_Phase int32
@@ -866,11 +916,11 @@ func (x Member_Phase) String() string {
 }
 
 func (Member_Phase) Descriptor() protoreflect.EnumDescriptor {
-	return file_records_proto_enumTypes[13].Descriptor()
+	return file_records_proto_enumTypes[14].Descriptor()
 }
 
 func (Member_Phase) Type() protoreflect.EnumType {
-	return &file_records_proto_enumTypes[13]
+	return &file_records_proto_enumTypes[14]
 }
 
 func (x Member_Phase) Number() protoreflect.EnumNumber {
@@ -879,7 +929,65 @@ func (x Member_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Phase.Descriptor instead.
 func (Member_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{17, 0}
+	return file_records_proto_rawDescGZIP(), []int{18, 0}
+}
+
+type Artifact_Kind int32
+
+const (
+	Artifact_OTHER       Artifact_Kind = 0
+	Artifact_KERNEL      Artifact_Kind = 1
+	Artifact_INITRAMFS   Artifact_Kind = 2
+	Artifact_IMAGE       Artifact_Kind = 3
+	Artifact_ISO         Artifact_Kind = 4
+	Artifact_CONFIGDRIVE Artifact_Kind = 5
+)
+
+// Enum value maps for Artifact_Kind.
+var (
+	Artifact_Kind_name = map[int32]string{
+		0: "OTHER",
+		1: "KERNEL",
+		2: "INITRAMFS",
+		3: "IMAGE",
+		4: "ISO",
+		5: "CONFIGDRIVE",
+	}
+	Artifact_Kind_value = map[string]int32{
+		"OTHER":       0,
+		"KERNEL":      1,
+		"INITRAMFS":   2,
+		"IMAGE":       3,
+		"ISO":         4,
+		"CONFIGDRIVE": 5,
+	}
+)
+
+func (x Artifact_Kind) Enum() *Artifact_Kind {
+	p := new(Artifact_Kind)
+	*p = x
+	return p
+}
+
+func (x Artifact_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Artifact_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_records_proto_enumTypes[15].Descriptor()
+}
+
+func (Artifact_Kind) Type() protoreflect.EnumType {
+	return &file_records_proto_enumTypes[15]
+}
+
+func (x Artifact_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Artifact_Kind.Descriptor instead.
+func (Artifact_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{30, 0}
 }
 
 // Node is a bare-metal machine that we manage.
@@ -1889,17 +1997,21 @@ func (x *Port) GetCreatedMs() int64 {
 
 // Network is a provisioning network that we serve DHCP on.
 type Network struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Cidr          string                 `protobuf:"bytes,2,opt,name=cidr,proto3" json:"cidr,omitempty"` // "10.77.0.0/24"
-	RangeStart    string                 `protobuf:"bytes,3,opt,name=range_start,json=rangeStart,proto3" json:"range_start,omitempty"`
-	RangeEnd      string                 `protobuf:"bytes,4,opt,name=range_end,json=rangeEnd,proto3" json:"range_end,omitempty"`
-	Gateway       string                 `protobuf:"bytes,5,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	Dns           []string               `protobuf:"bytes,6,rep,name=dns,proto3" json:"dns,omitempty"`
-	LeaseSeconds  uint32                 `protobuf:"varint,7,opt,name=lease_seconds,json=leaseSeconds,proto3" json:"lease_seconds,omitempty"` // 0: 600
-	Relays        []string               `protobuf:"bytes,8,rep,name=relays,proto3" json:"relays,omitempty"`                                  // giaddr values that belong to it although outside cidr
-	Rev           uint64                 `protobuf:"varint,9,opt,name=rev,proto3" json:"rev,omitempty"`
-	Index         uint64                 `protobuf:"varint,10,opt,name=index,proto3" json:"index,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Cidr         string                 `protobuf:"bytes,2,opt,name=cidr,proto3" json:"cidr,omitempty"` // "10.77.0.0/24"
+	RangeStart   string                 `protobuf:"bytes,3,opt,name=range_start,json=rangeStart,proto3" json:"range_start,omitempty"`
+	RangeEnd     string                 `protobuf:"bytes,4,opt,name=range_end,json=rangeEnd,proto3" json:"range_end,omitempty"`
+	Gateway      string                 `protobuf:"bytes,5,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Dns          []string               `protobuf:"bytes,6,rep,name=dns,proto3" json:"dns,omitempty"`
+	LeaseSeconds uint32                 `protobuf:"varint,7,opt,name=lease_seconds,json=leaseSeconds,proto3" json:"lease_seconds,omitempty"` // 0: 600
+	Relays       []string               `protobuf:"bytes,8,rep,name=relays,proto3" json:"relays,omitempty"`                                  // giaddr values that belong to it although outside cidr
+	Rev          uint64                 `protobuf:"varint,9,opt,name=rev,proto3" json:"rev,omitempty"`
+	Index        uint64                 `protobuf:"varint,10,opt,name=index,proto3" json:"index,omitempty"`
+	Mode         DHCPMode               `protobuf:"varint,11,opt,name=mode,proto3,enum=ironring.v1.DHCPMode" json:"mode,omitempty"`
+	// Addresses by which machines of this network reach the peers, where that is
+	// not the peer's own address inside cidr; also the source of DHCP answers.
+	Peers         []*PeerAddress `protobuf:"bytes,12,rep,name=peers,proto3" json:"peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2004,6 +2116,73 @@ func (x *Network) GetIndex() uint64 {
 	return 0
 }
 
+func (x *Network) GetMode() DHCPMode {
+	if x != nil {
+		return x.Mode
+	}
+	return DHCPMode_DHCP_FULL
+}
+
+func (x *Network) GetPeers() []*PeerAddress {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// PeerAddress is the address that one peer has on one network.
+type PeerAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"` // member id
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerAddress) Reset() {
+	*x = PeerAddress{}
+	mi := &file_records_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerAddress) ProtoMessage() {}
+
+func (x *PeerAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerAddress.ProtoReflect.Descriptor instead.
+func (*PeerAddress) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PeerAddress) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *PeerAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Address is the one address that a MAC has on a network.
 type Address struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2018,7 +2197,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2209,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2222,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{10}
+	return file_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Address) GetNetwork() string {
@@ -2103,7 +2282,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2294,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2307,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11}
+	return file_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Step) GetInterface() string {
@@ -2246,7 +2425,7 @@ type Flow struct {
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2437,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2450,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{12}
+	return file_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Flow) GetId() string {
@@ -2443,7 +2622,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2634,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2647,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13}
+	return file_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Lease) GetId() string {
@@ -2581,7 +2760,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2772,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2785,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{14}
+	return file_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Timing) GetLeaseMs() uint64 {
@@ -2700,7 +2879,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2891,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2904,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{15}
+	return file_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Lock) GetNodeId() string {
@@ -2835,7 +3014,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +3026,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +3039,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{16}
+	return file_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Intent) GetNodeId() string {
@@ -2938,7 +3117,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3129,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3142,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{17}
+	return file_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Member) GetId() string {
@@ -3101,7 +3280,7 @@ type Globals struct {
 
 func (x *Globals) Reset() {
 	*x = Globals{}
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3292,7 @@ func (x *Globals) String() string {
 func (*Globals) ProtoMessage() {}
 
 func (x *Globals) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3305,7 @@ func (x *Globals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Globals.ProtoReflect.Descriptor instead.
 func (*Globals) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18}
+	return file_records_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Globals) GetClusterId() string {
@@ -3197,7 +3376,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3388,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3401,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{19}
+	return file_records_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Settings) GetTiming() *Timing {
@@ -3309,7 +3488,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3321,7 +3500,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3334,7 +3513,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{20}
+	return file_records_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *JoinToken) GetId() string {
@@ -3393,7 +3572,7 @@ type Meta struct {
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3584,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3597,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{21}
+	return file_records_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Meta) GetPrincipal() string {
@@ -3473,7 +3652,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3485,7 +3664,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3498,7 +3677,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{22}
+	return file_records_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *History) GetSeq() uint64 {
@@ -3571,7 +3750,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3583,7 +3762,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3596,7 +3775,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{23}
+	return file_records_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Audit) GetSeq() uint64 {
@@ -3647,7 +3826,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3838,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3851,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{24}
+	return file_records_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Inventory) GetNodeId() string {
@@ -3715,7 +3894,7 @@ type RequestResult struct {
 
 func (x *RequestResult) Reset() {
 	*x = RequestResult{}
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3906,7 @@ func (x *RequestResult) String() string {
 func (*RequestResult) ProtoMessage() {}
 
 func (x *RequestResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3919,7 @@ func (x *RequestResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResult.ProtoReflect.Descriptor instead.
 func (*RequestResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{25}
+	return file_records_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RequestResult) GetRequestId() string {
@@ -3776,7 +3955,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3788,7 +3967,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3801,7 +3980,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{26}
+	return file_records_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Result) GetIndex() uint64 {
@@ -3836,7 +4015,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3848,7 +4027,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3861,7 +4040,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{27}
+	return file_records_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Failure) GetKind() string {
@@ -3898,7 +4077,7 @@ type OpResult struct {
 
 func (x *OpResult) Reset() {
 	*x = OpResult{}
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +4089,7 @@ func (x *OpResult) String() string {
 func (*OpResult) ProtoMessage() {}
 
 func (x *OpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +4102,7 @@ func (x *OpResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpResult.ProtoReflect.Descriptor instead.
 func (*OpResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{28}
+	return file_records_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OpResult) GetId() string {
@@ -3959,6 +4138,251 @@ func (x *OpResult) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+// Artifact is a file that peers keep by its content and serve to machines:
+// kernels, initramfs, images. The bytes are on the disks of the members in
+// copies; the record says what they are.
+type Artifact struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Digest         string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // lower-case hex SHA-256 of the bytes
+	Size           uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`    // bytes
+	Kind           Artifact_Kind          `protobuf:"varint,3,opt,name=kind,proto3,enum=ironring.v1.Artifact_Kind" json:"kind,omitempty"`
+	Name           string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`       // for people
+	Arch           string                 `protobuf:"bytes,5,opt,name=arch,proto3" json:"arch,omitempty"`       // x86_64, aarch64, "" where it does not matter
+	Purpose        string                 `protobuf:"bytes,6,opt,name=purpose,proto3" json:"purpose,omitempty"` // for people; "" where it does not matter
+	Copies         []string               `protobuf:"bytes,7,rep,name=copies,proto3" json:"copies,omitempty"`   // members that have it on disk, sorted
+	Wanted         []string               `protobuf:"bytes,8,rep,name=wanted,proto3" json:"wanted,omitempty"`   // members that shall get a copy, sorted
+	CreatedMs      int64                  `protobuf:"varint,9,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	ReferencedTick uint64                 `protobuf:"varint,10,opt,name=referenced_tick,json=referencedTick,proto3" json:"referenced_tick,omitempty"` // when something was last known to refer to it
+	Alias          string                 `protobuf:"bytes,11,opt,name=alias,proto3" json:"alias,omitempty"`                                          // "sha512:HEX": another checksum of the same bytes
+	Rev            uint64                 `protobuf:"varint,12,opt,name=rev,proto3" json:"rev,omitempty"`
+	Index          uint64                 `protobuf:"varint,13,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Artifact) Reset() {
+	*x = Artifact{}
+	mi := &file_records_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Artifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Artifact) ProtoMessage() {}
+
+func (x *Artifact) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
+func (*Artifact) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Artifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Artifact) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Artifact) GetKind() Artifact_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Artifact_OTHER
+}
+
+func (x *Artifact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Artifact) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *Artifact) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *Artifact) GetCopies() []string {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+func (x *Artifact) GetWanted() []string {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
+}
+
+func (x *Artifact) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *Artifact) GetReferencedTick() uint64 {
+	if x != nil {
+		return x.ReferencedTick
+	}
+	return 0
+}
+
+func (x *Artifact) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
+func (x *Artifact) GetRev() uint64 {
+	if x != nil {
+		return x.Rev
+	}
+	return 0
+}
+
+func (x *Artifact) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// Ramdisk says which kernel and initramfs machines of an architecture boot
+// for a purpose.
+type Ramdisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Arch          string                 `protobuf:"bytes,1,opt,name=arch,proto3" json:"arch,omitempty"`           // x86_64, aarch64
+	Purpose       string                 `protobuf:"bytes,2,opt,name=purpose,proto3" json:"purpose,omitempty"`     // "default", or what only some flows use
+	Kernel        string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`       // digest of an artifact
+	Initramfs     string                 `protobuf:"bytes,4,opt,name=initramfs,proto3" json:"initramfs,omitempty"` // digest of an artifact
+	Description   string                 `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`
+	SetMs         int64                  `protobuf:"varint,6,opt,name=set_ms,json=setMs,proto3" json:"set_ms,omitempty"`
+	Rev           uint64                 `protobuf:"varint,7,opt,name=rev,proto3" json:"rev,omitempty"`
+	Index         uint64                 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ramdisk) Reset() {
+	*x = Ramdisk{}
+	mi := &file_records_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ramdisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ramdisk) ProtoMessage() {}
+
+func (x *Ramdisk) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ramdisk.ProtoReflect.Descriptor instead.
+func (*Ramdisk) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Ramdisk) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *Ramdisk) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *Ramdisk) GetKernel() string {
+	if x != nil {
+		return x.Kernel
+	}
+	return ""
+}
+
+func (x *Ramdisk) GetInitramfs() string {
+	if x != nil {
+		return x.Initramfs
+	}
+	return ""
+}
+
+func (x *Ramdisk) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Ramdisk) GetSetMs() int64 {
+	if x != nil {
+		return x.SetMs
+	}
+	return 0
+}
+
+func (x *Ramdisk) GetRev() uint64 {
+	if x != nil {
+		return x.Rev
+	}
+	return 0
+}
+
+func (x *Ramdisk) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 var File_records_proto protoreflect.FileDescriptor
@@ -4085,7 +4509,7 @@ const file_records_proto_rawDesc = "" +
 	"\x03rev\x18\a \x01(\x04R\x03rev\x12\x14\n" +
 	"\x05index\x18\b \x01(\x04R\x05index\x12\x1d\n" +
 	"\n" +
-	"created_ms\x18\t \x01(\x03R\tcreatedMs\"\x80\x02\n" +
+	"created_ms\x18\t \x01(\x03R\tcreatedMs\"\xdb\x02\n" +
 	"\aNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04cidr\x18\x02 \x01(\tR\x04cidr\x12\x1f\n" +
@@ -4098,7 +4522,12 @@ const file_records_proto_rawDesc = "" +
 	"\x06relays\x18\b \x03(\tR\x06relays\x12\x10\n" +
 	"\x03rev\x18\t \x01(\x04R\x03rev\x12\x14\n" +
 	"\x05index\x18\n" +
-	" \x01(\x04R\x05index\"t\n" +
+	" \x01(\x04R\x05index\x12)\n" +
+	"\x04mode\x18\v \x01(\x0e2\x15.ironring.v1.DHCPModeR\x04mode\x12.\n" +
+	"\x05peers\x18\f \x03(\v2\x18.ironring.v1.PeerAddressR\x05peers\";\n" +
+	"\vPeerAddress\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"t\n" +
 	"\aAddress\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
@@ -4317,7 +4746,40 @@ const file_records_proto_rawDesc = "" +
 	"\x03rev\x18\x02 \x01(\x04R\x03rev\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\x04R\x05token\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
-	"\aaddress\x18\x05 \x01(\tR\aaddress*\x81\x04\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\"\xb1\x03\n" +
+	"\bArtifact\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12.\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x1a.ironring.v1.Artifact.KindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
+	"\x04arch\x18\x05 \x01(\tR\x04arch\x12\x18\n" +
+	"\apurpose\x18\x06 \x01(\tR\apurpose\x12\x16\n" +
+	"\x06copies\x18\a \x03(\tR\x06copies\x12\x16\n" +
+	"\x06wanted\x18\b \x03(\tR\x06wanted\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\t \x01(\x03R\tcreatedMs\x12'\n" +
+	"\x0freferenced_tick\x18\n" +
+	" \x01(\x04R\x0ereferencedTick\x12\x14\n" +
+	"\x05alias\x18\v \x01(\tR\x05alias\x12\x10\n" +
+	"\x03rev\x18\f \x01(\x04R\x03rev\x12\x14\n" +
+	"\x05index\x18\r \x01(\x04R\x05index\"Q\n" +
+	"\x04Kind\x12\t\n" +
+	"\x05OTHER\x10\x00\x12\n" +
+	"\n" +
+	"\x06KERNEL\x10\x01\x12\r\n" +
+	"\tINITRAMFS\x10\x02\x12\t\n" +
+	"\x05IMAGE\x10\x03\x12\a\n" +
+	"\x03ISO\x10\x04\x12\x0f\n" +
+	"\vCONFIGDRIVE\x10\x05\"\xce\x01\n" +
+	"\aRamdisk\x12\x12\n" +
+	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x18\n" +
+	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x16\n" +
+	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x1c\n" +
+	"\tinitramfs\x18\x04 \x01(\tR\tinitramfs\x12 \n" +
+	"\vdescription\x18\x05 \x01(\tR\vdescription\x12\x15\n" +
+	"\x06set_ms\x18\x06 \x01(\x03R\x05setMs\x12\x10\n" +
+	"\x03rev\x18\a \x01(\x04R\x03rev\x12\x14\n" +
+	"\x05index\x18\b \x01(\x04R\x05index*\x81\x04\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -4407,7 +4869,12 @@ const file_records_proto_rawDesc = "" +
 	"\fBOOT_NOTHING\x10\x00\x12\x10\n" +
 	"\fBOOT_RAMDISK\x10\x01\x12\x0e\n" +
 	"\n" +
-	"BOOT_LOCAL\x10\x02*\x8c\x01\n" +
+	"BOOT_LOCAL\x10\x02*7\n" +
+	"\bDHCPMode\x12\r\n" +
+	"\tDHCP_FULL\x10\x00\x12\x0e\n" +
+	"\n" +
+	"DHCP_PROXY\x10\x01\x12\f\n" +
+	"\bDHCP_OFF\x10\x02*\x8c\x01\n" +
 	"\bFlowKind\x12\x19\n" +
 	"\x15FLOW_KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vFLOW_VERIFY\x10\x01\x12\x10\n" +
@@ -4443,8 +4910,8 @@ func file_records_proto_rawDescGZIP() []byte {
 	return file_records_proto_rawDescData
 }
 
-var file_records_proto_enumTypes = make([]protoimpl.EnumInfo, 14)
-var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_records_proto_enumTypes = make([]protoimpl.EnumInfo, 16)
+var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_records_proto_goTypes = []any{
 	(State)(0),            // 0: ironring.v1.State
 	(Event)(0),            // 1: ironring.v1.Event
@@ -4452,81 +4919,89 @@ var file_records_proto_goTypes = []any{
 	(PowerAction)(0),      // 3: ironring.v1.PowerAction
 	(BootDevice)(0),       // 4: ironring.v1.BootDevice
 	(BootTarget)(0),       // 5: ironring.v1.BootTarget
-	(FlowKind)(0),         // 6: ironring.v1.FlowKind
-	(FlowStatus)(0),       // 7: ironring.v1.FlowStatus
-	(ResumePolicy)(0),     // 8: ironring.v1.ResumePolicy
-	(Erasure_Level)(0),    // 9: ironring.v1.Erasure.Level
-	(Quarantine_Class)(0), // 10: ironring.v1.Quarantine.Class
-	(Lease_State)(0),      // 11: ironring.v1.Lease.State
-	(Lock_State)(0),       // 12: ironring.v1.Lock.State
-	(Member_Phase)(0),     // 13: ironring.v1.Member.Phase
-	(*Node)(nil),          // 14: ironring.v1.Node
-	(*Boot)(nil),          // 15: ironring.v1.Boot
-	(*AgentSession)(nil),  // 16: ironring.v1.AgentSession
-	(*RootDisk)(nil),      // 17: ironring.v1.RootDisk
-	(*BmcFacts)(nil),      // 18: ironring.v1.BmcFacts
-	(*Erasure)(nil),       // 19: ironring.v1.Erasure
-	(*BmcPark)(nil),       // 20: ironring.v1.BmcPark
-	(*Quarantine)(nil),    // 21: ironring.v1.Quarantine
-	(*Port)(nil),          // 22: ironring.v1.Port
-	(*Network)(nil),       // 23: ironring.v1.Network
-	(*Address)(nil),       // 24: ironring.v1.Address
-	(*Step)(nil),          // 25: ironring.v1.Step
-	(*Flow)(nil),          // 26: ironring.v1.Flow
-	(*Lease)(nil),         // 27: ironring.v1.Lease
-	(*Timing)(nil),        // 28: ironring.v1.Timing
-	(*Lock)(nil),          // 29: ironring.v1.Lock
-	(*Intent)(nil),        // 30: ironring.v1.Intent
-	(*Member)(nil),        // 31: ironring.v1.Member
-	(*Globals)(nil),       // 32: ironring.v1.Globals
-	(*Settings)(nil),      // 33: ironring.v1.Settings
-	(*JoinToken)(nil),     // 34: ironring.v1.JoinToken
-	(*Meta)(nil),          // 35: ironring.v1.Meta
-	(*History)(nil),       // 36: ironring.v1.History
-	(*Audit)(nil),         // 37: ironring.v1.Audit
-	(*Inventory)(nil),     // 38: ironring.v1.Inventory
-	(*RequestResult)(nil), // 39: ironring.v1.RequestResult
-	(*Result)(nil),        // 40: ironring.v1.Result
-	(*Failure)(nil),       // 41: ironring.v1.Failure
-	(*OpResult)(nil),      // 42: ironring.v1.OpResult
+	(DHCPMode)(0),         // 6: ironring.v1.DHCPMode
+	(FlowKind)(0),         // 7: ironring.v1.FlowKind
+	(FlowStatus)(0),       // 8: ironring.v1.FlowStatus
+	(ResumePolicy)(0),     // 9: ironring.v1.ResumePolicy
+	(Erasure_Level)(0),    // 10: ironring.v1.Erasure.Level
+	(Quarantine_Class)(0), // 11: ironring.v1.Quarantine.Class
+	(Lease_State)(0),      // 12: ironring.v1.Lease.State
+	(Lock_State)(0),       // 13: ironring.v1.Lock.State
+	(Member_Phase)(0),     // 14: ironring.v1.Member.Phase
+	(Artifact_Kind)(0),    // 15: ironring.v1.Artifact.Kind
+	(*Node)(nil),          // 16: ironring.v1.Node
+	(*Boot)(nil),          // 17: ironring.v1.Boot
+	(*AgentSession)(nil),  // 18: ironring.v1.AgentSession
+	(*RootDisk)(nil),      // 19: ironring.v1.RootDisk
+	(*BmcFacts)(nil),      // 20: ironring.v1.BmcFacts
+	(*Erasure)(nil),       // 21: ironring.v1.Erasure
+	(*BmcPark)(nil),       // 22: ironring.v1.BmcPark
+	(*Quarantine)(nil),    // 23: ironring.v1.Quarantine
+	(*Port)(nil),          // 24: ironring.v1.Port
+	(*Network)(nil),       // 25: ironring.v1.Network
+	(*PeerAddress)(nil),   // 26: ironring.v1.PeerAddress
+	(*Address)(nil),       // 27: ironring.v1.Address
+	(*Step)(nil),          // 28: ironring.v1.Step
+	(*Flow)(nil),          // 29: ironring.v1.Flow
+	(*Lease)(nil),         // 30: ironring.v1.Lease
+	(*Timing)(nil),        // 31: ironring.v1.Timing
+	(*Lock)(nil),          // 32: ironring.v1.Lock
+	(*Intent)(nil),        // 33: ironring.v1.Intent
+	(*Member)(nil),        // 34: ironring.v1.Member
+	(*Globals)(nil),       // 35: ironring.v1.Globals
+	(*Settings)(nil),      // 36: ironring.v1.Settings
+	(*JoinToken)(nil),     // 37: ironring.v1.JoinToken
+	(*Meta)(nil),          // 38: ironring.v1.Meta
+	(*History)(nil),       // 39: ironring.v1.History
+	(*Audit)(nil),         // 40: ironring.v1.Audit
+	(*Inventory)(nil),     // 41: ironring.v1.Inventory
+	(*RequestResult)(nil), // 42: ironring.v1.RequestResult
+	(*Result)(nil),        // 43: ironring.v1.Result
+	(*Failure)(nil),       // 44: ironring.v1.Failure
+	(*OpResult)(nil),      // 45: ironring.v1.OpResult
+	(*Artifact)(nil),      // 46: ironring.v1.Artifact
+	(*Ramdisk)(nil),       // 47: ironring.v1.Ramdisk
 }
 var file_records_proto_depIdxs = []int32{
 	0,  // 0: ironring.v1.Node.state:type_name -> ironring.v1.State
 	0,  // 1: ironring.v1.Node.target_state:type_name -> ironring.v1.State
 	2,  // 2: ironring.v1.Node.power_state:type_name -> ironring.v1.PowerState
 	3,  // 3: ironring.v1.Node.target_power:type_name -> ironring.v1.PowerAction
-	15, // 4: ironring.v1.Node.boot:type_name -> ironring.v1.Boot
-	16, // 5: ironring.v1.Node.agent:type_name -> ironring.v1.AgentSession
-	17, // 6: ironring.v1.Node.root_disk:type_name -> ironring.v1.RootDisk
-	18, // 7: ironring.v1.Node.bmc:type_name -> ironring.v1.BmcFacts
-	19, // 8: ironring.v1.Node.erasure:type_name -> ironring.v1.Erasure
-	20, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
-	21, // 10: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
+	17, // 4: ironring.v1.Node.boot:type_name -> ironring.v1.Boot
+	18, // 5: ironring.v1.Node.agent:type_name -> ironring.v1.AgentSession
+	19, // 6: ironring.v1.Node.root_disk:type_name -> ironring.v1.RootDisk
+	20, // 7: ironring.v1.Node.bmc:type_name -> ironring.v1.BmcFacts
+	21, // 8: ironring.v1.Node.erasure:type_name -> ironring.v1.Erasure
+	22, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
+	23, // 10: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
 	5,  // 11: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
-	9,  // 12: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
-	10, // 13: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
-	8,  // 14: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
-	6,  // 15: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
-	25, // 16: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
-	7,  // 17: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
-	1,  // 18: ironring.v1.Flow.request:type_name -> ironring.v1.Event
-	35, // 19: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
-	11, // 20: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
-	28, // 21: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
-	12, // 22: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
-	13, // 23: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
-	28, // 24: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
-	35, // 25: ironring.v1.History.meta:type_name -> ironring.v1.Meta
-	0,  // 26: ironring.v1.History.state:type_name -> ironring.v1.State
-	35, // 27: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
-	40, // 28: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
-	41, // 29: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
-	42, // 30: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	10, // 12: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
+	11, // 13: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
+	6,  // 14: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
+	26, // 15: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
+	9,  // 16: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
+	7,  // 17: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
+	28, // 18: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
+	8,  // 19: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
+	1,  // 20: ironring.v1.Flow.request:type_name -> ironring.v1.Event
+	38, // 21: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
+	12, // 22: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
+	31, // 23: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
+	13, // 24: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
+	14, // 25: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
+	31, // 26: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
+	38, // 27: ironring.v1.History.meta:type_name -> ironring.v1.Meta
+	0,  // 28: ironring.v1.History.state:type_name -> ironring.v1.State
+	38, // 29: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
+	43, // 30: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
+	44, // 31: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
+	45, // 32: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
+	15, // 33: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }
@@ -4539,8 +5014,8 @@ func file_records_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_records_proto_rawDesc), len(file_records_proto_rawDesc)),
-			NumEnums:      14,
-			NumMessages:   29,
+			NumEnums:      16,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -3037,6 +3037,1024 @@ func (x *VersionReply) GetFeatureLevel() uint32 {
 	return 0
 }
 
+type PutArtifactRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*PutArtifactRequest_Head
+	//	*PutArtifactRequest_Data
+	Part          isPutArtifactRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactRequest) Reset() {
+	*x = PutArtifactRequest{}
+	mi := &file_services_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactRequest) ProtoMessage() {}
+
+func (x *PutArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactRequest.ProtoReflect.Descriptor instead.
+func (*PutArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *PutArtifactRequest) GetPart() isPutArtifactRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *PutArtifactRequest) GetHead() *PutArtifactHead {
+	if x != nil {
+		if x, ok := x.Part.(*PutArtifactRequest_Head); ok {
+			return x.Head
+		}
+	}
+	return nil
+}
+
+func (x *PutArtifactRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*PutArtifactRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isPutArtifactRequest_Part interface {
+	isPutArtifactRequest_Part()
+}
+
+type PutArtifactRequest_Head struct {
+	Head *PutArtifactHead `protobuf:"bytes,1,opt,name=head,proto3,oneof"`
+}
+
+type PutArtifactRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*PutArtifactRequest_Head) isPutArtifactRequest_Part() {}
+
+func (*PutArtifactRequest_Data) isPutArtifactRequest_Part() {}
+
+type PutArtifactHead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // lower-case hex SHA-256; required
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`    // required
+	Kind          Artifact_Kind          `protobuf:"varint,3,opt,name=kind,proto3,enum=ironring.v1.Artifact_Kind" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Arch          string                 `protobuf:"bytes,5,opt,name=arch,proto3" json:"arch,omitempty"`
+	Purpose       string                 `protobuf:"bytes,6,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutArtifactHead) Reset() {
+	*x = PutArtifactHead{}
+	mi := &file_services_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutArtifactHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutArtifactHead) ProtoMessage() {}
+
+func (x *PutArtifactHead) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutArtifactHead.ProtoReflect.Descriptor instead.
+func (*PutArtifactHead) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *PutArtifactHead) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PutArtifactHead) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PutArtifactHead) GetKind() Artifact_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Artifact_OTHER
+}
+
+func (x *PutArtifactHead) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutArtifactHead) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *PutArtifactHead) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+type ArtifactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	ReferencedBy  []string               `protobuf:"bytes,2,rep,name=referenced_by,json=referencedBy,proto3" json:"referenced_by,omitempty"` // GetArtifact only
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactReply) Reset() {
+	*x = ArtifactReply{}
+	mi := &file_services_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactReply) ProtoMessage() {}
+
+func (x *ArtifactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactReply.ProtoReflect.Descriptor instead.
+func (*ArtifactReply) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ArtifactReply) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+func (x *ArtifactReply) GetReferencedBy() []string {
+	if x != nil {
+		return x.ReferencedBy
+	}
+	return nil
+}
+
+func (x *ArtifactReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type GetArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      string                 `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"` // digest, a prefix of it of 8 digits or more, or a name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetArtifactRequest) Reset() {
+	*x = GetArtifactRequest{}
+	mi := &file_services_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetArtifactRequest) ProtoMessage() {}
+
+func (x *GetArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetArtifactRequest.ProtoReflect.Descriptor instead.
+func (*GetArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *GetArtifactRequest) GetArtifact() string {
+	if x != nil {
+		return x.Artifact
+	}
+	return ""
+}
+
+type ListArtifactsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsRequest) Reset() {
+	*x = ListArtifactsRequest{}
+	mi := &file_services_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsRequest) ProtoMessage() {}
+
+func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
+func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListArtifactsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListArtifactsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifacts     []*Artifact            `protobuf:"bytes,1,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListArtifactsReply) Reset() {
+	*x = ListArtifactsReply{}
+	mi := &file_services_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListArtifactsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListArtifactsReply) ProtoMessage() {}
+
+func (x *ListArtifactsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListArtifactsReply.ProtoReflect.Descriptor instead.
+func (*ListArtifactsReply) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ListArtifactsReply) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+func (x *ListArtifactsReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type DeleteArtifactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      string                 `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"` // as in GetArtifactRequest
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteArtifactRequest) Reset() {
+	*x = DeleteArtifactRequest{}
+	mi := &file_services_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteArtifactRequest) ProtoMessage() {}
+
+func (x *DeleteArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteArtifactRequest.ProtoReflect.Descriptor instead.
+func (*DeleteArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DeleteArtifactRequest) GetArtifact() string {
+	if x != nil {
+		return x.Artifact
+	}
+	return ""
+}
+
+func (x *DeleteArtifactRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SetRamdiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ramdisk       *Ramdisk               `protobuf:"bytes,1,opt,name=ramdisk,proto3" json:"ramdisk,omitempty"` // kernel and initramfs as in GetArtifactRequest
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRamdiskRequest) Reset() {
+	*x = SetRamdiskRequest{}
+	mi := &file_services_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRamdiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRamdiskRequest) ProtoMessage() {}
+
+func (x *SetRamdiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRamdiskRequest.ProtoReflect.Descriptor instead.
+func (*SetRamdiskRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *SetRamdiskRequest) GetRamdisk() *Ramdisk {
+	if x != nil {
+		return x.Ramdisk
+	}
+	return nil
+}
+
+func (x *SetRamdiskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type ListRamdisksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRamdisksRequest) Reset() {
+	*x = ListRamdisksRequest{}
+	mi := &file_services_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRamdisksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRamdisksRequest) ProtoMessage() {}
+
+func (x *ListRamdisksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRamdisksRequest.ProtoReflect.Descriptor instead.
+func (*ListRamdisksRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{54}
+}
+
+type ListRamdisksReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ramdisks      []*Ramdisk             `protobuf:"bytes,1,rep,name=ramdisks,proto3" json:"ramdisks,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRamdisksReply) Reset() {
+	*x = ListRamdisksReply{}
+	mi := &file_services_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRamdisksReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRamdisksReply) ProtoMessage() {}
+
+func (x *ListRamdisksReply) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRamdisksReply.ProtoReflect.Descriptor instead.
+func (*ListRamdisksReply) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *ListRamdisksReply) GetRamdisks() []*Ramdisk {
+	if x != nil {
+		return x.Ramdisks
+	}
+	return nil
+}
+
+func (x *ListRamdisksReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type DeleteRamdiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Arch          string                 `protobuf:"bytes,1,opt,name=arch,proto3" json:"arch,omitempty"`
+	Purpose       string                 `protobuf:"bytes,2,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRamdiskRequest) Reset() {
+	*x = DeleteRamdiskRequest{}
+	mi := &file_services_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRamdiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRamdiskRequest) ProtoMessage() {}
+
+func (x *DeleteRamdiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRamdiskRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRamdiskRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *DeleteRamdiskRequest) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *DeleteRamdiskRequest) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *DeleteRamdiskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type BootRecordRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"` // member id, "": the answering peer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootRecordRequest) Reset() {
+	*x = BootRecordRequest{}
+	mi := &file_services_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootRecordRequest) ProtoMessage() {}
+
+func (x *BootRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootRecordRequest.ProtoReflect.Descriptor instead.
+func (*BootRecordRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *BootRecordRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *BootRecordRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+// BootRecordReply is what the peer `peer` would answer the node's machine.
+type BootRecordReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // that the peer has applied
+	Ports         []*BootPort            `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	Files         []*BootFile            `protobuf:"bytes,5,rep,name=files,proto3" json:"files,omitempty"`
+	Stale         bool                   `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"` // the peer has no contact with a leader
+	Dhcp          string                 `protobuf:"bytes,7,opt,name=dhcp,proto3" json:"dhcp,omitempty"`    // of the peer: "full", "proxy" or "off"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootRecordReply) Reset() {
+	*x = BootRecordReply{}
+	mi := &file_services_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootRecordReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootRecordReply) ProtoMessage() {}
+
+func (x *BootRecordReply) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootRecordReply.ProtoReflect.Descriptor instead.
+func (*BootRecordReply) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *BootRecordReply) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *BootRecordReply) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *BootRecordReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *BootRecordReply) GetPorts() []*BootPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *BootRecordReply) GetFiles() []*BootFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *BootRecordReply) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+func (x *BootRecordReply) GetDhcp() string {
+	if x != nil {
+		return x.Dhcp
+	}
+	return ""
+}
+
+// BootPort is the boot record of one port. The nonce is masked in all texts.
+type BootPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mac           string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	Target        BootTarget             `protobuf:"varint,2,opt,name=target,proto3,enum=ironring.v1.BootTarget" json:"target,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // why target is not what the node's record says
+	Nonce         bool                   `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"`  // a boot nonce is set
+	AgentPeers    []string               `protobuf:"bytes,5,rep,name=agent_peers,json=agentPeers,proto3" json:"agent_peers,omitempty"`
+	BootPeers     []string               `protobuf:"bytes,6,rep,name=boot_peers,json=bootPeers,proto3" json:"boot_peers,omitempty"`
+	KernelLine    string                 `protobuf:"bytes,7,opt,name=kernel_line,json=kernelLine,proto3" json:"kernel_line,omitempty"`
+	Script        string                 `protobuf:"bytes,8,opt,name=script,proto3" json:"script,omitempty"`
+	Addresses     []*BootAddress         `protobuf:"bytes,9,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootPort) Reset() {
+	*x = BootPort{}
+	mi := &file_services_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootPort) ProtoMessage() {}
+
+func (x *BootPort) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootPort.ProtoReflect.Descriptor instead.
+func (*BootPort) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *BootPort) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *BootPort) GetTarget() BootTarget {
+	if x != nil {
+		return x.Target
+	}
+	return BootTarget_BOOT_NOTHING
+}
+
+func (x *BootPort) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BootPort) GetNonce() bool {
+	if x != nil {
+		return x.Nonce
+	}
+	return false
+}
+
+func (x *BootPort) GetAgentPeers() []string {
+	if x != nil {
+		return x.AgentPeers
+	}
+	return nil
+}
+
+func (x *BootPort) GetBootPeers() []string {
+	if x != nil {
+		return x.BootPeers
+	}
+	return nil
+}
+
+func (x *BootPort) GetKernelLine() string {
+	if x != nil {
+		return x.KernelLine
+	}
+	return ""
+}
+
+func (x *BootPort) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
+func (x *BootPort) GetAddresses() []*BootAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// BootAddress is what a port gets on one network.
+type BootAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Mode          DHCPMode               `protobuf:"varint,2,opt,name=mode,proto3,enum=ironring.v1.DHCPMode" json:"mode,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // "": none has been given out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootAddress) Reset() {
+	*x = BootAddress{}
+	mi := &file_services_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootAddress) ProtoMessage() {}
+
+func (x *BootAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootAddress.ProtoReflect.Descriptor instead.
+func (*BootAddress) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *BootAddress) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *BootAddress) GetMode() DHCPMode {
+	if x != nil {
+		return x.Mode
+	}
+	return DHCPMode_DHCP_FULL
+}
+
+func (x *BootAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// BootFile is one file that the machine may ask for.
+type BootFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // "vmlinuz"
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"` // of its URL, or the TFTP name
+	UsedBy        string                 `protobuf:"bytes,3,opt,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256        string                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Problem       string                 `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"` // why it cannot be served
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootFile) Reset() {
+	*x = BootFile{}
+	mi := &file_services_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootFile) ProtoMessage() {}
+
+func (x *BootFile) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootFile.ProtoReflect.Descriptor instead.
+func (*BootFile) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *BootFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BootFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *BootFile) GetUsedBy() string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return ""
+}
+
+func (x *BootFile) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *BootFile) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *BootFile) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 var File_services_proto protoreflect.FileDescriptor
 
 const file_services_proto_rawDesc = "" +
@@ -3287,7 +4305,81 @@ const file_services_proto_rawDesc = "" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12#\n" +
-	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel2\x9a\x0e\n" +
+	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\"f\n" +
+	"\x12PutArtifactRequest\x122\n" +
+	"\x04head\x18\x01 \x01(\v2\x1c.ironring.v1.PutArtifactHeadH\x00R\x04head\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x06\n" +
+	"\x04part\"\xaf\x01\n" +
+	"\x0fPutArtifactHead\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12.\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x1a.ironring.v1.Artifact.KindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
+	"\x04arch\x18\x05 \x01(\tR\x04arch\x12\x18\n" +
+	"\apurpose\x18\x06 \x01(\tR\apurpose\"}\n" +
+	"\rArtifactReply\x121\n" +
+	"\bartifact\x18\x01 \x01(\v2\x15.ironring.v1.ArtifactR\bartifact\x12#\n" +
+	"\rreferenced_by\x18\x02 \x03(\tR\freferencedBy\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"0\n" +
+	"\x12GetArtifactRequest\x12\x1a\n" +
+	"\bartifact\x18\x01 \x01(\tR\bartifact\"D\n" +
+	"\x14ListArtifactsRequest\x12,\n" +
+	"\x04read\x18\x01 \x01(\v2\x18.ironring.v1.ReadOptionsR\x04read\"_\n" +
+	"\x12ListArtifactsReply\x123\n" +
+	"\tartifacts\x18\x01 \x03(\v2\x15.ironring.v1.ArtifactR\tartifacts\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"R\n" +
+	"\x15DeleteArtifactRequest\x12\x1a\n" +
+	"\bartifact\x18\x01 \x01(\tR\bartifact\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"b\n" +
+	"\x11SetRamdiskRequest\x12.\n" +
+	"\aramdisk\x18\x01 \x01(\v2\x14.ironring.v1.RamdiskR\aramdisk\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\x15\n" +
+	"\x13ListRamdisksRequest\"[\n" +
+	"\x11ListRamdisksReply\x120\n" +
+	"\bramdisks\x18\x01 \x03(\v2\x14.ironring.v1.RamdiskR\bramdisks\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"c\n" +
+	"\x14DeleteRamdiskRequest\x12\x12\n" +
+	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x18\n" +
+	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\";\n" +
+	"\x11BootRecordRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\"\xd8\x01\n" +
+	"\x0fBootRecordReply\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12+\n" +
+	"\x05ports\x18\x04 \x03(\v2\x15.ironring.v1.BootPortR\x05ports\x12+\n" +
+	"\x05files\x18\x05 \x03(\v2\x15.ironring.v1.BootFileR\x05files\x12\x14\n" +
+	"\x05stale\x18\x06 \x01(\bR\x05stale\x12\x12\n" +
+	"\x04dhcp\x18\a \x01(\tR\x04dhcp\"\xac\x02\n" +
+	"\bBootPort\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\tR\x03mac\x12/\n" +
+	"\x06target\x18\x02 \x01(\x0e2\x17.ironring.v1.BootTargetR\x06target\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05nonce\x18\x04 \x01(\bR\x05nonce\x12\x1f\n" +
+	"\vagent_peers\x18\x05 \x03(\tR\n" +
+	"agentPeers\x12\x1d\n" +
+	"\n" +
+	"boot_peers\x18\x06 \x03(\tR\tbootPeers\x12\x1f\n" +
+	"\vkernel_line\x18\a \x01(\tR\n" +
+	"kernelLine\x12\x16\n" +
+	"\x06script\x18\b \x01(\tR\x06script\x126\n" +
+	"\taddresses\x18\t \x03(\v2\x18.ironring.v1.BootAddressR\taddresses\"l\n" +
+	"\vBootAddress\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12)\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x15.ironring.v1.DHCPModeR\x04mode\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\x91\x01\n" +
+	"\bBootFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x17\n" +
+	"\aused_by\x18\x03 \x01(\tR\x06usedBy\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06sha256\x18\x05 \x01(\tR\x06sha256\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem2\x8a\x13\n" +
 	"\bIronring\x12D\n" +
 	"\n" +
 	"CreateNode\x12\x1e.ironring.v1.CreateNodeRequest\x1a\x16.ironring.v1.NodeReply\x12M\n" +
@@ -3314,12 +4406,22 @@ const file_services_proto_rawDesc = "" +
 	"\n" +
 	"SetNetwork\x12\x1e.ironring.v1.SetNetworkRequest\x1a\x17.ironring.v1.WriteReply\x12P\n" +
 	"\fListNetworks\x12 .ironring.v1.ListNetworksRequest\x1a\x1e.ironring.v1.ListNetworksReply\x12K\n" +
-	"\rDeleteNetwork\x12!.ironring.v1.DeleteNetworkRequest\x1a\x17.ironring.v1.WriteReply\x12S\n" +
+	"\rDeleteNetwork\x12!.ironring.v1.DeleteNetworkRequest\x1a\x17.ironring.v1.WriteReply\x12J\n" +
+	"\n" +
+	"BootRecord\x12\x1e.ironring.v1.BootRecordRequest\x1a\x1c.ironring.v1.BootRecordReply\x12S\n" +
 	"\rClusterStatus\x12!.ironring.v1.ClusterStatusRequest\x1a\x1f.ironring.v1.ClusterStatusReply\x12Y\n" +
 	"\x0fCreateJoinToken\x12#.ironring.v1.CreateJoinTokenRequest\x1a!.ironring.v1.CreateJoinTokenReply\x12;\n" +
 	"\x05Leave\x12\x19.ironring.v1.LeaveRequest\x1a\x17.ironring.v1.WriteReply\x12\\\n" +
 	"\x10CreateClientCert\x12$.ironring.v1.CreateClientCertRequest\x1a\".ironring.v1.CreateClientCertReply\x12A\n" +
-	"\aVersion\x12\x1b.ironring.v1.VersionRequest\x1a\x19.ironring.v1.VersionReplyB&Z$github.com/ironring/ironring/api;apib\x06proto3"
+	"\aVersion\x12\x1b.ironring.v1.VersionRequest\x1a\x19.ironring.v1.VersionReply\x12L\n" +
+	"\vPutArtifact\x12\x1f.ironring.v1.PutArtifactRequest\x1a\x1a.ironring.v1.ArtifactReply(\x01\x12J\n" +
+	"\vGetArtifact\x12\x1f.ironring.v1.GetArtifactRequest\x1a\x1a.ironring.v1.ArtifactReply\x12S\n" +
+	"\rListArtifacts\x12!.ironring.v1.ListArtifactsRequest\x1a\x1f.ironring.v1.ListArtifactsReply\x12M\n" +
+	"\x0eDeleteArtifact\x12\".ironring.v1.DeleteArtifactRequest\x1a\x17.ironring.v1.WriteReply\x12E\n" +
+	"\n" +
+	"SetRamdisk\x12\x1e.ironring.v1.SetRamdiskRequest\x1a\x17.ironring.v1.WriteReply\x12P\n" +
+	"\fListRamdisks\x12 .ironring.v1.ListRamdisksRequest\x1a\x1e.ironring.v1.ListRamdisksReply\x12K\n" +
+	"\rDeleteRamdisk\x12!.ironring.v1.DeleteRamdiskRequest\x1a\x17.ironring.v1.WriteReplyB&Z$github.com/ironring/ironring/api;apib\x06proto3"
 
 var (
 	file_services_proto_rawDescOnce sync.Once
@@ -3334,7 +4436,7 @@ func file_services_proto_rawDescGZIP() []byte {
 }
 
 var file_services_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_services_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_services_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_services_proto_goTypes = []any{
 	(ClusterStatusReply_Health)(0),  // 0: ironring.v1.ClusterStatusReply.Health
 	(*ReadOptions)(nil),             // 1: ironring.v1.ReadOptions
@@ -3383,122 +4485,171 @@ var file_services_proto_goTypes = []any{
 	(*CreateClientCertReply)(nil),   // 44: ironring.v1.CreateClientCertReply
 	(*VersionRequest)(nil),          // 45: ironring.v1.VersionRequest
 	(*VersionReply)(nil),            // 46: ironring.v1.VersionReply
-	nil,                             // 47: ironring.v1.UpdateNodeRequest.SetEntry
-	nil,                             // 48: ironring.v1.ClusterStatusReply.NodesByStateEntry
-	(*Node)(nil),                    // 49: ironring.v1.Node
-	(*Port)(nil),                    // 50: ironring.v1.Port
-	(*Failure)(nil),                 // 51: ironring.v1.Failure
-	(*Flow)(nil),                    // 52: ironring.v1.Flow
-	(*Lock)(nil),                    // 53: ironring.v1.Lock
-	(State)(0),                      // 54: ironring.v1.State
-	(Event)(0),                      // 55: ironring.v1.Event
-	(PowerAction)(0),                // 56: ironring.v1.PowerAction
-	(*Lease)(nil),                   // 57: ironring.v1.Lease
-	(*Intent)(nil),                  // 58: ironring.v1.Intent
-	(*History)(nil),                 // 59: ironring.v1.History
-	(*Network)(nil),                 // 60: ironring.v1.Network
-	(*Address)(nil),                 // 61: ironring.v1.Address
-	(*Member)(nil),                  // 62: ironring.v1.Member
-	(*Inventory)(nil),               // 63: ironring.v1.Inventory
+	(*PutArtifactRequest)(nil),      // 47: ironring.v1.PutArtifactRequest
+	(*PutArtifactHead)(nil),         // 48: ironring.v1.PutArtifactHead
+	(*ArtifactReply)(nil),           // 49: ironring.v1.ArtifactReply
+	(*GetArtifactRequest)(nil),      // 50: ironring.v1.GetArtifactRequest
+	(*ListArtifactsRequest)(nil),    // 51: ironring.v1.ListArtifactsRequest
+	(*ListArtifactsReply)(nil),      // 52: ironring.v1.ListArtifactsReply
+	(*DeleteArtifactRequest)(nil),   // 53: ironring.v1.DeleteArtifactRequest
+	(*SetRamdiskRequest)(nil),       // 54: ironring.v1.SetRamdiskRequest
+	(*ListRamdisksRequest)(nil),     // 55: ironring.v1.ListRamdisksRequest
+	(*ListRamdisksReply)(nil),       // 56: ironring.v1.ListRamdisksReply
+	(*DeleteRamdiskRequest)(nil),    // 57: ironring.v1.DeleteRamdiskRequest
+	(*BootRecordRequest)(nil),       // 58: ironring.v1.BootRecordRequest
+	(*BootRecordReply)(nil),         // 59: ironring.v1.BootRecordReply
+	(*BootPort)(nil),                // 60: ironring.v1.BootPort
+	(*BootAddress)(nil),             // 61: ironring.v1.BootAddress
+	(*BootFile)(nil),                // 62: ironring.v1.BootFile
+	nil,                             // 63: ironring.v1.UpdateNodeRequest.SetEntry
+	nil,                             // 64: ironring.v1.ClusterStatusReply.NodesByStateEntry
+	(*Node)(nil),                    // 65: ironring.v1.Node
+	(*Port)(nil),                    // 66: ironring.v1.Port
+	(*Failure)(nil),                 // 67: ironring.v1.Failure
+	(*Flow)(nil),                    // 68: ironring.v1.Flow
+	(*Lock)(nil),                    // 69: ironring.v1.Lock
+	(State)(0),                      // 70: ironring.v1.State
+	(Event)(0),                      // 71: ironring.v1.Event
+	(PowerAction)(0),                // 72: ironring.v1.PowerAction
+	(*Lease)(nil),                   // 73: ironring.v1.Lease
+	(*Intent)(nil),                  // 74: ironring.v1.Intent
+	(*History)(nil),                 // 75: ironring.v1.History
+	(*Network)(nil),                 // 76: ironring.v1.Network
+	(*Address)(nil),                 // 77: ironring.v1.Address
+	(*Member)(nil),                  // 78: ironring.v1.Member
+	(Artifact_Kind)(0),              // 79: ironring.v1.Artifact.Kind
+	(*Artifact)(nil),                // 80: ironring.v1.Artifact
+	(*Ramdisk)(nil),                 // 81: ironring.v1.Ramdisk
+	(BootTarget)(0),                 // 82: ironring.v1.BootTarget
+	(DHCPMode)(0),                   // 83: ironring.v1.DHCPMode
+	(*Inventory)(nil),               // 84: ironring.v1.Inventory
 }
 var file_services_proto_depIdxs = []int32{
-	49, // 0: ironring.v1.CreateNodeRequest.node:type_name -> ironring.v1.Node
-	50, // 1: ironring.v1.CreateNodeRequest.ports:type_name -> ironring.v1.Port
+	65, // 0: ironring.v1.CreateNodeRequest.node:type_name -> ironring.v1.Node
+	66, // 1: ironring.v1.CreateNodeRequest.ports:type_name -> ironring.v1.Port
 	2,  // 2: ironring.v1.CreateNodesRequest.nodes:type_name -> ironring.v1.CreateNodeRequest
 	5,  // 3: ironring.v1.CreateNodesReply.results:type_name -> ironring.v1.CreateNodeResult
 	6,  // 4: ironring.v1.CreateNodeResult.created:type_name -> ironring.v1.NodeReply
-	51, // 5: ironring.v1.CreateNodeResult.failure:type_name -> ironring.v1.Failure
-	49, // 6: ironring.v1.NodeReply.node:type_name -> ironring.v1.Node
-	52, // 7: ironring.v1.NodeReply.flow:type_name -> ironring.v1.Flow
-	53, // 8: ironring.v1.NodeReply.lock:type_name -> ironring.v1.Lock
+	67, // 5: ironring.v1.CreateNodeResult.failure:type_name -> ironring.v1.Failure
+	65, // 6: ironring.v1.NodeReply.node:type_name -> ironring.v1.Node
+	68, // 7: ironring.v1.NodeReply.flow:type_name -> ironring.v1.Flow
+	69, // 8: ironring.v1.NodeReply.lock:type_name -> ironring.v1.Lock
 	1,  // 9: ironring.v1.GetNodeRequest.read:type_name -> ironring.v1.ReadOptions
 	1,  // 10: ironring.v1.ListNodesRequest.read:type_name -> ironring.v1.ReadOptions
-	54, // 11: ironring.v1.ListNodesRequest.state:type_name -> ironring.v1.State
-	49, // 12: ironring.v1.ListNodesReply.nodes:type_name -> ironring.v1.Node
-	47, // 13: ironring.v1.UpdateNodeRequest.set:type_name -> ironring.v1.UpdateNodeRequest.SetEntry
-	55, // 14: ironring.v1.ProvisionRequest.verb:type_name -> ironring.v1.Event
-	56, // 15: ironring.v1.PowerRequest.action:type_name -> ironring.v1.PowerAction
-	52, // 16: ironring.v1.FlowReply.flow:type_name -> ironring.v1.Flow
-	49, // 17: ironring.v1.FlowReply.node:type_name -> ironring.v1.Node
+	70, // 11: ironring.v1.ListNodesRequest.state:type_name -> ironring.v1.State
+	65, // 12: ironring.v1.ListNodesReply.nodes:type_name -> ironring.v1.Node
+	63, // 13: ironring.v1.UpdateNodeRequest.set:type_name -> ironring.v1.UpdateNodeRequest.SetEntry
+	71, // 14: ironring.v1.ProvisionRequest.verb:type_name -> ironring.v1.Event
+	72, // 15: ironring.v1.PowerRequest.action:type_name -> ironring.v1.PowerAction
+	68, // 16: ironring.v1.FlowReply.flow:type_name -> ironring.v1.Flow
+	65, // 17: ironring.v1.FlowReply.node:type_name -> ironring.v1.Node
 	1,  // 18: ironring.v1.GetFlowRequest.read:type_name -> ironring.v1.ReadOptions
-	49, // 19: ironring.v1.ExplainReply.node:type_name -> ironring.v1.Node
-	52, // 20: ironring.v1.ExplainReply.flow:type_name -> ironring.v1.Flow
-	53, // 21: ironring.v1.ExplainReply.lock:type_name -> ironring.v1.Lock
-	57, // 22: ironring.v1.ExplainReply.lease:type_name -> ironring.v1.Lease
-	58, // 23: ironring.v1.ExplainReply.intent:type_name -> ironring.v1.Intent
+	65, // 19: ironring.v1.ExplainReply.node:type_name -> ironring.v1.Node
+	68, // 20: ironring.v1.ExplainReply.flow:type_name -> ironring.v1.Flow
+	69, // 21: ironring.v1.ExplainReply.lock:type_name -> ironring.v1.Lock
+	73, // 22: ironring.v1.ExplainReply.lease:type_name -> ironring.v1.Lease
+	74, // 23: ironring.v1.ExplainReply.intent:type_name -> ironring.v1.Intent
 	19, // 24: ironring.v1.ExplainReply.live:type_name -> ironring.v1.LiveFacts
 	20, // 25: ironring.v1.LiveFacts.progress:type_name -> ironring.v1.Progress
-	59, // 26: ironring.v1.HistoryReply.entries:type_name -> ironring.v1.History
-	49, // 27: ironring.v1.NodeEvent.node:type_name -> ironring.v1.Node
-	52, // 28: ironring.v1.NodeEvent.flow:type_name -> ironring.v1.Flow
-	53, // 29: ironring.v1.NodeEvent.lock:type_name -> ironring.v1.Lock
+	75, // 26: ironring.v1.HistoryReply.entries:type_name -> ironring.v1.History
+	65, // 27: ironring.v1.NodeEvent.node:type_name -> ironring.v1.Node
+	68, // 28: ironring.v1.NodeEvent.flow:type_name -> ironring.v1.Flow
+	69, // 29: ironring.v1.NodeEvent.lock:type_name -> ironring.v1.Lock
 	20, // 30: ironring.v1.NodeEvent.progress:type_name -> ironring.v1.Progress
-	50, // 31: ironring.v1.CreatePortRequest.port:type_name -> ironring.v1.Port
-	50, // 32: ironring.v1.PortReply.port:type_name -> ironring.v1.Port
+	66, // 31: ironring.v1.CreatePortRequest.port:type_name -> ironring.v1.Port
+	66, // 32: ironring.v1.PortReply.port:type_name -> ironring.v1.Port
 	1,  // 33: ironring.v1.ListPortsRequest.read:type_name -> ironring.v1.ReadOptions
-	50, // 34: ironring.v1.ListPortsReply.ports:type_name -> ironring.v1.Port
-	60, // 35: ironring.v1.SetNetworkRequest.network:type_name -> ironring.v1.Network
-	60, // 36: ironring.v1.ListNetworksReply.networks:type_name -> ironring.v1.Network
-	61, // 37: ironring.v1.ListNetworksReply.addresses:type_name -> ironring.v1.Address
+	66, // 34: ironring.v1.ListPortsReply.ports:type_name -> ironring.v1.Port
+	76, // 35: ironring.v1.SetNetworkRequest.network:type_name -> ironring.v1.Network
+	76, // 36: ironring.v1.ListNetworksReply.networks:type_name -> ironring.v1.Network
+	77, // 37: ironring.v1.ListNetworksReply.addresses:type_name -> ironring.v1.Address
 	0,  // 38: ironring.v1.ClusterStatusReply.health:type_name -> ironring.v1.ClusterStatusReply.Health
 	39, // 39: ironring.v1.ClusterStatusReply.peers:type_name -> ironring.v1.PeerStatus
-	48, // 40: ironring.v1.ClusterStatusReply.nodes_by_state:type_name -> ironring.v1.ClusterStatusReply.NodesByStateEntry
-	62, // 41: ironring.v1.PeerStatus.member:type_name -> ironring.v1.Member
-	2,  // 42: ironring.v1.Ironring.CreateNode:input_type -> ironring.v1.CreateNodeRequest
-	3,  // 43: ironring.v1.Ironring.CreateNodes:input_type -> ironring.v1.CreateNodesRequest
-	7,  // 44: ironring.v1.Ironring.GetNode:input_type -> ironring.v1.GetNodeRequest
-	8,  // 45: ironring.v1.Ironring.ListNodes:input_type -> ironring.v1.ListNodesRequest
-	10, // 46: ironring.v1.Ironring.UpdateNode:input_type -> ironring.v1.UpdateNodeRequest
-	11, // 47: ironring.v1.Ironring.DeleteNode:input_type -> ironring.v1.DeleteNodeRequest
-	13, // 48: ironring.v1.Ironring.Provision:input_type -> ironring.v1.ProvisionRequest
-	14, // 49: ironring.v1.Ironring.Power:input_type -> ironring.v1.PowerRequest
-	16, // 50: ironring.v1.Ironring.GetFlow:input_type -> ironring.v1.GetFlowRequest
-	17, // 51: ironring.v1.Ironring.Explain:input_type -> ironring.v1.ExplainRequest
-	21, // 52: ironring.v1.Ironring.GetInventory:input_type -> ironring.v1.GetInventoryRequest
-	22, // 53: ironring.v1.Ironring.History:input_type -> ironring.v1.HistoryRequest
-	24, // 54: ironring.v1.Ironring.WatchNode:input_type -> ironring.v1.WatchNodeRequest
-	26, // 55: ironring.v1.Ironring.Journal:input_type -> ironring.v1.JournalRequest
-	28, // 56: ironring.v1.Ironring.CreatePort:input_type -> ironring.v1.CreatePortRequest
-	30, // 57: ironring.v1.Ironring.ListPorts:input_type -> ironring.v1.ListPortsRequest
-	32, // 58: ironring.v1.Ironring.DeletePort:input_type -> ironring.v1.DeletePortRequest
-	33, // 59: ironring.v1.Ironring.SetNetwork:input_type -> ironring.v1.SetNetworkRequest
-	34, // 60: ironring.v1.Ironring.ListNetworks:input_type -> ironring.v1.ListNetworksRequest
-	36, // 61: ironring.v1.Ironring.DeleteNetwork:input_type -> ironring.v1.DeleteNetworkRequest
-	37, // 62: ironring.v1.Ironring.ClusterStatus:input_type -> ironring.v1.ClusterStatusRequest
-	40, // 63: ironring.v1.Ironring.CreateJoinToken:input_type -> ironring.v1.CreateJoinTokenRequest
-	42, // 64: ironring.v1.Ironring.Leave:input_type -> ironring.v1.LeaveRequest
-	43, // 65: ironring.v1.Ironring.CreateClientCert:input_type -> ironring.v1.CreateClientCertRequest
-	45, // 66: ironring.v1.Ironring.Version:input_type -> ironring.v1.VersionRequest
-	6,  // 67: ironring.v1.Ironring.CreateNode:output_type -> ironring.v1.NodeReply
-	4,  // 68: ironring.v1.Ironring.CreateNodes:output_type -> ironring.v1.CreateNodesReply
-	6,  // 69: ironring.v1.Ironring.GetNode:output_type -> ironring.v1.NodeReply
-	9,  // 70: ironring.v1.Ironring.ListNodes:output_type -> ironring.v1.ListNodesReply
-	6,  // 71: ironring.v1.Ironring.UpdateNode:output_type -> ironring.v1.NodeReply
-	12, // 72: ironring.v1.Ironring.DeleteNode:output_type -> ironring.v1.WriteReply
-	15, // 73: ironring.v1.Ironring.Provision:output_type -> ironring.v1.FlowReply
-	15, // 74: ironring.v1.Ironring.Power:output_type -> ironring.v1.FlowReply
-	15, // 75: ironring.v1.Ironring.GetFlow:output_type -> ironring.v1.FlowReply
-	18, // 76: ironring.v1.Ironring.Explain:output_type -> ironring.v1.ExplainReply
-	63, // 77: ironring.v1.Ironring.GetInventory:output_type -> ironring.v1.Inventory
-	23, // 78: ironring.v1.Ironring.History:output_type -> ironring.v1.HistoryReply
-	25, // 79: ironring.v1.Ironring.WatchNode:output_type -> ironring.v1.NodeEvent
-	27, // 80: ironring.v1.Ironring.Journal:output_type -> ironring.v1.JournalEvent
-	29, // 81: ironring.v1.Ironring.CreatePort:output_type -> ironring.v1.PortReply
-	31, // 82: ironring.v1.Ironring.ListPorts:output_type -> ironring.v1.ListPortsReply
-	12, // 83: ironring.v1.Ironring.DeletePort:output_type -> ironring.v1.WriteReply
-	12, // 84: ironring.v1.Ironring.SetNetwork:output_type -> ironring.v1.WriteReply
-	35, // 85: ironring.v1.Ironring.ListNetworks:output_type -> ironring.v1.ListNetworksReply
-	12, // 86: ironring.v1.Ironring.DeleteNetwork:output_type -> ironring.v1.WriteReply
-	38, // 87: ironring.v1.Ironring.ClusterStatus:output_type -> ironring.v1.ClusterStatusReply
-	41, // 88: ironring.v1.Ironring.CreateJoinToken:output_type -> ironring.v1.CreateJoinTokenReply
-	12, // 89: ironring.v1.Ironring.Leave:output_type -> ironring.v1.WriteReply
-	44, // 90: ironring.v1.Ironring.CreateClientCert:output_type -> ironring.v1.CreateClientCertReply
-	46, // 91: ironring.v1.Ironring.Version:output_type -> ironring.v1.VersionReply
-	67, // [67:92] is the sub-list for method output_type
-	42, // [42:67] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	64, // 40: ironring.v1.ClusterStatusReply.nodes_by_state:type_name -> ironring.v1.ClusterStatusReply.NodesByStateEntry
+	78, // 41: ironring.v1.PeerStatus.member:type_name -> ironring.v1.Member
+	48, // 42: ironring.v1.PutArtifactRequest.head:type_name -> ironring.v1.PutArtifactHead
+	79, // 43: ironring.v1.PutArtifactHead.kind:type_name -> ironring.v1.Artifact.Kind
+	80, // 44: ironring.v1.ArtifactReply.artifact:type_name -> ironring.v1.Artifact
+	1,  // 45: ironring.v1.ListArtifactsRequest.read:type_name -> ironring.v1.ReadOptions
+	80, // 46: ironring.v1.ListArtifactsReply.artifacts:type_name -> ironring.v1.Artifact
+	81, // 47: ironring.v1.SetRamdiskRequest.ramdisk:type_name -> ironring.v1.Ramdisk
+	81, // 48: ironring.v1.ListRamdisksReply.ramdisks:type_name -> ironring.v1.Ramdisk
+	60, // 49: ironring.v1.BootRecordReply.ports:type_name -> ironring.v1.BootPort
+	62, // 50: ironring.v1.BootRecordReply.files:type_name -> ironring.v1.BootFile
+	82, // 51: ironring.v1.BootPort.target:type_name -> ironring.v1.BootTarget
+	61, // 52: ironring.v1.BootPort.addresses:type_name -> ironring.v1.BootAddress
+	83, // 53: ironring.v1.BootAddress.mode:type_name -> ironring.v1.DHCPMode
+	2,  // 54: ironring.v1.Ironring.CreateNode:input_type -> ironring.v1.CreateNodeRequest
+	3,  // 55: ironring.v1.Ironring.CreateNodes:input_type -> ironring.v1.CreateNodesRequest
+	7,  // 56: ironring.v1.Ironring.GetNode:input_type -> ironring.v1.GetNodeRequest
+	8,  // 57: ironring.v1.Ironring.ListNodes:input_type -> ironring.v1.ListNodesRequest
+	10, // 58: ironring.v1.Ironring.UpdateNode:input_type -> ironring.v1.UpdateNodeRequest
+	11, // 59: ironring.v1.Ironring.DeleteNode:input_type -> ironring.v1.DeleteNodeRequest
+	13, // 60: ironring.v1.Ironring.Provision:input_type -> ironring.v1.ProvisionRequest
+	14, // 61: ironring.v1.Ironring.Power:input_type -> ironring.v1.PowerRequest
+	16, // 62: ironring.v1.Ironring.GetFlow:input_type -> ironring.v1.GetFlowRequest
+	17, // 63: ironring.v1.Ironring.Explain:input_type -> ironring.v1.ExplainRequest
+	21, // 64: ironring.v1.Ironring.GetInventory:input_type -> ironring.v1.GetInventoryRequest
+	22, // 65: ironring.v1.Ironring.History:input_type -> ironring.v1.HistoryRequest
+	24, // 66: ironring.v1.Ironring.WatchNode:input_type -> ironring.v1.WatchNodeRequest
+	26, // 67: ironring.v1.Ironring.Journal:input_type -> ironring.v1.JournalRequest
+	28, // 68: ironring.v1.Ironring.CreatePort:input_type -> ironring.v1.CreatePortRequest
+	30, // 69: ironring.v1.Ironring.ListPorts:input_type -> ironring.v1.ListPortsRequest
+	32, // 70: ironring.v1.Ironring.DeletePort:input_type -> ironring.v1.DeletePortRequest
+	33, // 71: ironring.v1.Ironring.SetNetwork:input_type -> ironring.v1.SetNetworkRequest
+	34, // 72: ironring.v1.Ironring.ListNetworks:input_type -> ironring.v1.ListNetworksRequest
+	36, // 73: ironring.v1.Ironring.DeleteNetwork:input_type -> ironring.v1.DeleteNetworkRequest
+	58, // 74: ironring.v1.Ironring.BootRecord:input_type -> ironring.v1.BootRecordRequest
+	37, // 75: ironring.v1.Ironring.ClusterStatus:input_type -> ironring.v1.ClusterStatusRequest
+	40, // 76: ironring.v1.Ironring.CreateJoinToken:input_type -> ironring.v1.CreateJoinTokenRequest
+	42, // 77: ironring.v1.Ironring.Leave:input_type -> ironring.v1.LeaveRequest
+	43, // 78: ironring.v1.Ironring.CreateClientCert:input_type -> ironring.v1.CreateClientCertRequest
+	45, // 79: ironring.v1.Ironring.Version:input_type -> ironring.v1.VersionRequest
+	47, // 80: ironring.v1.Ironring.PutArtifact:input_type -> ironring.v1.PutArtifactRequest
+	50, // 81: ironring.v1.Ironring.GetArtifact:input_type -> ironring.v1.GetArtifactRequest
+	51, // 82: ironring.v1.Ironring.ListArtifacts:input_type -> ironring.v1.ListArtifactsRequest
+	53, // 83: ironring.v1.Ironring.DeleteArtifact:input_type -> ironring.v1.DeleteArtifactRequest
+	54, // 84: ironring.v1.Ironring.SetRamdisk:input_type -> ironring.v1.SetRamdiskRequest
+	55, // 85: ironring.v1.Ironring.ListRamdisks:input_type -> ironring.v1.ListRamdisksRequest
+	57, // 86: ironring.v1.Ironring.DeleteRamdisk:input_type -> ironring.v1.DeleteRamdiskRequest
+	6,  // 87: ironring.v1.Ironring.CreateNode:output_type -> ironring.v1.NodeReply
+	4,  // 88: ironring.v1.Ironring.CreateNodes:output_type -> ironring.v1.CreateNodesReply
+	6,  // 89: ironring.v1.Ironring.GetNode:output_type -> ironring.v1.NodeReply
+	9,  // 90: ironring.v1.Ironring.ListNodes:output_type -> ironring.v1.ListNodesReply
+	6,  // 91: ironring.v1.Ironring.UpdateNode:output_type -> ironring.v1.NodeReply
+	12, // 92: ironring.v1.Ironring.DeleteNode:output_type -> ironring.v1.WriteReply
+	15, // 93: ironring.v1.Ironring.Provision:output_type -> ironring.v1.FlowReply
+	15, // 94: ironring.v1.Ironring.Power:output_type -> ironring.v1.FlowReply
+	15, // 95: ironring.v1.Ironring.GetFlow:output_type -> ironring.v1.FlowReply
+	18, // 96: ironring.v1.Ironring.Explain:output_type -> ironring.v1.ExplainReply
+	84, // 97: ironring.v1.Ironring.GetInventory:output_type -> ironring.v1.Inventory
+	23, // 98: ironring.v1.Ironring.History:output_type -> ironring.v1.HistoryReply
+	25, // 99: ironring.v1.Ironring.WatchNode:output_type -> ironring.v1.NodeEvent
+	27, // 100: ironring.v1.Ironring.Journal:output_type -> ironring.v1.JournalEvent
+	29, // 101: ironring.v1.Ironring.CreatePort:output_type -> ironring.v1.PortReply
+	31, // 102: ironring.v1.Ironring.ListPorts:output_type -> ironring.v1.ListPortsReply
+	12, // 103: ironring.v1.Ironring.DeletePort:output_type -> ironring.v1.WriteReply
+	12, // 104: ironring.v1.Ironring.SetNetwork:output_type -> ironring.v1.WriteReply
+	35, // 105: ironring.v1.Ironring.ListNetworks:output_type -> ironring.v1.ListNetworksReply
+	12, // 106: ironring.v1.Ironring.DeleteNetwork:output_type -> ironring.v1.WriteReply
+	59, // 107: ironring.v1.Ironring.BootRecord:output_type -> ironring.v1.BootRecordReply
+	38, // 108: ironring.v1.Ironring.ClusterStatus:output_type -> ironring.v1.ClusterStatusReply
+	41, // 109: ironring.v1.Ironring.CreateJoinToken:output_type -> ironring.v1.CreateJoinTokenReply
+	12, // 110: ironring.v1.Ironring.Leave:output_type -> ironring.v1.WriteReply
+	44, // 111: ironring.v1.Ironring.CreateClientCert:output_type -> ironring.v1.CreateClientCertReply
+	46, // 112: ironring.v1.Ironring.Version:output_type -> ironring.v1.VersionReply
+	49, // 113: ironring.v1.Ironring.PutArtifact:output_type -> ironring.v1.ArtifactReply
+	49, // 114: ironring.v1.Ironring.GetArtifact:output_type -> ironring.v1.ArtifactReply
+	52, // 115: ironring.v1.Ironring.ListArtifacts:output_type -> ironring.v1.ListArtifactsReply
+	12, // 116: ironring.v1.Ironring.DeleteArtifact:output_type -> ironring.v1.WriteReply
+	12, // 117: ironring.v1.Ironring.SetRamdisk:output_type -> ironring.v1.WriteReply
+	56, // 118: ironring.v1.Ironring.ListRamdisks:output_type -> ironring.v1.ListRamdisksReply
+	12, // 119: ironring.v1.Ironring.DeleteRamdisk:output_type -> ironring.v1.WriteReply
+	87, // [87:120] is the sub-list for method output_type
+	54, // [54:87] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_services_proto_init() }
@@ -3511,13 +4662,17 @@ func file_services_proto_init() {
 		(*CreateNodeResult_Created)(nil),
 		(*CreateNodeResult_Failure)(nil),
 	}
+	file_services_proto_msgTypes[46].OneofWrappers = []any{
+		(*PutArtifactRequest_Head)(nil),
+		(*PutArtifactRequest_Data)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_services_proto_rawDesc), len(file_services_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   48,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

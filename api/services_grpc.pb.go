@@ -41,11 +41,19 @@ const (
 	Ironring_SetNetwork_FullMethodName       = "/ironring.v1.Ironring/SetNetwork"
 	Ironring_ListNetworks_FullMethodName     = "/ironring.v1.Ironring/ListNetworks"
 	Ironring_DeleteNetwork_FullMethodName    = "/ironring.v1.Ironring/DeleteNetwork"
+	Ironring_BootRecord_FullMethodName       = "/ironring.v1.Ironring/BootRecord"
 	Ironring_ClusterStatus_FullMethodName    = "/ironring.v1.Ironring/ClusterStatus"
 	Ironring_CreateJoinToken_FullMethodName  = "/ironring.v1.Ironring/CreateJoinToken"
 	Ironring_Leave_FullMethodName            = "/ironring.v1.Ironring/Leave"
 	Ironring_CreateClientCert_FullMethodName = "/ironring.v1.Ironring/CreateClientCert"
 	Ironring_Version_FullMethodName          = "/ironring.v1.Ironring/Version"
+	Ironring_PutArtifact_FullMethodName      = "/ironring.v1.Ironring/PutArtifact"
+	Ironring_GetArtifact_FullMethodName      = "/ironring.v1.Ironring/GetArtifact"
+	Ironring_ListArtifacts_FullMethodName    = "/ironring.v1.Ironring/ListArtifacts"
+	Ironring_DeleteArtifact_FullMethodName   = "/ironring.v1.Ironring/DeleteArtifact"
+	Ironring_SetRamdisk_FullMethodName       = "/ironring.v1.Ironring/SetRamdisk"
+	Ironring_ListRamdisks_FullMethodName     = "/ironring.v1.Ironring/ListRamdisks"
+	Ironring_DeleteRamdisk_FullMethodName    = "/ironring.v1.Ironring/DeleteRamdisk"
 )
 
 // IronringClient is the client API for Ironring service.
@@ -84,6 +92,9 @@ type IronringClient interface {
 	SetNetwork(ctx context.Context, in *SetNetworkRequest, opts ...grpc.CallOption) (*WriteReply, error)
 	ListNetworks(ctx context.Context, in *ListNetworksRequest, opts ...grpc.CallOption) (*ListNetworksReply, error)
 	DeleteNetwork(ctx context.Context, in *DeleteNetworkRequest, opts ...grpc.CallOption) (*WriteReply, error)
+	// BootRecord says what a node's machine would get now from the answering
+	// peer, or from the one named.
+	BootRecord(ctx context.Context, in *BootRecordRequest, opts ...grpc.CallOption) (*BootRecordReply, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusReply, error)
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenReply, error)
 	// Leave takes the answering peer out of the cluster for good.
@@ -91,6 +102,17 @@ type IronringClient interface {
 	// CreateClientCert signs a key for a remote CLI or program.
 	CreateClientCert(ctx context.Context, in *CreateClientCertRequest, opts ...grpc.CallOption) (*CreateClientCertReply, error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionReply, error)
+	// PutArtifact stores a file. The first message says what it is, the others
+	// carry its bytes, at most 1 MiB each; the answer comes when two peers have
+	// it (one where the cluster has one) and its record is committed.
+	PutArtifact(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutArtifactRequest, ArtifactReply], error)
+	GetArtifact(ctx context.Context, in *GetArtifactRequest, opts ...grpc.CallOption) (*ArtifactReply, error)
+	ListArtifacts(ctx context.Context, in *ListArtifactsRequest, opts ...grpc.CallOption) (*ListArtifactsReply, error)
+	DeleteArtifact(ctx context.Context, in *DeleteArtifactRequest, opts ...grpc.CallOption) (*WriteReply, error)
+	// SetRamdisk says what machines of an architecture boot for a purpose.
+	SetRamdisk(ctx context.Context, in *SetRamdiskRequest, opts ...grpc.CallOption) (*WriteReply, error)
+	ListRamdisks(ctx context.Context, in *ListRamdisksRequest, opts ...grpc.CallOption) (*ListRamdisksReply, error)
+	DeleteRamdisk(ctx context.Context, in *DeleteRamdiskRequest, opts ...grpc.CallOption) (*WriteReply, error)
 }
 
 type ironringClient struct {
@@ -319,6 +341,16 @@ func (c *ironringClient) DeleteNetwork(ctx context.Context, in *DeleteNetworkReq
 	return out, nil
 }
 
+func (c *ironringClient) BootRecord(ctx context.Context, in *BootRecordRequest, opts ...grpc.CallOption) (*BootRecordReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BootRecordReply)
+	err := c.cc.Invoke(ctx, Ironring_BootRecord_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *ironringClient) ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClusterStatusReply)
@@ -369,6 +401,79 @@ func (c *ironringClient) Version(ctx context.Context, in *VersionRequest, opts .
 	return out, nil
 }
 
+func (c *ironringClient) PutArtifact(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutArtifactRequest, ArtifactReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Ironring_ServiceDesc.Streams[2], Ironring_PutArtifact_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PutArtifactRequest, ArtifactReply]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Ironring_PutArtifactClient = grpc.ClientStreamingClient[PutArtifactRequest, ArtifactReply]
+
+func (c *ironringClient) GetArtifact(ctx context.Context, in *GetArtifactRequest, opts ...grpc.CallOption) (*ArtifactReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ArtifactReply)
+	err := c.cc.Invoke(ctx, Ironring_GetArtifact_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) ListArtifacts(ctx context.Context, in *ListArtifactsRequest, opts ...grpc.CallOption) (*ListArtifactsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListArtifactsReply)
+	err := c.cc.Invoke(ctx, Ironring_ListArtifacts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) DeleteArtifact(ctx context.Context, in *DeleteArtifactRequest, opts ...grpc.CallOption) (*WriteReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteReply)
+	err := c.cc.Invoke(ctx, Ironring_DeleteArtifact_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) SetRamdisk(ctx context.Context, in *SetRamdiskRequest, opts ...grpc.CallOption) (*WriteReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteReply)
+	err := c.cc.Invoke(ctx, Ironring_SetRamdisk_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) ListRamdisks(ctx context.Context, in *ListRamdisksRequest, opts ...grpc.CallOption) (*ListRamdisksReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRamdisksReply)
+	err := c.cc.Invoke(ctx, Ironring_ListRamdisks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) DeleteRamdisk(ctx context.Context, in *DeleteRamdiskRequest, opts ...grpc.CallOption) (*WriteReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteReply)
+	err := c.cc.Invoke(ctx, Ironring_DeleteRamdisk_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IronringServer is the server API for Ironring service.
 // All implementations must embed UnimplementedIronringServer
 // for forward compatibility.
@@ -405,6 +510,9 @@ type IronringServer interface {
 	SetNetwork(context.Context, *SetNetworkRequest) (*WriteReply, error)
 	ListNetworks(context.Context, *ListNetworksRequest) (*ListNetworksReply, error)
 	DeleteNetwork(context.Context, *DeleteNetworkRequest) (*WriteReply, error)
+	// BootRecord says what a node's machine would get now from the answering
+	// peer, or from the one named.
+	BootRecord(context.Context, *BootRecordRequest) (*BootRecordReply, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusReply, error)
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenReply, error)
 	// Leave takes the answering peer out of the cluster for good.
@@ -412,6 +520,17 @@ type IronringServer interface {
 	// CreateClientCert signs a key for a remote CLI or program.
 	CreateClientCert(context.Context, *CreateClientCertRequest) (*CreateClientCertReply, error)
 	Version(context.Context, *VersionRequest) (*VersionReply, error)
+	// PutArtifact stores a file. The first message says what it is, the others
+	// carry its bytes, at most 1 MiB each; the answer comes when two peers have
+	// it (one where the cluster has one) and its record is committed.
+	PutArtifact(grpc.ClientStreamingServer[PutArtifactRequest, ArtifactReply]) error
+	GetArtifact(context.Context, *GetArtifactRequest) (*ArtifactReply, error)
+	ListArtifacts(context.Context, *ListArtifactsRequest) (*ListArtifactsReply, error)
+	DeleteArtifact(context.Context, *DeleteArtifactRequest) (*WriteReply, error)
+	// SetRamdisk says what machines of an architecture boot for a purpose.
+	SetRamdisk(context.Context, *SetRamdiskRequest) (*WriteReply, error)
+	ListRamdisks(context.Context, *ListRamdisksRequest) (*ListRamdisksReply, error)
+	DeleteRamdisk(context.Context, *DeleteRamdiskRequest) (*WriteReply, error)
 	mustEmbedUnimplementedIronringServer()
 }
 
@@ -482,6 +601,9 @@ func (UnimplementedIronringServer) ListNetworks(context.Context, *ListNetworksRe
 func (UnimplementedIronringServer) DeleteNetwork(context.Context, *DeleteNetworkRequest) (*WriteReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteNetwork not implemented")
 }
+func (UnimplementedIronringServer) BootRecord(context.Context, *BootRecordRequest) (*BootRecordReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method BootRecord not implemented")
+}
 func (UnimplementedIronringServer) ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClusterStatus not implemented")
 }
@@ -496,6 +618,27 @@ func (UnimplementedIronringServer) CreateClientCert(context.Context, *CreateClie
 }
 func (UnimplementedIronringServer) Version(context.Context, *VersionRequest) (*VersionReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
+}
+func (UnimplementedIronringServer) PutArtifact(grpc.ClientStreamingServer[PutArtifactRequest, ArtifactReply]) error {
+	return status.Error(codes.Unimplemented, "method PutArtifact not implemented")
+}
+func (UnimplementedIronringServer) GetArtifact(context.Context, *GetArtifactRequest) (*ArtifactReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetArtifact not implemented")
+}
+func (UnimplementedIronringServer) ListArtifacts(context.Context, *ListArtifactsRequest) (*ListArtifactsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListArtifacts not implemented")
+}
+func (UnimplementedIronringServer) DeleteArtifact(context.Context, *DeleteArtifactRequest) (*WriteReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteArtifact not implemented")
+}
+func (UnimplementedIronringServer) SetRamdisk(context.Context, *SetRamdiskRequest) (*WriteReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetRamdisk not implemented")
+}
+func (UnimplementedIronringServer) ListRamdisks(context.Context, *ListRamdisksRequest) (*ListRamdisksReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRamdisks not implemented")
+}
+func (UnimplementedIronringServer) DeleteRamdisk(context.Context, *DeleteRamdiskRequest) (*WriteReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRamdisk not implemented")
 }
 func (UnimplementedIronringServer) mustEmbedUnimplementedIronringServer() {}
 func (UnimplementedIronringServer) testEmbeddedByValue()                  {}
@@ -864,6 +1007,24 @@ func _Ironring_DeleteNetwork_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Ironring_BootRecord_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BootRecordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).BootRecord(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_BootRecord_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).BootRecord(ctx, req.(*BootRecordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Ironring_ClusterStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ClusterStatusRequest)
 	if err := dec(in); err != nil {
@@ -954,6 +1115,121 @@ func _Ironring_Version_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Ironring_PutArtifact_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(IronringServer).PutArtifact(&grpc.GenericServerStream[PutArtifactRequest, ArtifactReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Ironring_PutArtifactServer = grpc.ClientStreamingServer[PutArtifactRequest, ArtifactReply]
+
+func _Ironring_GetArtifact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetArtifactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).GetArtifact(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_GetArtifact_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).GetArtifact(ctx, req.(*GetArtifactRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_ListArtifacts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListArtifactsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).ListArtifacts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_ListArtifacts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).ListArtifacts(ctx, req.(*ListArtifactsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_DeleteArtifact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteArtifactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).DeleteArtifact(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_DeleteArtifact_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).DeleteArtifact(ctx, req.(*DeleteArtifactRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_SetRamdisk_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetRamdiskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).SetRamdisk(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_SetRamdisk_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).SetRamdisk(ctx, req.(*SetRamdiskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_ListRamdisks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRamdisksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).ListRamdisks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_ListRamdisks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).ListRamdisks(ctx, req.(*ListRamdisksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_DeleteRamdisk_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRamdiskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).DeleteRamdisk(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_DeleteRamdisk_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).DeleteRamdisk(ctx, req.(*DeleteRamdiskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Ironring_ServiceDesc is the grpc.ServiceDesc for Ironring service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1034,6 +1310,10 @@ var Ironring_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Ironring_DeleteNetwork_Handler,
 		},
 		{
+			MethodName: "BootRecord",
+			Handler:    _Ironring_BootRecord_Handler,
+		},
+		{
 			MethodName: "ClusterStatus",
 			Handler:    _Ironring_ClusterStatus_Handler,
 		},
@@ -1053,6 +1333,30 @@ var Ironring_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Version",
 			Handler:    _Ironring_Version_Handler,
 		},
+		{
+			MethodName: "GetArtifact",
+			Handler:    _Ironring_GetArtifact_Handler,
+		},
+		{
+			MethodName: "ListArtifacts",
+			Handler:    _Ironring_ListArtifacts_Handler,
+		},
+		{
+			MethodName: "DeleteArtifact",
+			Handler:    _Ironring_DeleteArtifact_Handler,
+		},
+		{
+			MethodName: "SetRamdisk",
+			Handler:    _Ironring_SetRamdisk_Handler,
+		},
+		{
+			MethodName: "ListRamdisks",
+			Handler:    _Ironring_ListRamdisks_Handler,
+		},
+		{
+			MethodName: "DeleteRamdisk",
+			Handler:    _Ironring_DeleteRamdisk_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -1064,6 +1368,11 @@ var Ironring_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Journal",
 			Handler:       _Ironring_Journal_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "PutArtifact",
+			Handler:       _Ironring_PutArtifact_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "services.proto",
