@@ -194,6 +194,7 @@ type Op struct {
 	//	*Op_NodeObserve
 	//	*Op_AgentEnrol
 	//	*Op_InventorySet
+	//	*Op_PhoneHome
 	//	*Op_LeaseRegister
 	//	*Op_LeaseRenew
 	//	*Op_LeaseExpire
@@ -216,6 +217,7 @@ type Op struct {
 	//	*Op_TokenConsume
 	//	*Op_FeatureLevelSet
 	//	*Op_RestoreEpochRaise
+	//	*Op_ReachSet
 	//	*Op_ArtifactSet
 	//	*Op_ArtifactCopy
 	//	*Op_ArtifactTouch
@@ -426,6 +428,15 @@ func (x *Op) GetInventorySet() *InventorySet {
 	return nil
 }
 
+func (x *Op) GetPhoneHome() *PhoneHome {
+	if x != nil {
+		if x, ok := x.Op.(*Op_PhoneHome); ok {
+			return x.PhoneHome
+		}
+	}
+	return nil
+}
+
 func (x *Op) GetLeaseRegister() *LeaseRegister {
 	if x != nil {
 		if x, ok := x.Op.(*Op_LeaseRegister); ok {
@@ -624,6 +635,15 @@ func (x *Op) GetRestoreEpochRaise() *RestoreEpochRaise {
 	return nil
 }
 
+func (x *Op) GetReachSet() *ReachSet {
+	if x != nil {
+		if x, ok := x.Op.(*Op_ReachSet); ok {
+			return x.ReachSet
+		}
+	}
+	return nil
+}
+
 func (x *Op) GetArtifactSet() *ArtifactSet {
 	if x != nil {
 		if x, ok := x.Op.(*Op_ArtifactSet); ok {
@@ -756,6 +776,10 @@ type Op_InventorySet struct {
 	InventorySet *InventorySet `protobuf:"bytes,29,opt,name=inventory_set,json=inventorySet,proto3,oneof"`
 }
 
+type Op_PhoneHome struct {
+	PhoneHome *PhoneHome `protobuf:"bytes,30,opt,name=phone_home,json=phoneHome,proto3,oneof"`
+}
+
 type Op_LeaseRegister struct {
 	// Leases, locks, intents.
 	LeaseRegister *LeaseRegister `protobuf:"bytes,40,opt,name=lease_register,json=leaseRegister,proto3,oneof"`
@@ -846,6 +870,10 @@ type Op_RestoreEpochRaise struct {
 	RestoreEpochRaise *RestoreEpochRaise `protobuf:"bytes,69,opt,name=restore_epoch_raise,json=restoreEpochRaise,proto3,oneof"`
 }
 
+type Op_ReachSet struct {
+	ReachSet *ReachSet `protobuf:"bytes,90,opt,name=reach_set,json=reachSet,proto3,oneof"`
+}
+
 type Op_ArtifactSet struct {
 	// Artifacts.
 	ArtifactSet *ArtifactSet `protobuf:"bytes,100,opt,name=artifact_set,json=artifactSet,proto3,oneof"`
@@ -907,6 +935,8 @@ func (*Op_AgentEnrol) isOp_Op() {}
 
 func (*Op_InventorySet) isOp_Op() {}
 
+func (*Op_PhoneHome) isOp_Op() {}
+
 func (*Op_LeaseRegister) isOp_Op() {}
 
 func (*Op_LeaseRenew) isOp_Op() {}
@@ -950,6 +980,8 @@ func (*Op_TokenConsume) isOp_Op() {}
 func (*Op_FeatureLevelSet) isOp_Op() {}
 
 func (*Op_RestoreEpochRaise) isOp_Op() {}
+
+func (*Op_ReachSet) isOp_Op() {}
 
 func (*Op_ArtifactSet) isOp_Op() {}
 
@@ -1501,6 +1533,7 @@ type StepStart struct {
 	CmdId         string                 `protobuf:"bytes,6,opt,name=cmd_id,json=cmdId,proto3" json:"cmd_id,omitempty"`
 	DeadlineMs    uint64                 `protobuf:"varint,7,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"` // 0: the step's hold limit
 	Event         Event                  `protobuf:"varint,8,opt,name=event,proto3,enum=ironring.v1.Event" json:"event,omitempty"`      // EVENT_NONE, EV_WAIT, EV_RESUME
+	Incarnation   string                 `protobuf:"bytes,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                  // of the agent that the step begins with, "" without one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1591,6 +1624,13 @@ func (x *StepStart) GetEvent() Event {
 	return Event_EVENT_NONE
 }
 
+func (x *StepStart) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
 // StepDone: compare {flow, cursor, attempt}; the cursor moves on.
 type StepDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1601,6 +1641,7 @@ type StepDone struct {
 	Attempt       uint32                 `protobuf:"varint,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Result        []byte                 `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
 	Event         Event                  `protobuf:"varint,7,opt,name=event,proto3,enum=ironring.v1.Event" json:"event,omitempty"`
+	PowerOns      uint32                 `protobuf:"varint,8,opt,name=power_ons,json=powerOns,proto3" json:"power_ons,omitempty"` // by how many the step has switched the machine on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1682,6 +1723,13 @@ func (x *StepDone) GetEvent() Event {
 		return x.Event
 	}
 	return Event_EVENT_NONE
+}
+
+func (x *StepDone) GetPowerOns() uint32 {
+	if x != nil {
+		return x.PowerOns
+	}
+	return 0
 }
 
 // FlowRewind moves the cursor back, e.g. to power on again a machine that
@@ -3780,6 +3828,130 @@ func (x *RamdiskDelete) GetPurpose() string {
 	return ""
 }
 
+// PhoneHome is a deployed system that called: accepted only while its deploy
+// waits for it. The token is compared with Node.evidence.
+type PhoneHome struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // address that it came from
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PhoneHome) Reset() {
+	*x = PhoneHome{}
+	mi := &file_commands_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PhoneHome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PhoneHome) ProtoMessage() {}
+
+func (x *PhoneHome) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PhoneHome.ProtoReflect.Descriptor instead.
+func (*PhoneHome) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *PhoneHome) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *PhoneHome) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *PhoneHome) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// ReachSet is what a member has observed of a subnet of BMCs. Once no member
+// misses the subnet any more, all records of it are dropped.
+type ReachSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Subnet        string                 `protobuf:"bytes,2,opt,name=subnet,proto3" json:"subnet,omitempty"` // "10.1.2.0/24", "2001:db8::/64"
+	Reachable     bool                   `protobuf:"varint,3,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReachSet) Reset() {
+	*x = ReachSet{}
+	mi := &file_commands_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReachSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReachSet) ProtoMessage() {}
+
+func (x *ReachSet) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReachSet.ProtoReflect.Descriptor instead.
+func (*ReachSet) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ReachSet) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *ReachSet) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *ReachSet) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
 var File_commands_proto protoreflect.FileDescriptor
 
 const file_commands_proto_rawDesc = "" +
@@ -3789,7 +3961,7 @@ const file_commands_proto_rawDesc = "" +
 	"\bcommands\x18\x01 \x03(\v2\x14.ironring.v1.CommandR\bcommands\"S\n" +
 	"\aCommand\x12%\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.ironring.v1.MetaR\x04meta\x12!\n" +
-	"\x03ops\x18\x02 \x03(\v2\x0f.ironring.v1.OpR\x03ops\"\xc3\x16\n" +
+	"\x03ops\x18\x02 \x03(\v2\x0f.ironring.v1.OpR\x03ops\"\xb2\x17\n" +
 	"\x02Op\x12:\n" +
 	"\vnode_create\x18\x01 \x01(\v2\x17.ironring.v1.NodeCreateH\x00R\n" +
 	"nodeCreate\x127\n" +
@@ -3819,7 +3991,9 @@ const file_commands_proto_rawDesc = "" +
 	"\fnode_observe\x18\x1b \x01(\v2\x18.ironring.v1.NodeObserveH\x00R\vnodeObserve\x12:\n" +
 	"\vagent_enrol\x18\x1c \x01(\v2\x17.ironring.v1.AgentEnrolH\x00R\n" +
 	"agentEnrol\x12@\n" +
-	"\rinventory_set\x18\x1d \x01(\v2\x19.ironring.v1.InventorySetH\x00R\finventorySet\x12C\n" +
+	"\rinventory_set\x18\x1d \x01(\v2\x19.ironring.v1.InventorySetH\x00R\finventorySet\x127\n" +
+	"\n" +
+	"phone_home\x18\x1e \x01(\v2\x16.ironring.v1.PhoneHomeH\x00R\tphoneHome\x12C\n" +
 	"\x0elease_register\x18( \x01(\v2\x1a.ironring.v1.LeaseRegisterH\x00R\rleaseRegister\x12:\n" +
 	"\vlease_renew\x18) \x01(\v2\x17.ironring.v1.LeaseRenewH\x00R\n" +
 	"leaseRenew\x12=\n" +
@@ -3846,7 +4020,8 @@ const file_commands_proto_rawDesc = "" +
 	"\ftoken_create\x18B \x01(\v2\x18.ironring.v1.TokenCreateH\x00R\vtokenCreate\x12@\n" +
 	"\rtoken_consume\x18C \x01(\v2\x19.ironring.v1.TokenConsumeH\x00R\ftokenConsume\x12J\n" +
 	"\x11feature_level_set\x18D \x01(\v2\x1c.ironring.v1.FeatureLevelSetH\x00R\x0ffeatureLevelSet\x12P\n" +
-	"\x13restore_epoch_raise\x18E \x01(\v2\x1e.ironring.v1.RestoreEpochRaiseH\x00R\x11restoreEpochRaise\x12=\n" +
+	"\x13restore_epoch_raise\x18E \x01(\v2\x1e.ironring.v1.RestoreEpochRaiseH\x00R\x11restoreEpochRaise\x124\n" +
+	"\treach_set\x18Z \x01(\v2\x15.ironring.v1.ReachSetH\x00R\breachSet\x12=\n" +
 	"\fartifact_set\x18d \x01(\v2\x18.ironring.v1.ArtifactSetH\x00R\vartifactSet\x12@\n" +
 	"\rartifact_copy\x18e \x01(\v2\x19.ironring.v1.ArtifactCopyH\x00R\fartifactCopy\x12C\n" +
 	"\x0eartifact_touch\x18f \x01(\v2\x1a.ironring.v1.ArtifactTouchH\x00R\rartifactTouch\x12@\n" +
@@ -3891,7 +4066,7 @@ const file_commands_proto_rawDesc = "" +
 	"deadlineMs\"P\n" +
 	"\vFlowRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12(\n" +
-	"\x05event\x18\x02 \x01(\x0e2\x12.ironring.v1.EventR\x05event\"\xe7\x01\n" +
+	"\x05event\x18\x02 \x01(\x0e2\x12.ironring.v1.EventR\x05event\"\x89\x02\n" +
 	"\tStepStart\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x17\n" +
@@ -3901,7 +4076,8 @@ const file_commands_proto_rawDesc = "" +
 	"\x06cmd_id\x18\x06 \x01(\tR\x05cmdId\x12\x1f\n" +
 	"\vdeadline_ms\x18\a \x01(\x04R\n" +
 	"deadlineMs\x12(\n" +
-	"\x05event\x18\b \x01(\x0e2\x12.ironring.v1.EventR\x05event\"\xc6\x01\n" +
+	"\x05event\x18\b \x01(\x0e2\x12.ironring.v1.EventR\x05event\x12 \n" +
+	"\vincarnation\x18\t \x01(\tR\vincarnation\"\xe3\x01\n" +
 	"\bStepDone\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x17\n" +
@@ -3909,7 +4085,8 @@ const file_commands_proto_rawDesc = "" +
 	"\x06cursor\x18\x04 \x01(\rR\x06cursor\x12\x18\n" +
 	"\aattempt\x18\x05 \x01(\rR\aattempt\x12\x16\n" +
 	"\x06result\x18\x06 \x01(\fR\x06result\x12(\n" +
-	"\x05event\x18\a \x01(\x0e2\x12.ironring.v1.EventR\x05event\"\xae\x01\n" +
+	"\x05event\x18\a \x01(\x0e2\x12.ironring.v1.EventR\x05event\x12\x1b\n" +
+	"\tpower_ons\x18\b \x01(\rR\bpowerOns\"\xae\x01\n" +
 	"\n" +
 	"FlowRewind\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
@@ -4064,7 +4241,15 @@ const file_commands_proto_rawDesc = "" +
 	"\aramdisk\x18\x01 \x01(\v2\x14.ironring.v1.RamdiskR\aramdisk\"=\n" +
 	"\rRamdiskDelete\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x18\n" +
-	"\apurpose\x18\x02 \x01(\tR\apurposeB&Z$github.com/ironring/ironring/api;apib\x06proto3"
+	"\apurpose\x18\x02 \x01(\tR\apurpose\"R\n" +
+	"\tPhoneHome\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"X\n" +
+	"\bReachSet\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
+	"\x06subnet\x18\x02 \x01(\tR\x06subnet\x12\x1c\n" +
+	"\treachable\x18\x03 \x01(\bR\treachableB&Z$github.com/ironring/ironring/api;apib\x06proto3"
 
 var (
 	file_commands_proto_rawDescOnce sync.Once
@@ -4079,7 +4264,7 @@ func file_commands_proto_rawDescGZIP() []byte {
 }
 
 var file_commands_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_commands_proto_goTypes = []any{
 	(ArtifactCopy_State)(0),   // 0: ironring.v1.ArtifactCopy.State
 	(*Entry)(nil),             // 1: ironring.v1.Entry
@@ -4132,26 +4317,28 @@ var file_commands_proto_goTypes = []any{
 	(*ArtifactDrop)(nil),      // 48: ironring.v1.ArtifactDrop
 	(*RamdiskSet)(nil),        // 49: ironring.v1.RamdiskSet
 	(*RamdiskDelete)(nil),     // 50: ironring.v1.RamdiskDelete
-	(*Meta)(nil),              // 51: ironring.v1.Meta
-	(*Node)(nil),              // 52: ironring.v1.Node
-	(*Port)(nil),              // 53: ironring.v1.Port
-	(*Network)(nil),           // 54: ironring.v1.Network
-	(*Flow)(nil),              // 55: ironring.v1.Flow
-	(Event)(0),                // 56: ironring.v1.Event
-	(FlowStatus)(0),           // 57: ironring.v1.FlowStatus
-	(*AgentSession)(nil),      // 58: ironring.v1.AgentSession
-	(*Inventory)(nil),         // 59: ironring.v1.Inventory
-	(*Lease)(nil),             // 60: ironring.v1.Lease
-	(Quarantine_Class)(0),     // 61: ironring.v1.Quarantine.Class
-	(*Settings)(nil),          // 62: ironring.v1.Settings
-	(*Member)(nil),            // 63: ironring.v1.Member
-	(*JoinToken)(nil),         // 64: ironring.v1.JoinToken
-	(*Artifact)(nil),          // 65: ironring.v1.Artifact
-	(*Ramdisk)(nil),           // 66: ironring.v1.Ramdisk
+	(*PhoneHome)(nil),         // 51: ironring.v1.PhoneHome
+	(*ReachSet)(nil),          // 52: ironring.v1.ReachSet
+	(*Meta)(nil),              // 53: ironring.v1.Meta
+	(*Node)(nil),              // 54: ironring.v1.Node
+	(*Port)(nil),              // 55: ironring.v1.Port
+	(*Network)(nil),           // 56: ironring.v1.Network
+	(*Flow)(nil),              // 57: ironring.v1.Flow
+	(Event)(0),                // 58: ironring.v1.Event
+	(FlowStatus)(0),           // 59: ironring.v1.FlowStatus
+	(*AgentSession)(nil),      // 60: ironring.v1.AgentSession
+	(*Inventory)(nil),         // 61: ironring.v1.Inventory
+	(*Lease)(nil),             // 62: ironring.v1.Lease
+	(Quarantine_Class)(0),     // 63: ironring.v1.Quarantine.Class
+	(*Settings)(nil),          // 64: ironring.v1.Settings
+	(*Member)(nil),            // 65: ironring.v1.Member
+	(*JoinToken)(nil),         // 66: ironring.v1.JoinToken
+	(*Artifact)(nil),          // 67: ironring.v1.Artifact
+	(*Ramdisk)(nil),           // 68: ironring.v1.Ramdisk
 }
 var file_commands_proto_depIdxs = []int32{
 	2,  // 0: ironring.v1.Entry.commands:type_name -> ironring.v1.Command
-	51, // 1: ironring.v1.Command.meta:type_name -> ironring.v1.Meta
+	53, // 1: ironring.v1.Command.meta:type_name -> ironring.v1.Meta
 	3,  // 2: ironring.v1.Command.ops:type_name -> ironring.v1.Op
 	4,  // 3: ironring.v1.Op.node_create:type_name -> ironring.v1.NodeCreate
 	5,  // 4: ironring.v1.Op.node_patch:type_name -> ironring.v1.NodePatch
@@ -4171,65 +4358,67 @@ var file_commands_proto_depIdxs = []int32{
 	19, // 18: ironring.v1.Op.node_observe:type_name -> ironring.v1.NodeObserve
 	20, // 19: ironring.v1.Op.agent_enrol:type_name -> ironring.v1.AgentEnrol
 	21, // 20: ironring.v1.Op.inventory_set:type_name -> ironring.v1.InventorySet
-	22, // 21: ironring.v1.Op.lease_register:type_name -> ironring.v1.LeaseRegister
-	23, // 22: ironring.v1.Op.lease_renew:type_name -> ironring.v1.LeaseRenew
-	24, // 23: ironring.v1.Op.lease_expire:type_name -> ironring.v1.LeaseExpire
-	25, // 24: ironring.v1.Op.lease_fence:type_name -> ironring.v1.LeaseFence
-	26, // 25: ironring.v1.Op.lease_tombstone:type_name -> ironring.v1.LeaseTombstone
-	27, // 26: ironring.v1.Op.lease_release:type_name -> ironring.v1.LeaseRelease
-	28, // 27: ironring.v1.Op.lock_acquire:type_name -> ironring.v1.LockAcquire
-	29, // 28: ironring.v1.Op.lock_break:type_name -> ironring.v1.LockBreak
-	30, // 29: ironring.v1.Op.lock_release:type_name -> ironring.v1.LockRelease
-	31, // 30: ironring.v1.Op.quarantine_clear:type_name -> ironring.v1.QuarantineClear
-	32, // 31: ironring.v1.Op.intent_open:type_name -> ironring.v1.IntentOpen
-	33, // 32: ironring.v1.Op.intent_close:type_name -> ironring.v1.IntentClose
-	34, // 33: ironring.v1.Op.bootstrap:type_name -> ironring.v1.Bootstrap
-	35, // 34: ironring.v1.Op.member_set:type_name -> ironring.v1.MemberSet
-	36, // 35: ironring.v1.Op.member_remove:type_name -> ironring.v1.MemberRemove
-	38, // 36: ironring.v1.Op.assign:type_name -> ironring.v1.Assign
-	39, // 37: ironring.v1.Op.tick:type_name -> ironring.v1.Tick
-	40, // 38: ironring.v1.Op.settings_set:type_name -> ironring.v1.SettingsSet
-	41, // 39: ironring.v1.Op.token_create:type_name -> ironring.v1.TokenCreate
-	42, // 40: ironring.v1.Op.token_consume:type_name -> ironring.v1.TokenConsume
-	43, // 41: ironring.v1.Op.feature_level_set:type_name -> ironring.v1.FeatureLevelSet
-	44, // 42: ironring.v1.Op.restore_epoch_raise:type_name -> ironring.v1.RestoreEpochRaise
-	45, // 43: ironring.v1.Op.artifact_set:type_name -> ironring.v1.ArtifactSet
-	46, // 44: ironring.v1.Op.artifact_copy:type_name -> ironring.v1.ArtifactCopy
-	47, // 45: ironring.v1.Op.artifact_touch:type_name -> ironring.v1.ArtifactTouch
-	48, // 46: ironring.v1.Op.artifact_drop:type_name -> ironring.v1.ArtifactDrop
-	49, // 47: ironring.v1.Op.ramdisk_set:type_name -> ironring.v1.RamdiskSet
-	50, // 48: ironring.v1.Op.ramdisk_delete:type_name -> ironring.v1.RamdiskDelete
-	52, // 49: ironring.v1.NodeCreate.node:type_name -> ironring.v1.Node
-	52, // 50: ironring.v1.NodePatch.node:type_name -> ironring.v1.Node
-	53, // 51: ironring.v1.PortCreate.port:type_name -> ironring.v1.Port
-	54, // 52: ironring.v1.NetworkSet.network:type_name -> ironring.v1.Network
-	55, // 53: ironring.v1.FlowCreate.flow:type_name -> ironring.v1.Flow
-	56, // 54: ironring.v1.FlowCreate.event:type_name -> ironring.v1.Event
-	56, // 55: ironring.v1.FlowRequest.event:type_name -> ironring.v1.Event
-	56, // 56: ironring.v1.StepStart.event:type_name -> ironring.v1.Event
-	56, // 57: ironring.v1.StepDone.event:type_name -> ironring.v1.Event
-	57, // 58: ironring.v1.FlowEnd.status:type_name -> ironring.v1.FlowStatus
-	56, // 59: ironring.v1.FlowEnd.event:type_name -> ironring.v1.Event
-	55, // 60: ironring.v1.FlowEnd.next:type_name -> ironring.v1.Flow
-	52, // 61: ironring.v1.NodeWrite.node:type_name -> ironring.v1.Node
-	52, // 62: ironring.v1.NodeObserve.node:type_name -> ironring.v1.Node
-	58, // 63: ironring.v1.AgentEnrol.session:type_name -> ironring.v1.AgentSession
-	59, // 64: ironring.v1.InventorySet.inventory:type_name -> ironring.v1.Inventory
-	60, // 65: ironring.v1.LeaseRegister.lease:type_name -> ironring.v1.Lease
-	61, // 66: ironring.v1.QuarantineClear.class:type_name -> ironring.v1.Quarantine.Class
-	62, // 67: ironring.v1.Bootstrap.settings:type_name -> ironring.v1.Settings
-	63, // 68: ironring.v1.MemberSet.member:type_name -> ironring.v1.Member
-	37, // 69: ironring.v1.Assign.nodes:type_name -> ironring.v1.Assignment
-	62, // 70: ironring.v1.SettingsSet.settings:type_name -> ironring.v1.Settings
-	64, // 71: ironring.v1.TokenCreate.token:type_name -> ironring.v1.JoinToken
-	65, // 72: ironring.v1.ArtifactSet.artifact:type_name -> ironring.v1.Artifact
-	0,  // 73: ironring.v1.ArtifactCopy.state:type_name -> ironring.v1.ArtifactCopy.State
-	66, // 74: ironring.v1.RamdiskSet.ramdisk:type_name -> ironring.v1.Ramdisk
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	51, // 21: ironring.v1.Op.phone_home:type_name -> ironring.v1.PhoneHome
+	22, // 22: ironring.v1.Op.lease_register:type_name -> ironring.v1.LeaseRegister
+	23, // 23: ironring.v1.Op.lease_renew:type_name -> ironring.v1.LeaseRenew
+	24, // 24: ironring.v1.Op.lease_expire:type_name -> ironring.v1.LeaseExpire
+	25, // 25: ironring.v1.Op.lease_fence:type_name -> ironring.v1.LeaseFence
+	26, // 26: ironring.v1.Op.lease_tombstone:type_name -> ironring.v1.LeaseTombstone
+	27, // 27: ironring.v1.Op.lease_release:type_name -> ironring.v1.LeaseRelease
+	28, // 28: ironring.v1.Op.lock_acquire:type_name -> ironring.v1.LockAcquire
+	29, // 29: ironring.v1.Op.lock_break:type_name -> ironring.v1.LockBreak
+	30, // 30: ironring.v1.Op.lock_release:type_name -> ironring.v1.LockRelease
+	31, // 31: ironring.v1.Op.quarantine_clear:type_name -> ironring.v1.QuarantineClear
+	32, // 32: ironring.v1.Op.intent_open:type_name -> ironring.v1.IntentOpen
+	33, // 33: ironring.v1.Op.intent_close:type_name -> ironring.v1.IntentClose
+	34, // 34: ironring.v1.Op.bootstrap:type_name -> ironring.v1.Bootstrap
+	35, // 35: ironring.v1.Op.member_set:type_name -> ironring.v1.MemberSet
+	36, // 36: ironring.v1.Op.member_remove:type_name -> ironring.v1.MemberRemove
+	38, // 37: ironring.v1.Op.assign:type_name -> ironring.v1.Assign
+	39, // 38: ironring.v1.Op.tick:type_name -> ironring.v1.Tick
+	40, // 39: ironring.v1.Op.settings_set:type_name -> ironring.v1.SettingsSet
+	41, // 40: ironring.v1.Op.token_create:type_name -> ironring.v1.TokenCreate
+	42, // 41: ironring.v1.Op.token_consume:type_name -> ironring.v1.TokenConsume
+	43, // 42: ironring.v1.Op.feature_level_set:type_name -> ironring.v1.FeatureLevelSet
+	44, // 43: ironring.v1.Op.restore_epoch_raise:type_name -> ironring.v1.RestoreEpochRaise
+	52, // 44: ironring.v1.Op.reach_set:type_name -> ironring.v1.ReachSet
+	45, // 45: ironring.v1.Op.artifact_set:type_name -> ironring.v1.ArtifactSet
+	46, // 46: ironring.v1.Op.artifact_copy:type_name -> ironring.v1.ArtifactCopy
+	47, // 47: ironring.v1.Op.artifact_touch:type_name -> ironring.v1.ArtifactTouch
+	48, // 48: ironring.v1.Op.artifact_drop:type_name -> ironring.v1.ArtifactDrop
+	49, // 49: ironring.v1.Op.ramdisk_set:type_name -> ironring.v1.RamdiskSet
+	50, // 50: ironring.v1.Op.ramdisk_delete:type_name -> ironring.v1.RamdiskDelete
+	54, // 51: ironring.v1.NodeCreate.node:type_name -> ironring.v1.Node
+	54, // 52: ironring.v1.NodePatch.node:type_name -> ironring.v1.Node
+	55, // 53: ironring.v1.PortCreate.port:type_name -> ironring.v1.Port
+	56, // 54: ironring.v1.NetworkSet.network:type_name -> ironring.v1.Network
+	57, // 55: ironring.v1.FlowCreate.flow:type_name -> ironring.v1.Flow
+	58, // 56: ironring.v1.FlowCreate.event:type_name -> ironring.v1.Event
+	58, // 57: ironring.v1.FlowRequest.event:type_name -> ironring.v1.Event
+	58, // 58: ironring.v1.StepStart.event:type_name -> ironring.v1.Event
+	58, // 59: ironring.v1.StepDone.event:type_name -> ironring.v1.Event
+	59, // 60: ironring.v1.FlowEnd.status:type_name -> ironring.v1.FlowStatus
+	58, // 61: ironring.v1.FlowEnd.event:type_name -> ironring.v1.Event
+	57, // 62: ironring.v1.FlowEnd.next:type_name -> ironring.v1.Flow
+	54, // 63: ironring.v1.NodeWrite.node:type_name -> ironring.v1.Node
+	54, // 64: ironring.v1.NodeObserve.node:type_name -> ironring.v1.Node
+	60, // 65: ironring.v1.AgentEnrol.session:type_name -> ironring.v1.AgentSession
+	61, // 66: ironring.v1.InventorySet.inventory:type_name -> ironring.v1.Inventory
+	62, // 67: ironring.v1.LeaseRegister.lease:type_name -> ironring.v1.Lease
+	63, // 68: ironring.v1.QuarantineClear.class:type_name -> ironring.v1.Quarantine.Class
+	64, // 69: ironring.v1.Bootstrap.settings:type_name -> ironring.v1.Settings
+	65, // 70: ironring.v1.MemberSet.member:type_name -> ironring.v1.Member
+	37, // 71: ironring.v1.Assign.nodes:type_name -> ironring.v1.Assignment
+	64, // 72: ironring.v1.SettingsSet.settings:type_name -> ironring.v1.Settings
+	66, // 73: ironring.v1.TokenCreate.token:type_name -> ironring.v1.JoinToken
+	67, // 74: ironring.v1.ArtifactSet.artifact:type_name -> ironring.v1.Artifact
+	0,  // 75: ironring.v1.ArtifactCopy.state:type_name -> ironring.v1.ArtifactCopy.State
+	68, // 76: ironring.v1.RamdiskSet.ramdisk:type_name -> ironring.v1.Ramdisk
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_commands_proto_init() }
@@ -4257,6 +4446,7 @@ func file_commands_proto_init() {
 		(*Op_NodeObserve)(nil),
 		(*Op_AgentEnrol)(nil),
 		(*Op_InventorySet)(nil),
+		(*Op_PhoneHome)(nil),
 		(*Op_LeaseRegister)(nil),
 		(*Op_LeaseRenew)(nil),
 		(*Op_LeaseExpire)(nil),
@@ -4279,6 +4469,7 @@ func file_commands_proto_init() {
 		(*Op_TokenConsume)(nil),
 		(*Op_FeatureLevelSet)(nil),
 		(*Op_RestoreEpochRaise)(nil),
+		(*Op_ReachSet)(nil),
 		(*Op_ArtifactSet)(nil),
 		(*Op_ArtifactCopy)(nil),
 		(*Op_ArtifactTouch)(nil),
@@ -4292,7 +4483,7 @@ func file_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_commands_proto_rawDesc), len(file_commands_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   50,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -782,7 +782,7 @@ func (x Quarantine_Class) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Quarantine_Class.Descriptor instead.
 func (Quarantine_Class) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{7, 0}
+	return file_records_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type Lease_State int32
@@ -831,7 +831,7 @@ func (x Lease_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lease_State.Descriptor instead.
 func (Lease_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{14, 0}
+	return file_records_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type Lock_State int32
@@ -877,7 +877,7 @@ func (x Lock_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lock_State.Descriptor instead.
 func (Lock_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{16, 0}
+	return file_records_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type Member_Phase int32
@@ -929,7 +929,7 @@ func (x Member_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Phase.Descriptor instead.
 func (Member_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18, 0}
+	return file_records_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Artifact_Kind int32
@@ -987,7 +987,7 @@ func (x Artifact_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Artifact_Kind.Descriptor instead.
 func (Artifact_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{30, 0}
+	return file_records_proto_rawDescGZIP(), []int{32, 0}
 }
 
 // Node is a bare-metal machine that we manage.
@@ -1032,6 +1032,7 @@ type Node struct {
 	Bmc         *BmcFacts     `protobuf:"bytes,47,opt,name=bmc,proto3" json:"bmc,omitempty"`
 	Erasure     *Erasure      `protobuf:"bytes,48,opt,name=erasure,proto3" json:"erasure,omitempty"`
 	BmcPark     *BmcPark      `protobuf:"bytes,49,opt,name=bmc_park,json=bmcPark,proto3" json:"bmc_park,omitempty"`
+	Evidence    *Evidence     `protobuf:"bytes,50,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	// fsm: assignment, lock history, fence.
 	Assigned         string      `protobuf:"bytes,60,opt,name=assigned,proto3" json:"assigned,omitempty"` // member id of the owner, "" none
 	AssignEpoch      uint64      `protobuf:"varint,61,opt,name=assign_epoch,json=assignEpoch,proto3" json:"assign_epoch,omitempty"`
@@ -1300,6 +1301,13 @@ func (x *Node) GetErasure() *Erasure {
 func (x *Node) GetBmcPark() *BmcPark {
 	if x != nil {
 		return x.BmcPark
+	}
+	return nil
+}
+
+func (x *Node) GetEvidence() *Evidence {
+	if x != nil {
+		return x.Evidence
 	}
 	return nil
 }
@@ -1764,6 +1772,193 @@ func (x *Erasure) GetFlowId() string {
 	return ""
 }
 
+// Evidence is what showed that a deployed system runs.
+type Evidence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"` // what the deploy asked for: "none", "phone_home", "port:22"
+	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`   // of the phone-home; not shown
+	FlowId        string                 `protobuf:"bytes,3,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
+	BootEntry     string                 `protobuf:"bytes,4,opt,name=boot_entry,json=bootEntry,proto3" json:"boot_entry,omitempty"` // what the firmware boots, as the agent read it back
+	BootEntryMs   int64                  `protobuf:"varint,5,opt,name=boot_entry_ms,json=bootEntryMs,proto3" json:"boot_entry_ms,omitempty"`
+	Seen          string                 `protobuf:"bytes,6,opt,name=seen,proto3" json:"seen,omitempty"` // "phone_home", "port:22"; "" while nothing was
+	SeenMs        int64                  `protobuf:"varint,7,opt,name=seen_ms,json=seenMs,proto3" json:"seen_ms,omitempty"`
+	Source        string                 `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"` // address that it was seen from
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evidence) Reset() {
+	*x = Evidence{}
+	mi := &file_records_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evidence) ProtoMessage() {}
+
+func (x *Evidence) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
+func (*Evidence) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Evidence) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Evidence) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Evidence) GetFlowId() string {
+	if x != nil {
+		return x.FlowId
+	}
+	return ""
+}
+
+func (x *Evidence) GetBootEntry() string {
+	if x != nil {
+		return x.BootEntry
+	}
+	return ""
+}
+
+func (x *Evidence) GetBootEntryMs() int64 {
+	if x != nil {
+		return x.BootEntryMs
+	}
+	return 0
+}
+
+func (x *Evidence) GetSeen() string {
+	if x != nil {
+		return x.Seen
+	}
+	return ""
+}
+
+func (x *Evidence) GetSeenMs() int64 {
+	if x != nil {
+		return x.SeenMs
+	}
+	return 0
+}
+
+func (x *Evidence) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// Reach is whether a member reaches the BMCs of a subnet. There are records
+// only of subnets that at least one member does not reach.
+type Reach struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Subnet        string                 `protobuf:"bytes,2,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	Reachable     bool                   `protobuf:"varint,3,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	SinceTick     uint64                 `protobuf:"varint,4,opt,name=since_tick,json=sinceTick,proto3" json:"since_tick,omitempty"`
+	SinceMs       int64                  `protobuf:"varint,5,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	Index         uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reach) Reset() {
+	*x = Reach{}
+	mi := &file_records_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reach) ProtoMessage() {}
+
+func (x *Reach) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reach.ProtoReflect.Descriptor instead.
+func (*Reach) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Reach) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Reach) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *Reach) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
+func (x *Reach) GetSinceTick() uint64 {
+	if x != nil {
+		return x.SinceTick
+	}
+	return 0
+}
+
+func (x *Reach) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *Reach) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 // BmcPark stops logins to a BMC that refused our credentials, until the
 // credentials change.
 type BmcPark struct {
@@ -1777,7 +1972,7 @@ type BmcPark struct {
 
 func (x *BmcPark) Reset() {
 	*x = BmcPark{}
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1984,7 @@ func (x *BmcPark) String() string {
 func (*BmcPark) ProtoMessage() {}
 
 func (x *BmcPark) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1997,7 @@ func (x *BmcPark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BmcPark.ProtoReflect.Descriptor instead.
 func (*BmcPark) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{6}
+	return file_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BmcPark) GetCredentialsDigest() []byte {
@@ -1837,7 +2032,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2044,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2057,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{7}
+	return file_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Quarantine) GetClass() Quarantine_Class {
@@ -1904,7 +2099,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2111,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2124,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{8}
+	return file_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Port) GetId() string {
@@ -2018,7 +2213,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2225,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2238,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{9}
+	return file_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Network) GetName() string {
@@ -2141,7 +2336,7 @@ type PeerAddress struct {
 
 func (x *PeerAddress) Reset() {
 	*x = PeerAddress{}
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2348,7 @@ func (x *PeerAddress) String() string {
 func (*PeerAddress) ProtoMessage() {}
 
 func (x *PeerAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2361,7 @@ func (x *PeerAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAddress.ProtoReflect.Descriptor instead.
 func (*PeerAddress) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{10}
+	return file_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeerAddress) GetPeer() string {
@@ -2197,7 +2392,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2404,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2417,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11}
+	return file_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Address) GetNetwork() string {
@@ -2282,7 +2477,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2489,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2502,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{12}
+	return file_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Step) GetInterface() string {
@@ -2418,14 +2613,16 @@ type Flow struct {
 	Rewinds          uint32                 `protobuf:"varint,18,opt,name=rewinds,proto3" json:"rewinds,omitempty"`
 	StepDeadlineTick uint64                 `protobuf:"varint,19,opt,name=step_deadline_tick,json=stepDeadlineTick,proto3" json:"step_deadline_tick,omitempty"`
 	Index            uint64                 `protobuf:"varint,20,opt,name=index,proto3" json:"index,omitempty"`
-	LastLease        string                 `protobuf:"bytes,21,opt,name=last_lease,json=lastLease,proto3" json:"last_lease,omitempty"` // fsm; lease of the last lock taken for it
+	LastLease        string                 `protobuf:"bytes,21,opt,name=last_lease,json=lastLease,proto3" json:"last_lease,omitempty"`                      // fsm; lease of the last lock taken for it
+	PowerOns         uint32                 `protobuf:"varint,22,opt,name=power_ons,json=powerOns,proto3" json:"power_ons,omitempty"`                        // how often the machine was switched on for it
+	AgentIncarnation string                 `protobuf:"bytes,23,opt,name=agent_incarnation,json=agentIncarnation,proto3" json:"agent_incarnation,omitempty"` // that the started step began with
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2634,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2647,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13}
+	return file_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Flow) GetId() string {
@@ -2600,6 +2797,20 @@ func (x *Flow) GetLastLease() string {
 	return ""
 }
 
+func (x *Flow) GetPowerOns() uint32 {
+	if x != nil {
+		return x.PowerOns
+	}
+	return 0
+}
+
+func (x *Flow) GetAgentIncarnation() string {
+	if x != nil {
+		return x.AgentIncarnation
+	}
+	return ""
+}
+
 // Lease is the right of one running conductor process to hold locks.
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2622,7 +2833,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2845,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2858,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{14}
+	return file_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Lease) GetId() string {
@@ -2760,7 +2971,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +2983,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +2996,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{15}
+	return file_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Timing) GetLeaseMs() uint64 {
@@ -2879,7 +3090,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +3102,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +3115,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{16}
+	return file_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Lock) GetNodeId() string {
@@ -3014,7 +3225,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3237,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3250,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{17}
+	return file_records_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Intent) GetNodeId() string {
@@ -3117,7 +3328,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3340,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3353,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18}
+	return file_records_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Member) GetId() string {
@@ -3280,7 +3491,7 @@ type Globals struct {
 
 func (x *Globals) Reset() {
 	*x = Globals{}
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3503,7 @@ func (x *Globals) String() string {
 func (*Globals) ProtoMessage() {}
 
 func (x *Globals) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3516,7 @@ func (x *Globals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Globals.ProtoReflect.Descriptor instead.
 func (*Globals) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{19}
+	return file_records_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Globals) GetClusterId() string {
@@ -3376,7 +3587,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3388,7 +3599,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3401,7 +3612,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{20}
+	return file_records_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Settings) GetTiming() *Timing {
@@ -3488,7 +3699,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3500,7 +3711,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3513,7 +3724,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{21}
+	return file_records_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinToken) GetId() string {
@@ -3572,7 +3783,7 @@ type Meta struct {
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +3795,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +3808,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{22}
+	return file_records_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Meta) GetPrincipal() string {
@@ -3652,7 +3863,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3664,7 +3875,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3677,7 +3888,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{23}
+	return file_records_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *History) GetSeq() uint64 {
@@ -3750,7 +3961,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +3973,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +3986,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{24}
+	return file_records_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Audit) GetSeq() uint64 {
@@ -3826,7 +4037,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +4049,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +4062,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{25}
+	return file_records_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Inventory) GetNodeId() string {
@@ -3894,7 +4105,7 @@ type RequestResult struct {
 
 func (x *RequestResult) Reset() {
 	*x = RequestResult{}
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3906,7 +4117,7 @@ func (x *RequestResult) String() string {
 func (*RequestResult) ProtoMessage() {}
 
 func (x *RequestResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3919,7 +4130,7 @@ func (x *RequestResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResult.ProtoReflect.Descriptor instead.
 func (*RequestResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{26}
+	return file_records_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RequestResult) GetRequestId() string {
@@ -3955,7 +4166,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4178,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4191,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{27}
+	return file_records_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Result) GetIndex() uint64 {
@@ -4015,7 +4226,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4027,7 +4238,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4040,7 +4251,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{28}
+	return file_records_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Failure) GetKind() string {
@@ -4077,7 +4288,7 @@ type OpResult struct {
 
 func (x *OpResult) Reset() {
 	*x = OpResult{}
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +4300,7 @@ func (x *OpResult) String() string {
 func (*OpResult) ProtoMessage() {}
 
 func (x *OpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4102,7 +4313,7 @@ func (x *OpResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpResult.ProtoReflect.Descriptor instead.
 func (*OpResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{29}
+	return file_records_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OpResult) GetId() string {
@@ -4164,7 +4375,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4176,7 +4387,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4189,7 +4400,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{30}
+	return file_records_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -4301,7 +4512,7 @@ type Ramdisk struct {
 
 func (x *Ramdisk) Reset() {
 	*x = Ramdisk{}
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4313,7 +4524,7 @@ func (x *Ramdisk) String() string {
 func (*Ramdisk) ProtoMessage() {}
 
 func (x *Ramdisk) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4326,7 +4537,7 @@ func (x *Ramdisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ramdisk.ProtoReflect.Descriptor instead.
 func (*Ramdisk) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{31}
+	return file_records_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Ramdisk) GetArch() string {
@@ -4389,7 +4600,7 @@ var File_records_proto protoreflect.FileDescriptor
 
 const file_records_proto_rawDesc = "" +
 	"\n" +
-	"\rrecords.proto\x12\vironring.v1\"\xb0\v\n" +
+	"\rrecords.proto\x12\vironring.v1\"\xe3\v\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -4431,7 +4642,8 @@ const file_records_proto_rawDesc = "" +
 	"\troot_disk\x18. \x01(\v2\x15.ironring.v1.RootDiskR\brootDisk\x12'\n" +
 	"\x03bmc\x18/ \x01(\v2\x15.ironring.v1.BmcFactsR\x03bmc\x12.\n" +
 	"\aerasure\x180 \x01(\v2\x14.ironring.v1.ErasureR\aerasure\x12/\n" +
-	"\bbmc_park\x181 \x01(\v2\x14.ironring.v1.BmcParkR\abmcPark\x12\x1a\n" +
+	"\bbmc_park\x181 \x01(\v2\x14.ironring.v1.BmcParkR\abmcPark\x121\n" +
+	"\bevidence\x182 \x01(\v2\x15.ironring.v1.EvidenceR\bevidence\x12\x1a\n" +
 	"\bassigned\x18< \x01(\tR\bassigned\x12!\n" +
 	"\fassign_epoch\x18= \x01(\x04R\vassignEpoch\x12+\n" +
 	"\x11unassigned_reason\x18> \x01(\tR\x10unassignedReason\x12\x1d\n" +
@@ -4483,7 +4695,25 @@ const file_records_proto_rawDesc = "" +
 	"\aflow_id\x18\x04 \x01(\tR\x06flowId\"\x1f\n" +
 	"\x05Level\x12\b\n" +
 	"\x04NONE\x10\x00\x12\f\n" +
-	"\bMETADATA\x10\x01\"n\n" +
+	"\bMETADATA\x10\x01\"\xd9\x01\n" +
+	"\bEvidence\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x17\n" +
+	"\aflow_id\x18\x03 \x01(\tR\x06flowId\x12\x1d\n" +
+	"\n" +
+	"boot_entry\x18\x04 \x01(\tR\tbootEntry\x12\"\n" +
+	"\rboot_entry_ms\x18\x05 \x01(\x03R\vbootEntryMs\x12\x12\n" +
+	"\x04seen\x18\x06 \x01(\tR\x04seen\x12\x17\n" +
+	"\aseen_ms\x18\a \x01(\x03R\x06seenMs\x12\x16\n" +
+	"\x06source\x18\b \x01(\tR\x06source\"\xa5\x01\n" +
+	"\x05Reach\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
+	"\x06subnet\x18\x02 \x01(\tR\x06subnet\x12\x1c\n" +
+	"\treachable\x18\x03 \x01(\bR\treachable\x12\x1d\n" +
+	"\n" +
+	"since_tick\x18\x04 \x01(\x04R\tsinceTick\x12\x19\n" +
+	"\bsince_ms\x18\x05 \x01(\x03R\asinceMs\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\"n\n" +
 	"\aBmcPark\x12-\n" +
 	"\x12credentials_digest\x18\x01 \x01(\fR\x11credentialsDigest\x12\x1a\n" +
 	"\bfailures\x18\x02 \x01(\rR\bfailures\x12\x18\n" +
@@ -4548,7 +4778,7 @@ const file_records_proto_rawDesc = "" +
 	"\adone_ms\x18\n" +
 	" \x01(\x03R\x06doneMs\x12\x16\n" +
 	"\x06result\x18\v \x01(\fR\x06result\x12\x14\n" +
-	"\x05error\x18\f \x01(\tR\x05error\"\x8e\x05\n" +
+	"\x05error\x18\f \x01(\tR\x05error\"\xd8\x05\n" +
 	"\x04Flow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12)\n" +
@@ -4573,7 +4803,9 @@ const file_records_proto_rawDesc = "" +
 	"\x12step_deadline_tick\x18\x13 \x01(\x04R\x10stepDeadlineTick\x12\x14\n" +
 	"\x05index\x18\x14 \x01(\x04R\x05index\x12\x1d\n" +
 	"\n" +
-	"last_lease\x18\x15 \x01(\tR\tlastLease\"\xd8\x03\n" +
+	"last_lease\x18\x15 \x01(\tR\tlastLease\x12\x1b\n" +
+	"\tpower_ons\x18\x16 \x01(\rR\bpowerOns\x12+\n" +
+	"\x11agent_incarnation\x18\x17 \x01(\tR\x10agentIncarnation\"\xd8\x03\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tconductor\x18\x02 \x01(\tR\tconductor\x12 \n" +
@@ -4911,7 +5143,7 @@ func file_records_proto_rawDescGZIP() []byte {
 }
 
 var file_records_proto_enumTypes = make([]protoimpl.EnumInfo, 16)
-var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_records_proto_goTypes = []any{
 	(State)(0),            // 0: ironring.v1.State
 	(Event)(0),            // 1: ironring.v1.Event
@@ -4935,32 +5167,34 @@ var file_records_proto_goTypes = []any{
 	(*RootDisk)(nil),      // 19: ironring.v1.RootDisk
 	(*BmcFacts)(nil),      // 20: ironring.v1.BmcFacts
 	(*Erasure)(nil),       // 21: ironring.v1.Erasure
-	(*BmcPark)(nil),       // 22: ironring.v1.BmcPark
-	(*Quarantine)(nil),    // 23: ironring.v1.Quarantine
-	(*Port)(nil),          // 24: ironring.v1.Port
-	(*Network)(nil),       // 25: ironring.v1.Network
-	(*PeerAddress)(nil),   // 26: ironring.v1.PeerAddress
-	(*Address)(nil),       // 27: ironring.v1.Address
-	(*Step)(nil),          // 28: ironring.v1.Step
-	(*Flow)(nil),          // 29: ironring.v1.Flow
-	(*Lease)(nil),         // 30: ironring.v1.Lease
-	(*Timing)(nil),        // 31: ironring.v1.Timing
-	(*Lock)(nil),          // 32: ironring.v1.Lock
-	(*Intent)(nil),        // 33: ironring.v1.Intent
-	(*Member)(nil),        // 34: ironring.v1.Member
-	(*Globals)(nil),       // 35: ironring.v1.Globals
-	(*Settings)(nil),      // 36: ironring.v1.Settings
-	(*JoinToken)(nil),     // 37: ironring.v1.JoinToken
-	(*Meta)(nil),          // 38: ironring.v1.Meta
-	(*History)(nil),       // 39: ironring.v1.History
-	(*Audit)(nil),         // 40: ironring.v1.Audit
-	(*Inventory)(nil),     // 41: ironring.v1.Inventory
-	(*RequestResult)(nil), // 42: ironring.v1.RequestResult
-	(*Result)(nil),        // 43: ironring.v1.Result
-	(*Failure)(nil),       // 44: ironring.v1.Failure
-	(*OpResult)(nil),      // 45: ironring.v1.OpResult
-	(*Artifact)(nil),      // 46: ironring.v1.Artifact
-	(*Ramdisk)(nil),       // 47: ironring.v1.Ramdisk
+	(*Evidence)(nil),      // 22: ironring.v1.Evidence
+	(*Reach)(nil),         // 23: ironring.v1.Reach
+	(*BmcPark)(nil),       // 24: ironring.v1.BmcPark
+	(*Quarantine)(nil),    // 25: ironring.v1.Quarantine
+	(*Port)(nil),          // 26: ironring.v1.Port
+	(*Network)(nil),       // 27: ironring.v1.Network
+	(*PeerAddress)(nil),   // 28: ironring.v1.PeerAddress
+	(*Address)(nil),       // 29: ironring.v1.Address
+	(*Step)(nil),          // 30: ironring.v1.Step
+	(*Flow)(nil),          // 31: ironring.v1.Flow
+	(*Lease)(nil),         // 32: ironring.v1.Lease
+	(*Timing)(nil),        // 33: ironring.v1.Timing
+	(*Lock)(nil),          // 34: ironring.v1.Lock
+	(*Intent)(nil),        // 35: ironring.v1.Intent
+	(*Member)(nil),        // 36: ironring.v1.Member
+	(*Globals)(nil),       // 37: ironring.v1.Globals
+	(*Settings)(nil),      // 38: ironring.v1.Settings
+	(*JoinToken)(nil),     // 39: ironring.v1.JoinToken
+	(*Meta)(nil),          // 40: ironring.v1.Meta
+	(*History)(nil),       // 41: ironring.v1.History
+	(*Audit)(nil),         // 42: ironring.v1.Audit
+	(*Inventory)(nil),     // 43: ironring.v1.Inventory
+	(*RequestResult)(nil), // 44: ironring.v1.RequestResult
+	(*Result)(nil),        // 45: ironring.v1.Result
+	(*Failure)(nil),       // 46: ironring.v1.Failure
+	(*OpResult)(nil),      // 47: ironring.v1.OpResult
+	(*Artifact)(nil),      // 48: ironring.v1.Artifact
+	(*Ramdisk)(nil),       // 49: ironring.v1.Ramdisk
 }
 var file_records_proto_depIdxs = []int32{
 	0,  // 0: ironring.v1.Node.state:type_name -> ironring.v1.State
@@ -4972,36 +5206,37 @@ var file_records_proto_depIdxs = []int32{
 	19, // 6: ironring.v1.Node.root_disk:type_name -> ironring.v1.RootDisk
 	20, // 7: ironring.v1.Node.bmc:type_name -> ironring.v1.BmcFacts
 	21, // 8: ironring.v1.Node.erasure:type_name -> ironring.v1.Erasure
-	22, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
-	23, // 10: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
-	5,  // 11: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
-	10, // 12: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
-	11, // 13: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
-	6,  // 14: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
-	26, // 15: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
-	9,  // 16: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
-	7,  // 17: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
-	28, // 18: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
-	8,  // 19: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
-	1,  // 20: ironring.v1.Flow.request:type_name -> ironring.v1.Event
-	38, // 21: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
-	12, // 22: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
-	31, // 23: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
-	13, // 24: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
-	14, // 25: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
-	31, // 26: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
-	38, // 27: ironring.v1.History.meta:type_name -> ironring.v1.Meta
-	0,  // 28: ironring.v1.History.state:type_name -> ironring.v1.State
-	38, // 29: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
-	43, // 30: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
-	44, // 31: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
-	45, // 32: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
-	15, // 33: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	24, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
+	22, // 10: ironring.v1.Node.evidence:type_name -> ironring.v1.Evidence
+	25, // 11: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
+	5,  // 12: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
+	10, // 13: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
+	11, // 14: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
+	6,  // 15: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
+	28, // 16: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
+	9,  // 17: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
+	7,  // 18: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
+	30, // 19: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
+	8,  // 20: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
+	1,  // 21: ironring.v1.Flow.request:type_name -> ironring.v1.Event
+	40, // 22: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
+	12, // 23: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
+	33, // 24: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
+	13, // 25: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
+	14, // 26: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
+	33, // 27: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
+	40, // 28: ironring.v1.History.meta:type_name -> ironring.v1.Meta
+	0,  // 29: ironring.v1.History.state:type_name -> ironring.v1.State
+	40, // 30: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
+	45, // 31: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
+	46, // 32: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
+	47, // 33: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
+	15, // 34: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }
@@ -5015,7 +5250,7 @@ func file_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_records_proto_rawDesc), len(file_records_proto_rawDesc)),
 			NumEnums:      16,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

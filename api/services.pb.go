@@ -1278,6 +1278,7 @@ type LiveFacts struct {
 	AgentContactMs int64                  `protobuf:"varint,6,opt,name=agent_contact_ms,json=agentContactMs,proto3" json:"agent_contact_ms,omitempty"`
 	AgentPeer      string                 `protobuf:"bytes,7,opt,name=agent_peer,json=agentPeer,proto3" json:"agent_peer,omitempty"` // member that the agent's stream ends at
 	Progress       *Progress              `protobuf:"bytes,8,opt,name=progress,proto3" json:"progress,omitempty"`
+	Waits          string                 `protobuf:"bytes,9,opt,name=waits,proto3" json:"waits,omitempty"` // why the conductor has not begun, e.g. its turn
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1366,6 +1367,13 @@ func (x *LiveFacts) GetProgress() *Progress {
 		return x.Progress
 	}
 	return nil
+}
+
+func (x *LiveFacts) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
 }
 
 type Progress struct {
@@ -4152,7 +4160,7 @@ const file_services_proto_rawDesc = "" +
 	"\x06advice\x18\v \x01(\tR\x06advice\x12\x14\n" +
 	"\x05index\x18\f \x01(\x04R\x05index\x12\x18\n" +
 	"\asummary\x18\r \x01(\tR\asummary\x12\x14\n" +
-	"\x05notes\x18\x0e \x03(\tR\x05notes\"\xb9\x02\n" +
+	"\x05notes\x18\x0e \x03(\tR\x05notes\"\xcf\x02\n" +
 	"\tLiveFacts\x12$\n" +
 	"\x0ebmc_contact_ms\x18\x01 \x01(\x03R\fbmcContactMs\x12\x1b\n" +
 	"\tbmc_error\x18\x02 \x01(\tR\bbmcError\x12&\n" +
@@ -4163,7 +4171,8 @@ const file_services_proto_rawDesc = "" +
 	"\x10agent_contact_ms\x18\x06 \x01(\x03R\x0eagentContactMs\x12\x1d\n" +
 	"\n" +
 	"agent_peer\x18\a \x01(\tR\tagentPeer\x121\n" +
-	"\bprogress\x18\b \x01(\v2\x15.ironring.v1.ProgressR\bprogress\"\xbe\x01\n" +
+	"\bprogress\x18\b \x01(\v2\x15.ironring.v1.ProgressR\bprogress\x12\x14\n" +
+	"\x05waits\x18\t \x01(\tR\x05waits\"\xbe\x01\n" +
 	"\bProgress\x12\x15\n" +
 	"\x06cmd_id\x18\x01 \x01(\tR\x05cmdId\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x18\n" +
