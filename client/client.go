@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rpc"
 )
@@ -83,7 +84,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Rounds <= 0 {
 		cfg.Rounds = 2
 	}
-	c := &Client{cfg: cfg, pause: pause, cutOffAfter: 5 * time.Second}
+	c := &Client{cfg: cfg, pause: clock.Pause, cutOffAfter: 5 * time.Second}
 	secure, err := cfg.TLS.credentials()
 	if err != nil {
 		return nil, err
@@ -188,17 +189,6 @@ func (c *Client) behind(e *endpoint) (uint64, bool) {
 func backoff(n int) time.Duration {
 	d := min(100*time.Millisecond<<min(n-1, 5), time.Second)
 	return d/2 + rand.N(d/2)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // readFile reads a PEM file of a TLS.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client/clienttest"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -62,7 +63,7 @@ func newClient(t *testing.T, peers []testPeer, change ...func(*Config)) *Client 
 	t.Cleanup(func() { c.Close() })
 	c.pause = func(ctx context.Context, d time.Duration) error {
 		if d == c.cutOffAfter { // the watchdog would spin
-			return pause(ctx, time.Millisecond)
+			return clock.Pause(ctx, time.Millisecond)
 		}
 		return ctx.Err()
 	}

@@ -11,13 +11,14 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
 )
 
 // Bounds of the commit pipeline.
 const (
-	maxCommand  = 256 << 10
-	maxEntry    = 512 << 10
+	maxCommand  = fsm.MaxCommand
+	maxEntry    = fsm.MaxEntry
 	maxPacked   = 256
 	maxInFlight = 2
 	queueLength = 4096

@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"strings"
 	"unicode/utf8"
 
 	"github.com/ironring/ironring/api"
@@ -13,11 +12,11 @@ import (
 // a feature level.
 const (
 	maxID        = 128
-	maxText      = 1024      // reasons, descriptions and the like are cut or refused here
-	maxError     = 4096      // errors of flows and nodes are cut
-	maxDocument  = 64 << 10  // driver_info, properties, extra, instance_info, flow args
-	maxResult    = 16 << 10  // result of a step
-	maxInventory = 128 << 10 // what an agent found
+	maxText      = 1024             // reasons, descriptions and the like are cut or refused here
+	maxError     = 4096             // errors of flows and nodes are cut
+	maxDocument  = node.MaxDocument // driver_info, properties, extra, instance_info, flow args
+	maxResult    = 16 << 10         // result of a step
+	maxInventory = 128 << 10        // what an agent found
 	maxSteps     = 256
 	maxList      = 1000 // assignments in a command, join tokens, networks, strings in a list
 )
@@ -52,26 +51,6 @@ func checkUUID(what, id string) error {
 func checkSize(what string, size, most int) error {
 	if size > most {
 		return errs.About(errs.Invalid, what, "%s has %d bytes, at most %d", what, size, most)
-	}
-	return nil
-}
-
-func checkMeta(m *api.Meta) error {
-	for _, f := range []struct {
-		name, value string
-		most        int
-	}{
-		{"principal", m.GetPrincipal(), 256},
-		{"source", m.GetSource(), 256},
-		{"request_id", m.GetRequestId(), 256},
-		{"reason", m.GetReason(), maxText},
-	} {
-		if err := checkSize("meta."+f.name, len(f.value), f.most); err != nil {
-			return err
-		}
-		if strings.ContainsRune(f.value, 0) {
-			return errs.About(errs.Invalid, "meta."+f.name, "meta.%s has a NUL", f.name)
-		}
 	}
 	return nil
 }

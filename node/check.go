@@ -19,31 +19,17 @@ const (
 	MaxResourceClass = 80
 )
 
-// document is one of the JSON objects of a node.
-type document struct {
-	field string
-	get   func(*api.Node) []byte
-	set   func(*api.Node, []byte)
-}
-
-var documents = []document{
-	{"driver_info", (*api.Node).GetDriverInfo, func(n *api.Node, b []byte) { n.DriverInfo = b }},
-	{"properties", (*api.Node).GetProperties, func(n *api.Node, b []byte) { n.Properties = b }},
-	{"extra", (*api.Node).GetExtra, func(n *api.Node, b []byte) { n.Extra = b }},
-	{"instance_info", (*api.Node).GetInstanceInfo, func(n *api.Node, b []byte) { n.InstanceInfo = b }},
-}
-
 // NormalizeSpec brings the spec fields into the form in which they are stored:
 // documents canonical ("{}" where there is none), conductor group lower case.
 // It does not replace CheckSpec.
 func NormalizeSpec(n *api.Node) error {
 	n.ConductorGroup = strings.ToLower(n.ConductorGroup)
-	for _, d := range documents {
-		doc, err := canon.Object(d.get(n), MaxDocument)
+	for _, d := range Documents {
+		doc, err := canon.Object(*d.Of(n), MaxDocument)
 		if err != nil {
-			return fieldError(d.field, err)
+			return fieldError(d.Field, err)
 		}
-		d.set(n, doc)
+		*d.Of(n) = doc
 	}
 	return nil
 }
@@ -65,9 +51,9 @@ func CheckSpec(n *api.Node) error {
 	if err := ValidGroup(n.GetConductorGroup()); err != nil {
 		return err
 	}
-	for _, d := range documents {
-		if _, err := canon.Object(d.get(n), MaxDocument); err != nil {
-			return fieldError(d.field, err)
+	for _, d := range Documents {
+		if _, err := canon.Object(*d.Of(n), MaxDocument); err != nil {
+			return fieldError(d.Field, err)
 		}
 	}
 	for _, text := range []struct {

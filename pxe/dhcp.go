@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -176,7 +177,7 @@ func (s *dhcpService) handle(ctx context.Context, pc *ipv4.PacketConn, ifindex i
 	if classify(a.packet).kind == ipxeClient {
 		s.ipxe.saw(d.mac)
 	}
-	if !wait(ctx, d.delay) {
+	if clock.Pause(ctx, d.delay) != nil {
 		return
 	}
 	cm := &ipv4.ControlMessage{Src: d.source.AsSlice()}
@@ -205,7 +206,7 @@ func (s *dhcpService) allocate(ctx context.Context, a ask, d verdict) verdict {
 		return d
 	}
 	rank := rankOf(ranked(s.view().Members(), d.mac), s.us().id)
-	if rank > 0 && !wait(ctx, time.Duration(rank)*rankDelay) {
+	if rank > 0 && clock.Pause(ctx, time.Duration(rank)*rankDelay) != nil {
 		return d
 	}
 	if again := decide(s.view(), a, s.us()); !again.allocate {
@@ -245,19 +246,4 @@ func (s *dhcpService) end(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.allocating, key)
-}
-
-// wait returns false when ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

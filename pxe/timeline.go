@@ -9,13 +9,14 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/journalkind"
 )
 
 // Kinds and stages of the events that this package makes.
 const (
-	kindDHCP = "dhcp"
-	kindTFTP = "tftp"
-	kindHTTP = "http"
+	kindDHCP = journalkind.DHCP
+	kindTFTP = journalkind.TFTP
+	kindHTTP = journalkind.HTTP
 
 	stageDHCP      = "dhcp"
 	stageTFTP      = "tftp"

@@ -15,6 +15,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+
+	"github.com/ironring/ironring/internal/clock"
 )
 
 // dhcpLimit is how long an address may take; then the machine restarts.
@@ -107,7 +109,7 @@ func renew(ctx context.Context, nic string, l *lease, log *slog.Logger) {
 		if wait < 30*time.Second {
 			wait = 30 * time.Second
 		}
-		if pause(ctx, wait) != nil {
+		if clock.Pause(ctx, wait) != nil {
 			return
 		}
 		next, err := request(ctx, nic)

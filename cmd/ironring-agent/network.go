@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ironring/ironring/internal/clock"
 )
 
 const (
@@ -92,7 +94,7 @@ func findNICs(ctx context.Context, mac string) ([]net.Interface, error) {
 			}
 			return nil, fmt.Errorf("no network card has the address %s that the machine booted from; there are: %s", mac, strings.Join(seen, ", "))
 		}
-		if err := pause(ctx, poll); err != nil {
+		if err := clock.Pause(ctx, poll); err != nil {
 			return nil, err
 		}
 	}
@@ -108,23 +110,12 @@ func awaitCarrier(ctx context.Context, nics []net.Interface, log *slog.Logger) n
 				return n
 			}
 		}
-		if pause(ctx, poll) != nil {
+		if clock.Pause(ctx, poll) != nil {
 			break
 		}
 	}
 	log.Warn("no network card has a link", "cards", len(nics))
 	return nics[0]
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // withSocket gives f a socket for ioctls on network interfaces.

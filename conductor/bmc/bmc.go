@@ -23,6 +23,7 @@ import (
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	nodes "github.com/ironring/ironring/node"
 )
 
 // Keyring unseals driver_info.
@@ -143,7 +144,7 @@ func call[D any](a *Access, ctx context.Context, nodeID, what string, limit time
 	err = do(cctx, d, target)
 	a.note(ctx, node, what, err)
 	if err != nil {
-		return fmt.Errorf("%s of node %s: %w", what, label(node), err)
+		return fmt.Errorf("%s of node %s: %w", what, nodes.Label(node), err)
 	}
 	return nil
 }
@@ -156,22 +157,15 @@ func (a *Access) target(node *api.Node) (drivers.Driver, drivers.Target, error) 
 	}
 	doc, err := a.cfg.Keyring.OpenDoc(AAD(node.GetId()), node.GetDriverInfo())
 	if err != nil {
-		return nil, drivers.Target{}, fmt.Errorf("driver_info of node %s: %w", label(node), err)
+		return nil, drivers.Target{}, fmt.Errorf("driver_info of node %s: %w", nodes.Label(node), err)
 	}
 	info := drivers.Info{}
 	if len(doc) > 0 {
 		dec := json.NewDecoder(bytes.NewReader(doc))
 		dec.UseNumber()
 		if err := dec.Decode(&info); err != nil {
-			return nil, drivers.Target{}, errs.New(errs.Invalid, "driver_info of node %s is not a JSON object", label(node))
+			return nil, drivers.Target{}, errs.New(errs.Invalid, "driver_info of node %s is not a JSON object", nodes.Label(node))
 		}
 	}
 	return driver, drivers.Target{NodeID: node.GetId(), Driver: node.GetDriver(), Info: info}, nil
-}
-
-func label(node *api.Node) string {
-	if node.GetName() != "" {
-		return node.GetName()
-	}
-	return node.GetId()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
+	nodes "github.com/ironring/ironring/node"
 )
 
 // Failed logins after which a BMC is parked. More could lock the account.
@@ -39,7 +40,7 @@ func (a *Access) enter(ctx context.Context, node *api.Node) (leave func(), err e
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, errs.About(errs.Timeout, node.GetId(), "waiting for another login to the BMC of node %s: %w", label(node), context.Cause(ctx))
+		return nil, errs.About(errs.Timeout, node.GetId(), "waiting for another login to the BMC of node %s: %w", nodes.Label(node), context.Cause(ctx))
 	}
 	if err := a.Parked(node); err != nil {
 		<-l.turn
@@ -137,8 +138,12 @@ func (a *Access) setPark(ctx context.Context, node *api.Node, park *api.BmcPark)
 	if l := v.Lock(n.GetId()); l.GetConductor() == a.cfg.Member {
 		op = &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: n.GetId(), Token: l.GetToken(), Fields: fields, Node: patch}}}
 	}
+	reason := "the BMC refused our login"
+	if park == nil {
+		reason = "the BMC took our login again"
+	}
 	_, err := a.cfg.Proposer.Propose(ctx, &api.Command{
-		Meta: &api.Meta{Principal: "peer:" + a.cfg.Member, Reason: "login to the BMC", WallMs: a.cfg.Clock.Now().UnixMilli()},
+		Meta: &api.Meta{Principal: "peer:" + a.cfg.Member, Reason: reason, WallMs: a.cfg.Clock.Now().UnixMilli()},
 		Ops:  []*api.Op{op},
 	})
 	if err != nil {
@@ -181,7 +186,7 @@ func Parked(node *api.Node) error {
 func errParked(node *api.Node, failures uint32) error {
 	return errs.About(errs.Denied, node.GetId(),
 		"the BMC of node %s refused our credentials %d times and is left alone until they change: set the right ones with `ironring node set %s --driver-info ...`",
-		label(node), failures, label(node))
+		nodes.Label(node), failures, nodes.Label(node))
 }
 
 // credentials is a digest of driver and driver_info as stored: sealed, so that

@@ -14,6 +14,7 @@ import (
 	"github.com/ironring/ironring/conductor/agents"
 	"github.com/ironring/ironring/drivers/fake"
 	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -105,7 +106,7 @@ func (m *Machine) start(device api.BootDevice) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.off = cancel
 	m.running.Go(func() {
-		pause(ctx, m.cfg.BootTime)
+		_ = clock.Pause(ctx, m.cfg.BootTime)
 		if ctx.Err() == nil {
 			m.boot(ctx, device)
 		}
@@ -136,7 +137,7 @@ func (m *Machine) boot(ctx context.Context, device api.BootDevice) {
 	a := &ramdiskAgent{m: m, on: ctx, nonce: record.GetNonce(), known: map[string]*api.CommandStatus{}}
 	for ctx.Err() == nil {
 		a.session(ctx)
-		pause(ctx, 200*time.Millisecond)
+		_ = clock.Pause(ctx, 200*time.Millisecond)
 	}
 }
 
@@ -312,7 +313,7 @@ func (a *ramdiskAgent) write(c *api.AgentCommand) (any, error) {
 		return nil, errs.New(errs.Invalid, "%w", err)
 	}
 	for left := a.m.cfg.WriteTime; left > 0; left -= time.Second {
-		if pause(a.on, min(left, time.Second)); a.on.Err() != nil {
+		if clock.Pause(a.on, min(left, time.Second)) != nil {
 			return nil, errs.New(errs.Internal, "switched off")
 		}
 		a.note(&api.CommandStatus{CmdId: c.GetCmdId(), Percent: 100 - 100*left.Seconds()/a.m.cfg.WriteTime.Seconds(), DoneBytes: uint64(a.m.cfg.WriteTime - left)})

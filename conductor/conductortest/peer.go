@@ -15,6 +15,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
 	"github.com/ironring/ironring/internal/seal"
@@ -130,31 +131,19 @@ func (p *Peer) Propose(ctx context.Context, cmd *api.Command) (*api.Result, erro
 		return nil, f.Refuse
 	}
 	// A command that has been sent is committed whether its sender waits or not.
-	pause(context.WithoutCancel(ctx), f.Delay)
-	res, err := p.cluster.commit(cmd)
+	_ = clock.Pause(context.WithoutCancel(ctx), f.Delay)
+	res, err := p.cluster.commit(p.id, cmd)
 	if f.Kill {
 		p.Kill()
 	}
 	if f.Lose {
 		return unknown()
 	}
-	pause(ctx, f.Late)
+	_ = clock.Pause(ctx, f.Late)
 	if ctx.Err() != nil {
 		return unknown()
 	}
 	return res, err
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // ID is the member id.

@@ -6,17 +6,18 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/journalkind"
 )
 
 // Kinds of journal events.
 const (
-	KindDHCP  = "dhcp"
-	KindTFTP  = "tftp"
-	KindHTTP  = "http"
-	KindAgent = "agent" // enrolment, streams
-	KindLog   = "log"   // a line that the agent logged
-	KindBMC   = "bmc"
-	KindStep  = "step"
+	KindDHCP  = journalkind.DHCP
+	KindTFTP  = journalkind.TFTP
+	KindHTTP  = journalkind.HTTP
+	KindAgent = journalkind.Agent
+	KindLog   = journalkind.Log
+	KindBMC   = journalkind.BMC
+	KindStep  = journalkind.Step
 )
 
 // note keeps the newest facts about a node. Called with mu held.

@@ -66,13 +66,14 @@ func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*
 // form. With driver it also has the driver check driver_info and seals the
 // secrets in it, which must be done whenever driver or driver_info change.
 func (s *Service) prepare(n *api.Node, driver bool) error {
-	for name, doc := range map[string]*[]byte{"driver_info": &n.DriverInfo, "properties": &n.Properties, "extra": &n.Extra, "instance_info": &n.InstanceInfo} {
+	for _, d := range node.Documents {
+		doc := d.Of(n)
 		if len(*doc) == 0 {
 			*doc = []byte("{}")
 		}
-		c, err := canon.Object(*doc, maxDocument)
+		c, err := canon.Object(*doc, node.MaxDocument)
 		if err != nil {
-			return errs.About(errs.Invalid, name, "%s: %w", name, err)
+			return errs.About(errs.Invalid, d.Field, "%s: %w", d.Field, err)
 		}
 		*doc = c
 	}
@@ -106,7 +107,7 @@ func checkHints(n *api.Node, fields ...string) error {
 		var doc struct {
 			RootDevice json.RawMessage `json:"root_device"`
 		}
-		if err := json.Unmarshal(*documents[name](n), &doc); err != nil {
+		if err := json.Unmarshal(*node.DocumentOf(n, name), &doc); err != nil {
 			return errs.About(errs.Invalid, name, "%s: %w", name, err)
 		}
 		if _, err := rootdisk.ParseHints(doc.RootDevice); err != nil {

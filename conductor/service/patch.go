@@ -18,17 +18,6 @@ import (
 	"github.com/ironring/ironring/node"
 )
 
-// maxDocument bounds each document of a node, in bytes of canonical JSON.
-const maxDocument = 64 << 10
-
-// documents are the spec fields that hold JSON objects.
-var documents = map[string]func(*api.Node) *[]byte{
-	"driver_info":   func(n *api.Node) *[]byte { return &n.DriverInfo },
-	"properties":    func(n *api.Node) *[]byte { return &n.Properties },
-	"extra":         func(n *api.Node) *[]byte { return &n.Extra },
-	"instance_info": func(n *api.Node) *[]byte { return &n.InstanceInfo },
-}
-
 // patched applies set and unset to a copy of a node and names the fields that
 // they touch. Keys are spec fields ("name") or paths into documents
 // ("properties/root_device/serial"); values are JSON.
@@ -67,8 +56,8 @@ func setOne(n *api.Node, field, path string, inside bool, value string) error {
 		}
 		return editDoc(n, field, path, true, func(m map[string]any, last string) { m[last] = v })
 	}
-	if doc := documents[field]; doc != nil {
-		*doc(n) = []byte(value)
+	if doc := node.DocumentOf(n, field); doc != nil {
+		*doc = []byte(value)
 		return nil
 	}
 	// Scalars go through the record's own JSON mapping, which checks types.
@@ -83,12 +72,12 @@ func setOne(n *api.Node, field, path string, inside bool, value string) error {
 // editDoc changes one value inside a document. Where an object on the way is
 // missing it is made, or without grow nothing is changed.
 func editDoc(n *api.Node, field, path string, grow bool, edit func(m map[string]any, last string)) error {
-	doc := documents[field]
+	doc := node.DocumentOf(n, field)
 	if doc == nil {
 		return errs.About(errs.Invalid, field, "%s is not a document: there is nothing inside to set", field)
 	}
 	root := map[string]any{}
-	if b := *doc(n); len(b) > 0 {
+	if b := *doc; len(b) > 0 {
 		v, err := decode(string(b))
 		if err != nil {
 			return err
@@ -118,7 +107,7 @@ func editDoc(n *api.Node, field, path string, grow bool, edit func(m map[string]
 	}
 	edit(m, parts[len(parts)-1])
 	b, err := json.Marshal(root)
-	*doc(n) = b
+	*doc = b
 	return err
 }
 

@@ -98,7 +98,7 @@ func (s *Service) bootable(n *api.Node) error {
 			return nil
 		}
 	}
-	return errs.About(errs.Invalid, n.GetId(), "node %s has no port to boot from: add one with `ironring port create %s MAC`", label(n), label(n))
+	return errs.About(errs.Invalid, n.GetId(), "node %s has no port to boot from: add one with `ironring port create %s MAC`", node.Label(n), node.Label(n))
 }
 
 // deployArgs checks the arguments of a deploy and seals nothing of them: an
@@ -107,7 +107,7 @@ func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	if len(doc) == 0 {
 		doc = []byte("{}")
 	}
-	c, err := canon.Object(doc, maxDocument)
+	c, err := canon.Object(doc, node.MaxDocument)
 	if err != nil {
 		return nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
 	}
@@ -196,14 +196,7 @@ func (s *Service) GetFlow(ctx context.Context, req *api.GetFlowRequest) (*api.Fl
 	}
 	f := v.Flow(n.GetId())
 	if f == nil {
-		return nil, errs.About(errs.NotFound, n.GetId(), "node %s has had no flow", label(n))
+		return nil, errs.About(errs.NotFound, n.GetId(), "node %s has had no flow", node.Label(n))
 	}
 	return &api.FlowReply{Flow: maskedFlow(f), Index: v.Index(), Node: masked(n)}, nil
-}
-
-func label(n *api.Node) string {
-	if n.GetName() != "" {
-		return n.GetName()
-	}
-	return n.GetId()
 }

@@ -66,8 +66,8 @@ func TestAgentProgramStaysSmall(t *testing.T) {
 
 // heavy must never reach a program that only talks to Ironring.
 var heavy = []string{
-	"github.com/hashicorp/raft", "github.com/hashicorp/raft-boltdb", "github.com/hashicorp/go-memdb",
-	"github.com/hashicorp/memberlist", "github.com/bmc-toolbox/bmclib",
+	"github.com/hashicorp", "github.com/bmc-toolbox/bmclib", "github.com/stmcginnis/gofish", "go.etcd.io/bbolt", "cel.dev",
+	module + "/node", module + "/ring", module + "/fsm", module + "/cluster", module + "/conductor",
 }
 
 func TestClientIsLight(t *testing.T) {

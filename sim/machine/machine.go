@@ -26,6 +26,7 @@ import (
 	"github.com/ironring/ironring/agent"
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/sim/bmc"
 )
 
@@ -171,7 +172,7 @@ func (m *Machine) SoftOff() {
 func (m *Machine) run(ctx context.Context, boot api.BootDevice) {
 	log := m.cfg.Logger.With("machine", m.cfg.Name)
 	for ctx.Err() == nil {
-		if !wait(ctx, m.cfg.POST) {
+		if clock.Pause(ctx, m.cfg.POST) != nil {
 			return
 		}
 		if boot != api.BootDevice_BOOT_DEVICE_DISK {
@@ -198,7 +199,7 @@ func (m *Machine) run(ctx context.Context, boot api.BootDevice) {
 			return
 		}
 		boot = api.BootDevice_BOOT_DEVICE_NONE
-		wait(ctx, 2*time.Second)
+		_ = clock.Pause(ctx, 2*time.Second)
 	}
 }
 
@@ -230,7 +231,7 @@ func (m *Machine) ramdisk(ctx context.Context, line agent.Line, log *slog.Logger
 	}
 	if err != nil {
 		log.Warn("agent ended", "err", err)
-		wait(ctx, 2*time.Second)
+		_ = clock.Pause(ctx, 2*time.Second)
 		return true
 	}
 	if hw.off.Load() {
@@ -269,15 +270,4 @@ func bootText(path string) (text string, ok bool) {
 		n++
 	}
 	return string(sector[:n]), true
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/pin/tftp/v3"
 
 	"github.com/ironring/ironring/agent"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/sim/ipxe"
 )
 
@@ -210,7 +211,7 @@ func (x *firmware) Script(ctx context.Context, url string, timeout time.Duration
 
 // Sleep implements ipxe.Machine.
 func (x *firmware) Sleep(ctx context.Context, d time.Duration) error {
-	wait(ctx, d)
+	_ = clock.Pause(ctx, d)
 	return ctx.Err()
 }
 

@@ -32,14 +32,6 @@ Nodes are named by name or by UUID.`,
 	return cmd
 }
 
-// label is what a person calls a node.
-func label(n *api.Node) string {
-	if n.GetName() != "" {
-		return n.GetName()
-	}
-	return n.GetId()
-}
-
 // stateCell is a state with the color of its kind.
 func stateCell(n *api.Node) cell {
 	s := n.GetState()

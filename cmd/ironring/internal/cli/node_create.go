@@ -8,6 +8,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/node"
 )
 
 // specFlags are the flags of the fields that create and set share.
@@ -71,7 +72,7 @@ func newNodeCreateCmd(f *Factory) *cobra.Command {
 				return err
 			}
 			return f.print(rep, func() error {
-				_, err := fmt.Fprintf(f.Out, "node %s enrolled as %s\nnext: ironring node manage %s --wait\n", label(rep.GetNode()), rep.GetNode().GetId(), label(rep.GetNode()))
+				_, err := fmt.Fprintf(f.Out, "node %s enrolled as %s\nnext: ironring node manage %s --wait\n", node.Label(rep.GetNode()), rep.GetNode().GetId(), node.Label(rep.GetNode()))
 				return err
 			})
 		}),

@@ -41,7 +41,7 @@ func (f *Factory) explain(r *api.ExplainReply) *table {
 			t.add(key, s)
 		}
 	}
-	line("node", "%s (%s)", label(n), n.GetId())
+	line("node", "%s (%s)", node.Label(n), n.GetId())
 	line("summary", "%s", r.GetSummary())
 	state := stateCell(n)
 	if to := node.StateName(n.GetTargetState()); to != "" {

@@ -3,12 +3,16 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/journalkind"
 )
 
 func newNodeLogsCmd(f *Factory) *cobra.Command {
@@ -23,6 +27,14 @@ calls to the BMC, steps. With -o json each event is one line.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
 			req.Node = args[0]
+			if since < 0 {
+				return errs.About(errs.Invalid, "since", "--since %s: must not be negative", since)
+			}
+			for _, k := range req.GetKinds() {
+				if !slices.Contains(journalkind.All, k) {
+					return errs.About(errs.Invalid, "kind", "--kind %q: must be one of %s", k, strings.Join(journalkind.All, ", "))
+				}
+			}
 			if since > 0 {
 				req.SinceMs = f.Now().Add(-since).UnixMilli()
 			}
@@ -47,7 +59,7 @@ calls to the BMC, steps. With -o json each event is one line.`,
 	fl := cmd.Flags()
 	fl.BoolVarP(&req.Follow, "follow", "f", false, "go on with what comes")
 	fl.DurationVar(&since, "since", 0, "only the last `DURATION`")
-	fl.StringArrayVar(&req.Kinds, "kind", nil, "only this `KIND`: dhcp, tftp, http, agent, log, bmc, step; repeat it")
+	fl.StringArrayVar(&req.Kinds, "kind", nil, "only this `KIND`: "+strings.Join(journalkind.All, ", ")+"; repeat it")
 	fl.BoolVar(&req.Local, "local", false, "only what the answering peer has")
 	return cmd
 }
@@ -59,9 +71,6 @@ func journalText(ev *api.JournalEvent) string {
 	}
 	return text
 }
-
-// bootKinds are the events of a machine's boot.
-var bootKinds = []string{"dhcp", "tftp", "http", "agent"}
 
 func newNodeTimelineCmd(f *Factory) *cobra.Command {
 	var all bool
@@ -75,7 +84,7 @@ With -o json each event is one line.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
 			var events []*api.JournalEvent
-			err := c.Journal(ctx, &api.JournalRequest{Node: args[0], Kinds: bootKinds}, func(ev *api.JournalEvent) error {
+			err := c.Journal(ctx, &api.JournalRequest{Node: args[0], Kinds: journalkind.Boot}, func(ev *api.JournalEvent) error {
 				events = append(events, ev)
 				return nil
 			})

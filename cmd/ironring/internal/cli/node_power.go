@@ -12,6 +12,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
 )
 
 var powerActions = map[string]api.PowerAction{
@@ -43,7 +44,7 @@ on. soft-off asks the operating system, which may refuse.`,
 				return f.wait(ctx, c, args[0], "power "+args[1], client.Until{Flow: rep.GetFlow().GetId(), After: rep.GetIndex()})
 			}
 			return f.print(rep, func() error {
-				_, err := fmt.Fprintf(f.Out, "power %s of node %s accepted\n", args[1], label(rep.GetNode()))
+				_, err := fmt.Fprintf(f.Out, "power %s of node %s accepted\n", args[1], node.Label(rep.GetNode()))
 				return err
 			})
 		}),

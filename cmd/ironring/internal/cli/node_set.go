@@ -11,6 +11,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
 )
 
 // setFields are the flags of `node set` that replace a whole field.
@@ -82,7 +83,7 @@ func newNodeSetCmd(f *Factory) *cobra.Command {
 			return err
 		}
 		return f.print(rep, func() error {
-			_, err := fmt.Fprintf(f.Out, "node %s changed, revision %d\n", label(rep.GetNode()), rep.GetNode().GetRev())
+			_, err := fmt.Fprintf(f.Out, "node %s changed, revision %d\n", node.Label(rep.GetNode()), rep.GetNode().GetRev())
 			return err
 		})
 	})

@@ -135,7 +135,7 @@ func (f *Factory) provision(ctx context.Context, c *client.Client, req *api.Prov
 	if !wait {
 		return f.print(rep, func() error {
 			_, err := fmt.Fprintf(f.Out, "%s of node %s accepted, state %s\nfollow it: ironring node explain %s\n",
-				node.VerbName(req.GetVerb()), label(rep.GetNode()), node.StateName(rep.GetNode().GetState()), label(rep.GetNode()))
+				node.VerbName(req.GetVerb()), node.Label(rep.GetNode()), node.StateName(rep.GetNode().GetState()), node.Label(rep.GetNode()))
 			return err
 		})
 	}
@@ -158,7 +158,7 @@ func (f *Factory) wait(ctx context.Context, c *client.Client, ref, what string, 
 				return err
 			}
 		}
-		name := label(failed.Node)
+		name := node.Label(failed.Node)
 		return fmt.Errorf("%s failed: %w\nsee:  ironring node explain %s\nthen: %s", what, err, name, nextCommand(failed.Node))
 	case errors.Is(err, errs.Timeout):
 		return fmt.Errorf("%w\nthe work goes on without us; see: ironring node explain %s", err, ref)
@@ -166,14 +166,14 @@ func (f *Factory) wait(ctx context.Context, c *client.Client, ref, what string, 
 		return err
 	}
 	return f.print(ev, func() error {
-		_, err := fmt.Fprintf(f.Out, "node %s: %s done, state %s, power %s\n", label(ev.GetNode()), what, node.StateName(ev.GetNode().GetState()), powerText(ev.GetNode()))
+		_, err := fmt.Fprintf(f.Out, "node %s: %s done, state %s, power %s\n", node.Label(ev.GetNode()), what, node.StateName(ev.GetNode().GetState()), powerText(ev.GetNode()))
 		return err
 	})
 }
 
 // nextCommand is what to run once the reason of a failure is gone.
 func nextCommand(n *api.Node) string {
-	name := label(n)
+	name := node.Label(n)
 	switch n.GetState() {
 	case api.State_DEPLOY_FAILED, api.State_AVAILABLE:
 		return "ironring node deploy " + name + " --image URL --checksum ALGORITHM:HEX --wait"

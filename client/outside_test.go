@@ -4,27 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
-
-// forbidden are what a program that only wants to talk to a cluster must not
-// be made to link.
-var forbidden = []string{"hashicorp/", "bmclib", "gofish", "bbolt", "ironring/fsm", "ironring/cluster", "ironring/conductor", "ironring/node", "ironring/ring"}
-
-func TestDependencies(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", ".", "../api").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for p := range strings.FieldsSeq(string(out)) {
-		for _, bad := range forbidden {
-			if strings.Contains(p, bad) {
-				t.Errorf("client or api depends on %s", p)
-			}
-		}
-	}
-}
 
 // TestOutsideModule compiles testdata/outside as somebody else's module,
 // offline: what is exported must be enough to be used from there.
