@@ -24,6 +24,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type BmcTrust_How int32
+
+const (
+	BmcTrust_UNSPECIFIED BmcTrust_How = 0
+	BmcTrust_FIRST       BmcTrust_How = 1 // by a conductor, before anything was sent
+	BmcTrust_CHANGED     BmcTrust_How = 2 // by a conductor: another certificate than the trusted one
+	BmcTrust_ACCEPT      BmcTrust_How = 3 // by a person
+)
+
+// Enum value maps for BmcTrust_How.
+var (
+	BmcTrust_How_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "FIRST",
+		2: "CHANGED",
+		3: "ACCEPT",
+	}
+	BmcTrust_How_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"FIRST":       1,
+		"CHANGED":     2,
+		"ACCEPT":      3,
+	}
+)
+
+func (x BmcTrust_How) Enum() *BmcTrust_How {
+	p := new(BmcTrust_How)
+	*p = x
+	return p
+}
+
+func (x BmcTrust_How) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BmcTrust_How) Descriptor() protoreflect.EnumDescriptor {
+	return file_commands_proto_enumTypes[0].Descriptor()
+}
+
+func (BmcTrust_How) Type() protoreflect.EnumType {
+	return &file_commands_proto_enumTypes[0]
+}
+
+func (x BmcTrust_How) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BmcTrust_How.Descriptor instead.
+func (BmcTrust_How) EnumDescriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{33, 0}
+}
+
 type ArtifactCopy_State int32
 
 const (
@@ -57,11 +109,11 @@ func (x ArtifactCopy_State) String() string {
 }
 
 func (ArtifactCopy_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_commands_proto_enumTypes[0].Descriptor()
+	return file_commands_proto_enumTypes[1].Descriptor()
 }
 
 func (ArtifactCopy_State) Type() protoreflect.EnumType {
-	return &file_commands_proto_enumTypes[0]
+	return &file_commands_proto_enumTypes[1]
 }
 
 func (x ArtifactCopy_State) Number() protoreflect.EnumNumber {
@@ -70,7 +122,7 @@ func (x ArtifactCopy_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ArtifactCopy_State.Descriptor instead.
 func (ArtifactCopy_State) EnumDescriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{45, 0}
+	return file_commands_proto_rawDescGZIP(), []int{46, 0}
 }
 
 // Entry is one Raft log entry: commands packed by the committer, each applied
@@ -217,7 +269,12 @@ type Op struct {
 	//	*Op_TokenConsume
 	//	*Op_FeatureLevelSet
 	//	*Op_RestoreEpochRaise
+	//	*Op_KeysRequest
+	//	*Op_KeysRotate
+	//	*Op_KeysReseal
+	//	*Op_KeysRetire
 	//	*Op_ReachSet
+	//	*Op_BmcTrust
 	//	*Op_ArtifactSet
 	//	*Op_ArtifactCopy
 	//	*Op_ArtifactTouch
@@ -635,10 +692,55 @@ func (x *Op) GetRestoreEpochRaise() *RestoreEpochRaise {
 	return nil
 }
 
+func (x *Op) GetKeysRequest() *KeysRequest {
+	if x != nil {
+		if x, ok := x.Op.(*Op_KeysRequest); ok {
+			return x.KeysRequest
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetKeysRotate() *KeysRotate {
+	if x != nil {
+		if x, ok := x.Op.(*Op_KeysRotate); ok {
+			return x.KeysRotate
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetKeysReseal() *KeysReseal {
+	if x != nil {
+		if x, ok := x.Op.(*Op_KeysReseal); ok {
+			return x.KeysReseal
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetKeysRetire() *KeysRetire {
+	if x != nil {
+		if x, ok := x.Op.(*Op_KeysRetire); ok {
+			return x.KeysRetire
+		}
+	}
+	return nil
+}
+
 func (x *Op) GetReachSet() *ReachSet {
 	if x != nil {
 		if x, ok := x.Op.(*Op_ReachSet); ok {
 			return x.ReachSet
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetBmcTrust() *BmcTrust {
+	if x != nil {
+		if x, ok := x.Op.(*Op_BmcTrust); ok {
+			return x.BmcTrust
 		}
 	}
 	return nil
@@ -870,8 +972,29 @@ type Op_RestoreEpochRaise struct {
 	RestoreEpochRaise *RestoreEpochRaise `protobuf:"bytes,69,opt,name=restore_epoch_raise,json=restoreEpochRaise,proto3,oneof"`
 }
 
+type Op_KeysRequest struct {
+	KeysRequest *KeysRequest `protobuf:"bytes,70,opt,name=keys_request,json=keysRequest,proto3,oneof"`
+}
+
+type Op_KeysRotate struct {
+	KeysRotate *KeysRotate `protobuf:"bytes,71,opt,name=keys_rotate,json=keysRotate,proto3,oneof"`
+}
+
+type Op_KeysReseal struct {
+	KeysReseal *KeysReseal `protobuf:"bytes,72,opt,name=keys_reseal,json=keysReseal,proto3,oneof"`
+}
+
+type Op_KeysRetire struct {
+	KeysRetire *KeysRetire `protobuf:"bytes,73,opt,name=keys_retire,json=keysRetire,proto3,oneof"`
+}
+
 type Op_ReachSet struct {
 	ReachSet *ReachSet `protobuf:"bytes,90,opt,name=reach_set,json=reachSet,proto3,oneof"`
+}
+
+type Op_BmcTrust struct {
+	// Hardware.
+	BmcTrust *BmcTrust `protobuf:"bytes,110,opt,name=bmc_trust,json=bmcTrust,proto3,oneof"`
 }
 
 type Op_ArtifactSet struct {
@@ -981,7 +1104,17 @@ func (*Op_FeatureLevelSet) isOp_Op() {}
 
 func (*Op_RestoreEpochRaise) isOp_Op() {}
 
+func (*Op_KeysRequest) isOp_Op() {}
+
+func (*Op_KeysRotate) isOp_Op() {}
+
+func (*Op_KeysReseal) isOp_Op() {}
+
+func (*Op_KeysRetire) isOp_Op() {}
+
 func (*Op_ReachSet) isOp_Op() {}
+
+func (*Op_BmcTrust) isOp_Op() {}
 
 func (*Op_ArtifactSet) isOp_Op() {}
 
@@ -1928,7 +2061,7 @@ func (x *FlowEnd) GetNextDeadlineMs() uint64 {
 
 // NodeWrite sets flow fields under a token. fields are names of flow fields
 // of Node: power_state, target_power, last_error, fault, boot, root_disk,
-// bmc, erasure, bmc_park.
+// bmc, erasure, bmc_park, evidence.
 type NodeWrite struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -2944,18 +3077,90 @@ func (x *IntentClose) GetResult() string {
 	return ""
 }
 
+// BmcTrust says which certificate of a BMC is trusted. A first one is taken
+// only where none is known for the address; a person may replace it; a
+// different one is noted and stops all calls.
+type BmcTrust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	How           BmcTrust_How           `protobuf:"varint,2,opt,name=how,proto3,enum=ironring.v1.BmcTrust_How" json:"how,omitempty"`
+	Fingerprint   string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // host:port; ACCEPT: "" is the one on record
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BmcTrust) Reset() {
+	*x = BmcTrust{}
+	mi := &file_commands_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BmcTrust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BmcTrust) ProtoMessage() {}
+
+func (x *BmcTrust) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BmcTrust.ProtoReflect.Descriptor instead.
+func (*BmcTrust) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *BmcTrust) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *BmcTrust) GetHow() BmcTrust_How {
+	if x != nil {
+		return x.How
+	}
+	return BmcTrust_UNSPECIFIED
+}
+
+func (x *BmcTrust) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *BmcTrust) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Bootstrap is the first command of a cluster.
 type Bootstrap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Settings      *Settings              `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	DataKey       string                 `protobuf:"bytes,3,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"` // id of the first data key
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_commands_proto_msgTypes[33]
+	mi := &file_commands_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3172,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[33]
+	mi := &file_commands_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3185,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{33}
+	return file_commands_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Bootstrap) GetClusterId() string {
@@ -2997,6 +3202,13 @@ func (x *Bootstrap) GetSettings() *Settings {
 	return nil
 }
 
+func (x *Bootstrap) GetDataKey() string {
+	if x != nil {
+		return x.DataKey
+	}
+	return ""
+}
+
 type MemberSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
@@ -3006,7 +3218,7 @@ type MemberSet struct {
 
 func (x *MemberSet) Reset() {
 	*x = MemberSet{}
-	mi := &file_commands_proto_msgTypes[34]
+	mi := &file_commands_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3230,7 @@ func (x *MemberSet) String() string {
 func (*MemberSet) ProtoMessage() {}
 
 func (x *MemberSet) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[34]
+	mi := &file_commands_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3243,7 @@ func (x *MemberSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberSet.ProtoReflect.Descriptor instead.
 func (*MemberSet) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{34}
+	return file_commands_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MemberSet) GetMember() *Member {
@@ -3050,7 +3262,7 @@ type MemberRemove struct {
 
 func (x *MemberRemove) Reset() {
 	*x = MemberRemove{}
-	mi := &file_commands_proto_msgTypes[35]
+	mi := &file_commands_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3274,7 @@ func (x *MemberRemove) String() string {
 func (*MemberRemove) ProtoMessage() {}
 
 func (x *MemberRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[35]
+	mi := &file_commands_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3287,7 @@ func (x *MemberRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRemove.ProtoReflect.Descriptor instead.
 func (*MemberRemove) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{35}
+	return file_commands_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MemberRemove) GetId() string {
@@ -3097,7 +3309,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_commands_proto_msgTypes[36]
+	mi := &file_commands_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +3321,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[36]
+	mi := &file_commands_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +3334,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{36}
+	return file_commands_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Assignment) GetNodeId() string {
@@ -3163,7 +3375,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_commands_proto_msgTypes[37]
+	mi := &file_commands_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3387,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[37]
+	mi := &file_commands_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3400,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{37}
+	return file_commands_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Assign) GetNodes() []*Assignment {
@@ -3215,7 +3427,7 @@ type Tick struct {
 
 func (x *Tick) Reset() {
 	*x = Tick{}
-	mi := &file_commands_proto_msgTypes[38]
+	mi := &file_commands_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3227,7 +3439,7 @@ func (x *Tick) String() string {
 func (*Tick) ProtoMessage() {}
 
 func (x *Tick) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[38]
+	mi := &file_commands_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3240,7 +3452,7 @@ func (x *Tick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tick.ProtoReflect.Descriptor instead.
 func (*Tick) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{38}
+	return file_commands_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Tick) GetMs() uint64 {
@@ -3266,7 +3478,7 @@ type SettingsSet struct {
 
 func (x *SettingsSet) Reset() {
 	*x = SettingsSet{}
-	mi := &file_commands_proto_msgTypes[39]
+	mi := &file_commands_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3278,7 +3490,7 @@ func (x *SettingsSet) String() string {
 func (*SettingsSet) ProtoMessage() {}
 
 func (x *SettingsSet) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[39]
+	mi := &file_commands_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3291,7 +3503,7 @@ func (x *SettingsSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingsSet.ProtoReflect.Descriptor instead.
 func (*SettingsSet) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{39}
+	return file_commands_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SettingsSet) GetSettings() *Settings {
@@ -3310,7 +3522,7 @@ type TokenCreate struct {
 
 func (x *TokenCreate) Reset() {
 	*x = TokenCreate{}
-	mi := &file_commands_proto_msgTypes[40]
+	mi := &file_commands_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3534,7 @@ func (x *TokenCreate) String() string {
 func (*TokenCreate) ProtoMessage() {}
 
 func (x *TokenCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[40]
+	mi := &file_commands_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3547,7 @@ func (x *TokenCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenCreate.ProtoReflect.Descriptor instead.
 func (*TokenCreate) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{40}
+	return file_commands_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TokenCreate) GetToken() *JoinToken {
@@ -3357,7 +3569,7 @@ type TokenConsume struct {
 
 func (x *TokenConsume) Reset() {
 	*x = TokenConsume{}
-	mi := &file_commands_proto_msgTypes[41]
+	mi := &file_commands_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3369,7 +3581,7 @@ func (x *TokenConsume) String() string {
 func (*TokenConsume) ProtoMessage() {}
 
 func (x *TokenConsume) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[41]
+	mi := &file_commands_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3382,7 +3594,7 @@ func (x *TokenConsume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenConsume.ProtoReflect.Descriptor instead.
 func (*TokenConsume) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{41}
+	return file_commands_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TokenConsume) GetId() string {
@@ -3423,7 +3635,7 @@ type FeatureLevelSet struct {
 
 func (x *FeatureLevelSet) Reset() {
 	*x = FeatureLevelSet{}
-	mi := &file_commands_proto_msgTypes[42]
+	mi := &file_commands_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +3647,7 @@ func (x *FeatureLevelSet) String() string {
 func (*FeatureLevelSet) ProtoMessage() {}
 
 func (x *FeatureLevelSet) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[42]
+	mi := &file_commands_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +3660,7 @@ func (x *FeatureLevelSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeatureLevelSet.ProtoReflect.Descriptor instead.
 func (*FeatureLevelSet) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{42}
+	return file_commands_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FeatureLevelSet) GetLevel() uint32 {
@@ -3474,7 +3686,7 @@ type RestoreEpochRaise struct {
 
 func (x *RestoreEpochRaise) Reset() {
 	*x = RestoreEpochRaise{}
-	mi := &file_commands_proto_msgTypes[43]
+	mi := &file_commands_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3698,7 @@ func (x *RestoreEpochRaise) String() string {
 func (*RestoreEpochRaise) ProtoMessage() {}
 
 func (x *RestoreEpochRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[43]
+	mi := &file_commands_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3711,7 @@ func (x *RestoreEpochRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreEpochRaise.ProtoReflect.Descriptor instead.
 func (*RestoreEpochRaise) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{43}
+	return file_commands_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RestoreEpochRaise) GetEpoch() uint64 {
@@ -3521,7 +3733,7 @@ type ArtifactSet struct {
 
 func (x *ArtifactSet) Reset() {
 	*x = ArtifactSet{}
-	mi := &file_commands_proto_msgTypes[44]
+	mi := &file_commands_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3533,7 +3745,7 @@ func (x *ArtifactSet) String() string {
 func (*ArtifactSet) ProtoMessage() {}
 
 func (x *ArtifactSet) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[44]
+	mi := &file_commands_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3546,7 +3758,7 @@ func (x *ArtifactSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactSet.ProtoReflect.Descriptor instead.
 func (*ArtifactSet) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{44}
+	return file_commands_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ArtifactSet) GetArtifact() *Artifact {
@@ -3568,7 +3780,7 @@ type ArtifactCopy struct {
 
 func (x *ArtifactCopy) Reset() {
 	*x = ArtifactCopy{}
-	mi := &file_commands_proto_msgTypes[45]
+	mi := &file_commands_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3580,7 +3792,7 @@ func (x *ArtifactCopy) String() string {
 func (*ArtifactCopy) ProtoMessage() {}
 
 func (x *ArtifactCopy) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[45]
+	mi := &file_commands_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3593,7 +3805,7 @@ func (x *ArtifactCopy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactCopy.ProtoReflect.Descriptor instead.
 func (*ArtifactCopy) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{45}
+	return file_commands_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ArtifactCopy) GetDigest() string {
@@ -3628,7 +3840,7 @@ type ArtifactTouch struct {
 
 func (x *ArtifactTouch) Reset() {
 	*x = ArtifactTouch{}
-	mi := &file_commands_proto_msgTypes[46]
+	mi := &file_commands_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3640,7 +3852,7 @@ func (x *ArtifactTouch) String() string {
 func (*ArtifactTouch) ProtoMessage() {}
 
 func (x *ArtifactTouch) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[46]
+	mi := &file_commands_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3653,7 +3865,7 @@ func (x *ArtifactTouch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactTouch.ProtoReflect.Descriptor instead.
 func (*ArtifactTouch) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{46}
+	return file_commands_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ArtifactTouch) GetDigests() []string {
@@ -3683,7 +3895,7 @@ type ArtifactDrop struct {
 
 func (x *ArtifactDrop) Reset() {
 	*x = ArtifactDrop{}
-	mi := &file_commands_proto_msgTypes[47]
+	mi := &file_commands_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +3907,7 @@ func (x *ArtifactDrop) String() string {
 func (*ArtifactDrop) ProtoMessage() {}
 
 func (x *ArtifactDrop) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[47]
+	mi := &file_commands_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +3920,7 @@ func (x *ArtifactDrop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactDrop.ProtoReflect.Descriptor instead.
 func (*ArtifactDrop) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{47}
+	return file_commands_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ArtifactDrop) GetDigest() string {
@@ -3741,7 +3953,7 @@ type RamdiskSet struct {
 
 func (x *RamdiskSet) Reset() {
 	*x = RamdiskSet{}
-	mi := &file_commands_proto_msgTypes[48]
+	mi := &file_commands_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +3965,7 @@ func (x *RamdiskSet) String() string {
 func (*RamdiskSet) ProtoMessage() {}
 
 func (x *RamdiskSet) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[48]
+	mi := &file_commands_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +3978,7 @@ func (x *RamdiskSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RamdiskSet.ProtoReflect.Descriptor instead.
 func (*RamdiskSet) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{48}
+	return file_commands_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RamdiskSet) GetRamdisk() *Ramdisk {
@@ -3786,7 +3998,7 @@ type RamdiskDelete struct {
 
 func (x *RamdiskDelete) Reset() {
 	*x = RamdiskDelete{}
-	mi := &file_commands_proto_msgTypes[49]
+	mi := &file_commands_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3798,7 +4010,7 @@ func (x *RamdiskDelete) String() string {
 func (*RamdiskDelete) ProtoMessage() {}
 
 func (x *RamdiskDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[49]
+	mi := &file_commands_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3811,7 +4023,7 @@ func (x *RamdiskDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RamdiskDelete.ProtoReflect.Descriptor instead.
 func (*RamdiskDelete) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{49}
+	return file_commands_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RamdiskDelete) GetArch() string {
@@ -3841,7 +4053,7 @@ type PhoneHome struct {
 
 func (x *PhoneHome) Reset() {
 	*x = PhoneHome{}
-	mi := &file_commands_proto_msgTypes[50]
+	mi := &file_commands_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4065,7 @@ func (x *PhoneHome) String() string {
 func (*PhoneHome) ProtoMessage() {}
 
 func (x *PhoneHome) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[50]
+	mi := &file_commands_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4078,7 @@ func (x *PhoneHome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PhoneHome.ProtoReflect.Descriptor instead.
 func (*PhoneHome) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{50}
+	return file_commands_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PhoneHome) GetNodeId() string {
@@ -3903,7 +4115,7 @@ type ReachSet struct {
 
 func (x *ReachSet) Reset() {
 	*x = ReachSet{}
-	mi := &file_commands_proto_msgTypes[51]
+	mi := &file_commands_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3915,7 +4127,7 @@ func (x *ReachSet) String() string {
 func (*ReachSet) ProtoMessage() {}
 
 func (x *ReachSet) ProtoReflect() protoreflect.Message {
-	mi := &file_commands_proto_msgTypes[51]
+	mi := &file_commands_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3928,7 +4140,7 @@ func (x *ReachSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReachSet.ProtoReflect.Descriptor instead.
 func (*ReachSet) Descriptor() ([]byte, []int) {
-	return file_commands_proto_rawDescGZIP(), []int{51}
+	return file_commands_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ReachSet) GetMember() string {
@@ -3952,6 +4164,297 @@ func (x *ReachSet) GetReachable() bool {
 	return false
 }
 
+// KeysRequest asks the leader for new keys. MemberRemove does so by itself.
+type KeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeysRequest) Reset() {
+	*x = KeysRequest{}
+	mi := &file_commands_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysRequest) ProtoMessage() {}
+
+func (x *KeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
+func (*KeysRequest) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *KeysRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// KeysRotate brings in new keys. Refused unless it holds them for exactly the
+// members of that moment.
+type KeysRotate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`                     // the current one + 1
+	DataPrimary   string                 `protobuf:"bytes,2,opt,name=data_primary,json=dataPrimary,proto3" json:"data_primary,omitempty"` // id of the new data key
+	Sealed        []*SealedKeys          `protobuf:"bytes,3,rep,name=sealed,proto3" json:"sealed,omitempty"`
+	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeysRotate) Reset() {
+	*x = KeysRotate{}
+	mi := &file_commands_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysRotate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysRotate) ProtoMessage() {}
+
+func (x *KeysRotate) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysRotate.ProtoReflect.Descriptor instead.
+func (*KeysRotate) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *KeysRotate) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *KeysRotate) GetDataPrimary() string {
+	if x != nil {
+		return x.DataPrimary
+	}
+	return ""
+}
+
+func (x *KeysRotate) GetSealed() []*SealedKeys {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *KeysRotate) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+// KeysReseal replaces sealed values by the same values under the primary key.
+// Nothing else of a record may differ, and no rev changes.
+type KeysReseal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Docs          []*Resealed            `protobuf:"bytes,1,rep,name=docs,proto3" json:"docs,omitempty"` // at most 100
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeysReseal) Reset() {
+	*x = KeysReseal{}
+	mi := &file_commands_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysReseal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysReseal) ProtoMessage() {}
+
+func (x *KeysReseal) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysReseal.ProtoReflect.Descriptor instead.
+func (*KeysReseal) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *KeysReseal) GetDocs() []*Resealed {
+	if x != nil {
+		return x.Docs
+	}
+	return nil
+}
+
+func (x *KeysReseal) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+type Resealed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Place         string                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`   // "driver_info", "instance_info", "flow"
+	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the document that it replaces; else it is left out
+	Doc           []byte                 `protobuf:"bytes,4,opt,name=doc,proto3" json:"doc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resealed) Reset() {
+	*x = Resealed{}
+	mi := &file_commands_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resealed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resealed) ProtoMessage() {}
+
+func (x *Resealed) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resealed.ProtoReflect.Descriptor instead.
+func (*Resealed) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *Resealed) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Resealed) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *Resealed) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Resealed) GetDoc() []byte {
+	if x != nil {
+		return x.Doc
+	}
+	return nil
+}
+
+// KeysRetire forgets the data keys that no record needs any more, which Apply
+// looks for itself. From then on no command may bring values sealed with them.
+type KeysRetire struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DataKeys      []string               `protobuf:"bytes,1,rep,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeysRetire) Reset() {
+	*x = KeysRetire{}
+	mi := &file_commands_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysRetire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysRetire) ProtoMessage() {}
+
+func (x *KeysRetire) ProtoReflect() protoreflect.Message {
+	mi := &file_commands_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysRetire.ProtoReflect.Descriptor instead.
+func (*KeysRetire) Descriptor() ([]byte, []int) {
+	return file_commands_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *KeysRetire) GetDataKeys() []string {
+	if x != nil {
+		return x.DataKeys
+	}
+	return nil
+}
+
+func (x *KeysRetire) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
 var File_commands_proto protoreflect.FileDescriptor
 
 const file_commands_proto_rawDesc = "" +
@@ -3961,7 +4464,7 @@ const file_commands_proto_rawDesc = "" +
 	"\bcommands\x18\x01 \x03(\v2\x14.ironring.v1.CommandR\bcommands\"S\n" +
 	"\aCommand\x12%\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.ironring.v1.MetaR\x04meta\x12!\n" +
-	"\x03ops\x18\x02 \x03(\v2\x0f.ironring.v1.OpR\x03ops\"\xb2\x17\n" +
+	"\x03ops\x18\x02 \x03(\v2\x0f.ironring.v1.OpR\x03ops\"\xdb\x19\n" +
 	"\x02Op\x12:\n" +
 	"\vnode_create\x18\x01 \x01(\v2\x17.ironring.v1.NodeCreateH\x00R\n" +
 	"nodeCreate\x127\n" +
@@ -4020,8 +4523,16 @@ const file_commands_proto_rawDesc = "" +
 	"\ftoken_create\x18B \x01(\v2\x18.ironring.v1.TokenCreateH\x00R\vtokenCreate\x12@\n" +
 	"\rtoken_consume\x18C \x01(\v2\x19.ironring.v1.TokenConsumeH\x00R\ftokenConsume\x12J\n" +
 	"\x11feature_level_set\x18D \x01(\v2\x1c.ironring.v1.FeatureLevelSetH\x00R\x0ffeatureLevelSet\x12P\n" +
-	"\x13restore_epoch_raise\x18E \x01(\v2\x1e.ironring.v1.RestoreEpochRaiseH\x00R\x11restoreEpochRaise\x124\n" +
-	"\treach_set\x18Z \x01(\v2\x15.ironring.v1.ReachSetH\x00R\breachSet\x12=\n" +
+	"\x13restore_epoch_raise\x18E \x01(\v2\x1e.ironring.v1.RestoreEpochRaiseH\x00R\x11restoreEpochRaise\x12=\n" +
+	"\fkeys_request\x18F \x01(\v2\x18.ironring.v1.KeysRequestH\x00R\vkeysRequest\x12:\n" +
+	"\vkeys_rotate\x18G \x01(\v2\x17.ironring.v1.KeysRotateH\x00R\n" +
+	"keysRotate\x12:\n" +
+	"\vkeys_reseal\x18H \x01(\v2\x17.ironring.v1.KeysResealH\x00R\n" +
+	"keysReseal\x12:\n" +
+	"\vkeys_retire\x18I \x01(\v2\x17.ironring.v1.KeysRetireH\x00R\n" +
+	"keysRetire\x124\n" +
+	"\treach_set\x18Z \x01(\v2\x15.ironring.v1.ReachSetH\x00R\breachSet\x124\n" +
+	"\tbmc_trust\x18n \x01(\v2\x15.ironring.v1.BmcTrustH\x00R\bbmcTrust\x12=\n" +
 	"\fartifact_set\x18d \x01(\v2\x18.ironring.v1.ArtifactSetH\x00R\vartifactSet\x12@\n" +
 	"\rartifact_copy\x18e \x01(\v2\x19.ironring.v1.ArtifactCopyH\x00R\fartifactCopy\x12C\n" +
 	"\x0eartifact_touch\x18f \x01(\v2\x1a.ironring.v1.ArtifactTouchH\x00R\rartifactTouch\x12@\n" +
@@ -4182,11 +4693,23 @@ const file_commands_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x16\n" +
-	"\x06result\x18\x04 \x01(\tR\x06result\"]\n" +
+	"\x06result\x18\x04 \x01(\tR\x06result\"\xc8\x01\n" +
+	"\bBmcTrust\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12+\n" +
+	"\x03how\x18\x02 \x01(\x0e2\x19.ironring.v1.BmcTrust.HowR\x03how\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\":\n" +
+	"\x03How\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05FIRST\x10\x01\x12\v\n" +
+	"\aCHANGED\x10\x02\x12\n" +
+	"\n" +
+	"\x06ACCEPT\x10\x03\"x\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x121\n" +
-	"\bsettings\x18\x02 \x01(\v2\x15.ironring.v1.SettingsR\bsettings\"8\n" +
+	"\bsettings\x18\x02 \x01(\v2\x15.ironring.v1.SettingsR\bsettings\x12\x19\n" +
+	"\bdata_key\x18\x03 \x01(\tR\adataKey\"8\n" +
 	"\tMemberSet\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.ironring.v1.MemberR\x06member\"\x1e\n" +
 	"\fMemberRemove\x12\x0e\n" +
@@ -4249,7 +4772,30 @@ const file_commands_proto_rawDesc = "" +
 	"\bReachSet\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
 	"\x06subnet\x18\x02 \x01(\tR\x06subnet\x12\x1c\n" +
-	"\treachable\x18\x03 \x01(\bR\treachableB&Z$github.com/ironring/ironring/api;apib\x06proto3"
+	"\treachable\x18\x03 \x01(\bR\treachable\"%\n" +
+	"\vKeysRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x94\x01\n" +
+	"\n" +
+	"KeysRotate\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12!\n" +
+	"\fdata_primary\x18\x02 \x01(\tR\vdataPrimary\x12/\n" +
+	"\x06sealed\x18\x03 \x03(\v2\x17.ironring.v1.SealedKeysR\x06sealed\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"K\n" +
+	"\n" +
+	"KeysReseal\x12)\n" +
+	"\x04docs\x18\x01 \x03(\v2\x15.ironring.v1.ResealedR\x04docs\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"c\n" +
+	"\bResealed\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05place\x18\x02 \x01(\tR\x05place\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x10\n" +
+	"\x03doc\x18\x04 \x01(\fR\x03doc\"=\n" +
+	"\n" +
+	"KeysRetire\x12\x1b\n" +
+	"\tdata_keys\x18\x01 \x03(\tR\bdataKeys\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04termB&Z$github.com/ironring/ironring/api;apib\x06proto3"
 
 var (
 	file_commands_proto_rawDescOnce sync.Once
@@ -4263,162 +4809,178 @@ func file_commands_proto_rawDescGZIP() []byte {
 	return file_commands_proto_rawDescData
 }
 
-var file_commands_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_commands_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_commands_proto_goTypes = []any{
-	(ArtifactCopy_State)(0),   // 0: ironring.v1.ArtifactCopy.State
-	(*Entry)(nil),             // 1: ironring.v1.Entry
-	(*Command)(nil),           // 2: ironring.v1.Command
-	(*Op)(nil),                // 3: ironring.v1.Op
-	(*NodeCreate)(nil),        // 4: ironring.v1.NodeCreate
-	(*NodePatch)(nil),         // 5: ironring.v1.NodePatch
-	(*NodeDelete)(nil),        // 6: ironring.v1.NodeDelete
-	(*PortCreate)(nil),        // 7: ironring.v1.PortCreate
-	(*PortDelete)(nil),        // 8: ironring.v1.PortDelete
-	(*NetworkSet)(nil),        // 9: ironring.v1.NetworkSet
-	(*NetworkDelete)(nil),     // 10: ironring.v1.NetworkDelete
-	(*AddressAllocate)(nil),   // 11: ironring.v1.AddressAllocate
-	(*FlowCreate)(nil),        // 12: ironring.v1.FlowCreate
-	(*FlowRequest)(nil),       // 13: ironring.v1.FlowRequest
-	(*StepStart)(nil),         // 14: ironring.v1.StepStart
-	(*StepDone)(nil),          // 15: ironring.v1.StepDone
-	(*FlowRewind)(nil),        // 16: ironring.v1.FlowRewind
-	(*FlowEnd)(nil),           // 17: ironring.v1.FlowEnd
-	(*NodeWrite)(nil),         // 18: ironring.v1.NodeWrite
-	(*NodeObserve)(nil),       // 19: ironring.v1.NodeObserve
-	(*AgentEnrol)(nil),        // 20: ironring.v1.AgentEnrol
-	(*InventorySet)(nil),      // 21: ironring.v1.InventorySet
-	(*LeaseRegister)(nil),     // 22: ironring.v1.LeaseRegister
-	(*LeaseRenew)(nil),        // 23: ironring.v1.LeaseRenew
-	(*LeaseExpire)(nil),       // 24: ironring.v1.LeaseExpire
-	(*LeaseFence)(nil),        // 25: ironring.v1.LeaseFence
-	(*LeaseTombstone)(nil),    // 26: ironring.v1.LeaseTombstone
-	(*LeaseRelease)(nil),      // 27: ironring.v1.LeaseRelease
-	(*LockAcquire)(nil),       // 28: ironring.v1.LockAcquire
-	(*LockBreak)(nil),         // 29: ironring.v1.LockBreak
-	(*LockRelease)(nil),       // 30: ironring.v1.LockRelease
-	(*QuarantineClear)(nil),   // 31: ironring.v1.QuarantineClear
-	(*IntentOpen)(nil),        // 32: ironring.v1.IntentOpen
-	(*IntentClose)(nil),       // 33: ironring.v1.IntentClose
-	(*Bootstrap)(nil),         // 34: ironring.v1.Bootstrap
-	(*MemberSet)(nil),         // 35: ironring.v1.MemberSet
-	(*MemberRemove)(nil),      // 36: ironring.v1.MemberRemove
-	(*Assignment)(nil),        // 37: ironring.v1.Assignment
-	(*Assign)(nil),            // 38: ironring.v1.Assign
-	(*Tick)(nil),              // 39: ironring.v1.Tick
-	(*SettingsSet)(nil),       // 40: ironring.v1.SettingsSet
-	(*TokenCreate)(nil),       // 41: ironring.v1.TokenCreate
-	(*TokenConsume)(nil),      // 42: ironring.v1.TokenConsume
-	(*FeatureLevelSet)(nil),   // 43: ironring.v1.FeatureLevelSet
-	(*RestoreEpochRaise)(nil), // 44: ironring.v1.RestoreEpochRaise
-	(*ArtifactSet)(nil),       // 45: ironring.v1.ArtifactSet
-	(*ArtifactCopy)(nil),      // 46: ironring.v1.ArtifactCopy
-	(*ArtifactTouch)(nil),     // 47: ironring.v1.ArtifactTouch
-	(*ArtifactDrop)(nil),      // 48: ironring.v1.ArtifactDrop
-	(*RamdiskSet)(nil),        // 49: ironring.v1.RamdiskSet
-	(*RamdiskDelete)(nil),     // 50: ironring.v1.RamdiskDelete
-	(*PhoneHome)(nil),         // 51: ironring.v1.PhoneHome
-	(*ReachSet)(nil),          // 52: ironring.v1.ReachSet
-	(*Meta)(nil),              // 53: ironring.v1.Meta
-	(*Node)(nil),              // 54: ironring.v1.Node
-	(*Port)(nil),              // 55: ironring.v1.Port
-	(*Network)(nil),           // 56: ironring.v1.Network
-	(*Flow)(nil),              // 57: ironring.v1.Flow
-	(Event)(0),                // 58: ironring.v1.Event
-	(FlowStatus)(0),           // 59: ironring.v1.FlowStatus
-	(*AgentSession)(nil),      // 60: ironring.v1.AgentSession
-	(*Inventory)(nil),         // 61: ironring.v1.Inventory
-	(*Lease)(nil),             // 62: ironring.v1.Lease
-	(Quarantine_Class)(0),     // 63: ironring.v1.Quarantine.Class
-	(*Settings)(nil),          // 64: ironring.v1.Settings
-	(*Member)(nil),            // 65: ironring.v1.Member
-	(*JoinToken)(nil),         // 66: ironring.v1.JoinToken
-	(*Artifact)(nil),          // 67: ironring.v1.Artifact
-	(*Ramdisk)(nil),           // 68: ironring.v1.Ramdisk
+	(BmcTrust_How)(0),         // 0: ironring.v1.BmcTrust.How
+	(ArtifactCopy_State)(0),   // 1: ironring.v1.ArtifactCopy.State
+	(*Entry)(nil),             // 2: ironring.v1.Entry
+	(*Command)(nil),           // 3: ironring.v1.Command
+	(*Op)(nil),                // 4: ironring.v1.Op
+	(*NodeCreate)(nil),        // 5: ironring.v1.NodeCreate
+	(*NodePatch)(nil),         // 6: ironring.v1.NodePatch
+	(*NodeDelete)(nil),        // 7: ironring.v1.NodeDelete
+	(*PortCreate)(nil),        // 8: ironring.v1.PortCreate
+	(*PortDelete)(nil),        // 9: ironring.v1.PortDelete
+	(*NetworkSet)(nil),        // 10: ironring.v1.NetworkSet
+	(*NetworkDelete)(nil),     // 11: ironring.v1.NetworkDelete
+	(*AddressAllocate)(nil),   // 12: ironring.v1.AddressAllocate
+	(*FlowCreate)(nil),        // 13: ironring.v1.FlowCreate
+	(*FlowRequest)(nil),       // 14: ironring.v1.FlowRequest
+	(*StepStart)(nil),         // 15: ironring.v1.StepStart
+	(*StepDone)(nil),          // 16: ironring.v1.StepDone
+	(*FlowRewind)(nil),        // 17: ironring.v1.FlowRewind
+	(*FlowEnd)(nil),           // 18: ironring.v1.FlowEnd
+	(*NodeWrite)(nil),         // 19: ironring.v1.NodeWrite
+	(*NodeObserve)(nil),       // 20: ironring.v1.NodeObserve
+	(*AgentEnrol)(nil),        // 21: ironring.v1.AgentEnrol
+	(*InventorySet)(nil),      // 22: ironring.v1.InventorySet
+	(*LeaseRegister)(nil),     // 23: ironring.v1.LeaseRegister
+	(*LeaseRenew)(nil),        // 24: ironring.v1.LeaseRenew
+	(*LeaseExpire)(nil),       // 25: ironring.v1.LeaseExpire
+	(*LeaseFence)(nil),        // 26: ironring.v1.LeaseFence
+	(*LeaseTombstone)(nil),    // 27: ironring.v1.LeaseTombstone
+	(*LeaseRelease)(nil),      // 28: ironring.v1.LeaseRelease
+	(*LockAcquire)(nil),       // 29: ironring.v1.LockAcquire
+	(*LockBreak)(nil),         // 30: ironring.v1.LockBreak
+	(*LockRelease)(nil),       // 31: ironring.v1.LockRelease
+	(*QuarantineClear)(nil),   // 32: ironring.v1.QuarantineClear
+	(*IntentOpen)(nil),        // 33: ironring.v1.IntentOpen
+	(*IntentClose)(nil),       // 34: ironring.v1.IntentClose
+	(*BmcTrust)(nil),          // 35: ironring.v1.BmcTrust
+	(*Bootstrap)(nil),         // 36: ironring.v1.Bootstrap
+	(*MemberSet)(nil),         // 37: ironring.v1.MemberSet
+	(*MemberRemove)(nil),      // 38: ironring.v1.MemberRemove
+	(*Assignment)(nil),        // 39: ironring.v1.Assignment
+	(*Assign)(nil),            // 40: ironring.v1.Assign
+	(*Tick)(nil),              // 41: ironring.v1.Tick
+	(*SettingsSet)(nil),       // 42: ironring.v1.SettingsSet
+	(*TokenCreate)(nil),       // 43: ironring.v1.TokenCreate
+	(*TokenConsume)(nil),      // 44: ironring.v1.TokenConsume
+	(*FeatureLevelSet)(nil),   // 45: ironring.v1.FeatureLevelSet
+	(*RestoreEpochRaise)(nil), // 46: ironring.v1.RestoreEpochRaise
+	(*ArtifactSet)(nil),       // 47: ironring.v1.ArtifactSet
+	(*ArtifactCopy)(nil),      // 48: ironring.v1.ArtifactCopy
+	(*ArtifactTouch)(nil),     // 49: ironring.v1.ArtifactTouch
+	(*ArtifactDrop)(nil),      // 50: ironring.v1.ArtifactDrop
+	(*RamdiskSet)(nil),        // 51: ironring.v1.RamdiskSet
+	(*RamdiskDelete)(nil),     // 52: ironring.v1.RamdiskDelete
+	(*PhoneHome)(nil),         // 53: ironring.v1.PhoneHome
+	(*ReachSet)(nil),          // 54: ironring.v1.ReachSet
+	(*KeysRequest)(nil),       // 55: ironring.v1.KeysRequest
+	(*KeysRotate)(nil),        // 56: ironring.v1.KeysRotate
+	(*KeysReseal)(nil),        // 57: ironring.v1.KeysReseal
+	(*Resealed)(nil),          // 58: ironring.v1.Resealed
+	(*KeysRetire)(nil),        // 59: ironring.v1.KeysRetire
+	(*Meta)(nil),              // 60: ironring.v1.Meta
+	(*Node)(nil),              // 61: ironring.v1.Node
+	(*Port)(nil),              // 62: ironring.v1.Port
+	(*Network)(nil),           // 63: ironring.v1.Network
+	(*Flow)(nil),              // 64: ironring.v1.Flow
+	(Event)(0),                // 65: ironring.v1.Event
+	(FlowStatus)(0),           // 66: ironring.v1.FlowStatus
+	(*AgentSession)(nil),      // 67: ironring.v1.AgentSession
+	(*Inventory)(nil),         // 68: ironring.v1.Inventory
+	(*Lease)(nil),             // 69: ironring.v1.Lease
+	(Quarantine_Class)(0),     // 70: ironring.v1.Quarantine.Class
+	(*Settings)(nil),          // 71: ironring.v1.Settings
+	(*Member)(nil),            // 72: ironring.v1.Member
+	(*JoinToken)(nil),         // 73: ironring.v1.JoinToken
+	(*Artifact)(nil),          // 74: ironring.v1.Artifact
+	(*Ramdisk)(nil),           // 75: ironring.v1.Ramdisk
+	(*SealedKeys)(nil),        // 76: ironring.v1.SealedKeys
 }
 var file_commands_proto_depIdxs = []int32{
-	2,  // 0: ironring.v1.Entry.commands:type_name -> ironring.v1.Command
-	53, // 1: ironring.v1.Command.meta:type_name -> ironring.v1.Meta
-	3,  // 2: ironring.v1.Command.ops:type_name -> ironring.v1.Op
-	4,  // 3: ironring.v1.Op.node_create:type_name -> ironring.v1.NodeCreate
-	5,  // 4: ironring.v1.Op.node_patch:type_name -> ironring.v1.NodePatch
-	6,  // 5: ironring.v1.Op.node_delete:type_name -> ironring.v1.NodeDelete
-	7,  // 6: ironring.v1.Op.port_create:type_name -> ironring.v1.PortCreate
-	8,  // 7: ironring.v1.Op.port_delete:type_name -> ironring.v1.PortDelete
-	9,  // 8: ironring.v1.Op.network_set:type_name -> ironring.v1.NetworkSet
-	10, // 9: ironring.v1.Op.network_delete:type_name -> ironring.v1.NetworkDelete
-	11, // 10: ironring.v1.Op.address_allocate:type_name -> ironring.v1.AddressAllocate
-	12, // 11: ironring.v1.Op.flow_create:type_name -> ironring.v1.FlowCreate
-	13, // 12: ironring.v1.Op.flow_request:type_name -> ironring.v1.FlowRequest
-	14, // 13: ironring.v1.Op.step_start:type_name -> ironring.v1.StepStart
-	15, // 14: ironring.v1.Op.step_done:type_name -> ironring.v1.StepDone
-	16, // 15: ironring.v1.Op.flow_rewind:type_name -> ironring.v1.FlowRewind
-	17, // 16: ironring.v1.Op.flow_end:type_name -> ironring.v1.FlowEnd
-	18, // 17: ironring.v1.Op.node_write:type_name -> ironring.v1.NodeWrite
-	19, // 18: ironring.v1.Op.node_observe:type_name -> ironring.v1.NodeObserve
-	20, // 19: ironring.v1.Op.agent_enrol:type_name -> ironring.v1.AgentEnrol
-	21, // 20: ironring.v1.Op.inventory_set:type_name -> ironring.v1.InventorySet
-	51, // 21: ironring.v1.Op.phone_home:type_name -> ironring.v1.PhoneHome
-	22, // 22: ironring.v1.Op.lease_register:type_name -> ironring.v1.LeaseRegister
-	23, // 23: ironring.v1.Op.lease_renew:type_name -> ironring.v1.LeaseRenew
-	24, // 24: ironring.v1.Op.lease_expire:type_name -> ironring.v1.LeaseExpire
-	25, // 25: ironring.v1.Op.lease_fence:type_name -> ironring.v1.LeaseFence
-	26, // 26: ironring.v1.Op.lease_tombstone:type_name -> ironring.v1.LeaseTombstone
-	27, // 27: ironring.v1.Op.lease_release:type_name -> ironring.v1.LeaseRelease
-	28, // 28: ironring.v1.Op.lock_acquire:type_name -> ironring.v1.LockAcquire
-	29, // 29: ironring.v1.Op.lock_break:type_name -> ironring.v1.LockBreak
-	30, // 30: ironring.v1.Op.lock_release:type_name -> ironring.v1.LockRelease
-	31, // 31: ironring.v1.Op.quarantine_clear:type_name -> ironring.v1.QuarantineClear
-	32, // 32: ironring.v1.Op.intent_open:type_name -> ironring.v1.IntentOpen
-	33, // 33: ironring.v1.Op.intent_close:type_name -> ironring.v1.IntentClose
-	34, // 34: ironring.v1.Op.bootstrap:type_name -> ironring.v1.Bootstrap
-	35, // 35: ironring.v1.Op.member_set:type_name -> ironring.v1.MemberSet
-	36, // 36: ironring.v1.Op.member_remove:type_name -> ironring.v1.MemberRemove
-	38, // 37: ironring.v1.Op.assign:type_name -> ironring.v1.Assign
-	39, // 38: ironring.v1.Op.tick:type_name -> ironring.v1.Tick
-	40, // 39: ironring.v1.Op.settings_set:type_name -> ironring.v1.SettingsSet
-	41, // 40: ironring.v1.Op.token_create:type_name -> ironring.v1.TokenCreate
-	42, // 41: ironring.v1.Op.token_consume:type_name -> ironring.v1.TokenConsume
-	43, // 42: ironring.v1.Op.feature_level_set:type_name -> ironring.v1.FeatureLevelSet
-	44, // 43: ironring.v1.Op.restore_epoch_raise:type_name -> ironring.v1.RestoreEpochRaise
-	52, // 44: ironring.v1.Op.reach_set:type_name -> ironring.v1.ReachSet
-	45, // 45: ironring.v1.Op.artifact_set:type_name -> ironring.v1.ArtifactSet
-	46, // 46: ironring.v1.Op.artifact_copy:type_name -> ironring.v1.ArtifactCopy
-	47, // 47: ironring.v1.Op.artifact_touch:type_name -> ironring.v1.ArtifactTouch
-	48, // 48: ironring.v1.Op.artifact_drop:type_name -> ironring.v1.ArtifactDrop
-	49, // 49: ironring.v1.Op.ramdisk_set:type_name -> ironring.v1.RamdiskSet
-	50, // 50: ironring.v1.Op.ramdisk_delete:type_name -> ironring.v1.RamdiskDelete
-	54, // 51: ironring.v1.NodeCreate.node:type_name -> ironring.v1.Node
-	54, // 52: ironring.v1.NodePatch.node:type_name -> ironring.v1.Node
-	55, // 53: ironring.v1.PortCreate.port:type_name -> ironring.v1.Port
-	56, // 54: ironring.v1.NetworkSet.network:type_name -> ironring.v1.Network
-	57, // 55: ironring.v1.FlowCreate.flow:type_name -> ironring.v1.Flow
-	58, // 56: ironring.v1.FlowCreate.event:type_name -> ironring.v1.Event
-	58, // 57: ironring.v1.FlowRequest.event:type_name -> ironring.v1.Event
-	58, // 58: ironring.v1.StepStart.event:type_name -> ironring.v1.Event
-	58, // 59: ironring.v1.StepDone.event:type_name -> ironring.v1.Event
-	59, // 60: ironring.v1.FlowEnd.status:type_name -> ironring.v1.FlowStatus
-	58, // 61: ironring.v1.FlowEnd.event:type_name -> ironring.v1.Event
-	57, // 62: ironring.v1.FlowEnd.next:type_name -> ironring.v1.Flow
-	54, // 63: ironring.v1.NodeWrite.node:type_name -> ironring.v1.Node
-	54, // 64: ironring.v1.NodeObserve.node:type_name -> ironring.v1.Node
-	60, // 65: ironring.v1.AgentEnrol.session:type_name -> ironring.v1.AgentSession
-	61, // 66: ironring.v1.InventorySet.inventory:type_name -> ironring.v1.Inventory
-	62, // 67: ironring.v1.LeaseRegister.lease:type_name -> ironring.v1.Lease
-	63, // 68: ironring.v1.QuarantineClear.class:type_name -> ironring.v1.Quarantine.Class
-	64, // 69: ironring.v1.Bootstrap.settings:type_name -> ironring.v1.Settings
-	65, // 70: ironring.v1.MemberSet.member:type_name -> ironring.v1.Member
-	37, // 71: ironring.v1.Assign.nodes:type_name -> ironring.v1.Assignment
-	64, // 72: ironring.v1.SettingsSet.settings:type_name -> ironring.v1.Settings
-	66, // 73: ironring.v1.TokenCreate.token:type_name -> ironring.v1.JoinToken
-	67, // 74: ironring.v1.ArtifactSet.artifact:type_name -> ironring.v1.Artifact
-	0,  // 75: ironring.v1.ArtifactCopy.state:type_name -> ironring.v1.ArtifactCopy.State
-	68, // 76: ironring.v1.RamdiskSet.ramdisk:type_name -> ironring.v1.Ramdisk
-	77, // [77:77] is the sub-list for method output_type
-	77, // [77:77] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	3,  // 0: ironring.v1.Entry.commands:type_name -> ironring.v1.Command
+	60, // 1: ironring.v1.Command.meta:type_name -> ironring.v1.Meta
+	4,  // 2: ironring.v1.Command.ops:type_name -> ironring.v1.Op
+	5,  // 3: ironring.v1.Op.node_create:type_name -> ironring.v1.NodeCreate
+	6,  // 4: ironring.v1.Op.node_patch:type_name -> ironring.v1.NodePatch
+	7,  // 5: ironring.v1.Op.node_delete:type_name -> ironring.v1.NodeDelete
+	8,  // 6: ironring.v1.Op.port_create:type_name -> ironring.v1.PortCreate
+	9,  // 7: ironring.v1.Op.port_delete:type_name -> ironring.v1.PortDelete
+	10, // 8: ironring.v1.Op.network_set:type_name -> ironring.v1.NetworkSet
+	11, // 9: ironring.v1.Op.network_delete:type_name -> ironring.v1.NetworkDelete
+	12, // 10: ironring.v1.Op.address_allocate:type_name -> ironring.v1.AddressAllocate
+	13, // 11: ironring.v1.Op.flow_create:type_name -> ironring.v1.FlowCreate
+	14, // 12: ironring.v1.Op.flow_request:type_name -> ironring.v1.FlowRequest
+	15, // 13: ironring.v1.Op.step_start:type_name -> ironring.v1.StepStart
+	16, // 14: ironring.v1.Op.step_done:type_name -> ironring.v1.StepDone
+	17, // 15: ironring.v1.Op.flow_rewind:type_name -> ironring.v1.FlowRewind
+	18, // 16: ironring.v1.Op.flow_end:type_name -> ironring.v1.FlowEnd
+	19, // 17: ironring.v1.Op.node_write:type_name -> ironring.v1.NodeWrite
+	20, // 18: ironring.v1.Op.node_observe:type_name -> ironring.v1.NodeObserve
+	21, // 19: ironring.v1.Op.agent_enrol:type_name -> ironring.v1.AgentEnrol
+	22, // 20: ironring.v1.Op.inventory_set:type_name -> ironring.v1.InventorySet
+	53, // 21: ironring.v1.Op.phone_home:type_name -> ironring.v1.PhoneHome
+	23, // 22: ironring.v1.Op.lease_register:type_name -> ironring.v1.LeaseRegister
+	24, // 23: ironring.v1.Op.lease_renew:type_name -> ironring.v1.LeaseRenew
+	25, // 24: ironring.v1.Op.lease_expire:type_name -> ironring.v1.LeaseExpire
+	26, // 25: ironring.v1.Op.lease_fence:type_name -> ironring.v1.LeaseFence
+	27, // 26: ironring.v1.Op.lease_tombstone:type_name -> ironring.v1.LeaseTombstone
+	28, // 27: ironring.v1.Op.lease_release:type_name -> ironring.v1.LeaseRelease
+	29, // 28: ironring.v1.Op.lock_acquire:type_name -> ironring.v1.LockAcquire
+	30, // 29: ironring.v1.Op.lock_break:type_name -> ironring.v1.LockBreak
+	31, // 30: ironring.v1.Op.lock_release:type_name -> ironring.v1.LockRelease
+	32, // 31: ironring.v1.Op.quarantine_clear:type_name -> ironring.v1.QuarantineClear
+	33, // 32: ironring.v1.Op.intent_open:type_name -> ironring.v1.IntentOpen
+	34, // 33: ironring.v1.Op.intent_close:type_name -> ironring.v1.IntentClose
+	36, // 34: ironring.v1.Op.bootstrap:type_name -> ironring.v1.Bootstrap
+	37, // 35: ironring.v1.Op.member_set:type_name -> ironring.v1.MemberSet
+	38, // 36: ironring.v1.Op.member_remove:type_name -> ironring.v1.MemberRemove
+	40, // 37: ironring.v1.Op.assign:type_name -> ironring.v1.Assign
+	41, // 38: ironring.v1.Op.tick:type_name -> ironring.v1.Tick
+	42, // 39: ironring.v1.Op.settings_set:type_name -> ironring.v1.SettingsSet
+	43, // 40: ironring.v1.Op.token_create:type_name -> ironring.v1.TokenCreate
+	44, // 41: ironring.v1.Op.token_consume:type_name -> ironring.v1.TokenConsume
+	45, // 42: ironring.v1.Op.feature_level_set:type_name -> ironring.v1.FeatureLevelSet
+	46, // 43: ironring.v1.Op.restore_epoch_raise:type_name -> ironring.v1.RestoreEpochRaise
+	55, // 44: ironring.v1.Op.keys_request:type_name -> ironring.v1.KeysRequest
+	56, // 45: ironring.v1.Op.keys_rotate:type_name -> ironring.v1.KeysRotate
+	57, // 46: ironring.v1.Op.keys_reseal:type_name -> ironring.v1.KeysReseal
+	59, // 47: ironring.v1.Op.keys_retire:type_name -> ironring.v1.KeysRetire
+	54, // 48: ironring.v1.Op.reach_set:type_name -> ironring.v1.ReachSet
+	35, // 49: ironring.v1.Op.bmc_trust:type_name -> ironring.v1.BmcTrust
+	47, // 50: ironring.v1.Op.artifact_set:type_name -> ironring.v1.ArtifactSet
+	48, // 51: ironring.v1.Op.artifact_copy:type_name -> ironring.v1.ArtifactCopy
+	49, // 52: ironring.v1.Op.artifact_touch:type_name -> ironring.v1.ArtifactTouch
+	50, // 53: ironring.v1.Op.artifact_drop:type_name -> ironring.v1.ArtifactDrop
+	51, // 54: ironring.v1.Op.ramdisk_set:type_name -> ironring.v1.RamdiskSet
+	52, // 55: ironring.v1.Op.ramdisk_delete:type_name -> ironring.v1.RamdiskDelete
+	61, // 56: ironring.v1.NodeCreate.node:type_name -> ironring.v1.Node
+	61, // 57: ironring.v1.NodePatch.node:type_name -> ironring.v1.Node
+	62, // 58: ironring.v1.PortCreate.port:type_name -> ironring.v1.Port
+	63, // 59: ironring.v1.NetworkSet.network:type_name -> ironring.v1.Network
+	64, // 60: ironring.v1.FlowCreate.flow:type_name -> ironring.v1.Flow
+	65, // 61: ironring.v1.FlowCreate.event:type_name -> ironring.v1.Event
+	65, // 62: ironring.v1.FlowRequest.event:type_name -> ironring.v1.Event
+	65, // 63: ironring.v1.StepStart.event:type_name -> ironring.v1.Event
+	65, // 64: ironring.v1.StepDone.event:type_name -> ironring.v1.Event
+	66, // 65: ironring.v1.FlowEnd.status:type_name -> ironring.v1.FlowStatus
+	65, // 66: ironring.v1.FlowEnd.event:type_name -> ironring.v1.Event
+	64, // 67: ironring.v1.FlowEnd.next:type_name -> ironring.v1.Flow
+	61, // 68: ironring.v1.NodeWrite.node:type_name -> ironring.v1.Node
+	61, // 69: ironring.v1.NodeObserve.node:type_name -> ironring.v1.Node
+	67, // 70: ironring.v1.AgentEnrol.session:type_name -> ironring.v1.AgentSession
+	68, // 71: ironring.v1.InventorySet.inventory:type_name -> ironring.v1.Inventory
+	69, // 72: ironring.v1.LeaseRegister.lease:type_name -> ironring.v1.Lease
+	70, // 73: ironring.v1.QuarantineClear.class:type_name -> ironring.v1.Quarantine.Class
+	0,  // 74: ironring.v1.BmcTrust.how:type_name -> ironring.v1.BmcTrust.How
+	71, // 75: ironring.v1.Bootstrap.settings:type_name -> ironring.v1.Settings
+	72, // 76: ironring.v1.MemberSet.member:type_name -> ironring.v1.Member
+	39, // 77: ironring.v1.Assign.nodes:type_name -> ironring.v1.Assignment
+	71, // 78: ironring.v1.SettingsSet.settings:type_name -> ironring.v1.Settings
+	73, // 79: ironring.v1.TokenCreate.token:type_name -> ironring.v1.JoinToken
+	74, // 80: ironring.v1.ArtifactSet.artifact:type_name -> ironring.v1.Artifact
+	1,  // 81: ironring.v1.ArtifactCopy.state:type_name -> ironring.v1.ArtifactCopy.State
+	75, // 82: ironring.v1.RamdiskSet.ramdisk:type_name -> ironring.v1.Ramdisk
+	76, // 83: ironring.v1.KeysRotate.sealed:type_name -> ironring.v1.SealedKeys
+	58, // 84: ironring.v1.KeysReseal.docs:type_name -> ironring.v1.Resealed
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_commands_proto_init() }
@@ -4469,7 +5031,12 @@ func file_commands_proto_init() {
 		(*Op_TokenConsume)(nil),
 		(*Op_FeatureLevelSet)(nil),
 		(*Op_RestoreEpochRaise)(nil),
+		(*Op_KeysRequest)(nil),
+		(*Op_KeysRotate)(nil),
+		(*Op_KeysReseal)(nil),
+		(*Op_KeysRetire)(nil),
 		(*Op_ReachSet)(nil),
+		(*Op_BmcTrust)(nil),
 		(*Op_ArtifactSet)(nil),
 		(*Op_ArtifactCopy)(nil),
 		(*Op_ArtifactTouch)(nil),
@@ -4482,8 +5049,8 @@ func file_commands_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_commands_proto_rawDesc), len(file_commands_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   52,
+			NumEnums:      2,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -192,15 +192,18 @@ func (*PeerInfoRequest) Descriptor() ([]byte, []int) {
 }
 
 type PeerInfoReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	AppliedIndex  uint64                 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	LastIndex     uint64                 `protobuf:"varint,3,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
-	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
-	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	AppliedIndex   uint64                 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	LastIndex      uint64                 `protobuf:"varint,3,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	Leader         string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term           uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Version        string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Disk           *DiskStatus            `protobuf:"bytes,7,opt,name=disk,proto3" json:"disk,omitempty"`
+	Ticks          uint64                 `protobuf:"varint,8,opt,name=ticks,proto3" json:"ticks,omitempty"` // the cluster's clock as applied there, ms
+	KeysGeneration uint64                 `protobuf:"varint,9,opt,name=keys_generation,json=keysGeneration,proto3" json:"keys_generation,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PeerInfoReply) Reset() {
@@ -275,6 +278,106 @@ func (x *PeerInfoReply) GetVersion() string {
 	return ""
 }
 
+func (x *PeerInfoReply) GetDisk() *DiskStatus {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+func (x *PeerInfoReply) GetTicks() uint64 {
+	if x != nil {
+		return x.Ticks
+	}
+	return 0
+}
+
+func (x *PeerInfoReply) GetKeysGeneration() uint64 {
+	if x != nil {
+		return x.KeysGeneration
+	}
+	return 0
+}
+
+// KnockReply is what any peer with a certificate of this cluster is told on
+// the cluster listener (ALPN "ironring-knock"), former ones too. It answers
+// nothing but what the caller needs to know about itself.
+type KnockReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        bool                   `protobuf:"varint,1,opt,name=member,proto3" json:"member,omitempty"`
+	RemovedMs     int64                  `protobuf:"varint,2,opt,name=removed_ms,json=removedMs,proto3" json:"removed_ms,omitempty"` // it was removed then, a leader says so; 0: not known
+	Keys          *Keys                  `protobuf:"bytes,3,opt,name=keys,proto3" json:"keys,omitempty"`                             // members only: sealed to them
+	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`                         // members only
+	ClusterId     string                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnockReply) Reset() {
+	*x = KnockReply{}
+	mi := &file_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnockReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnockReply) ProtoMessage() {}
+
+func (x *KnockReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnockReply.ProtoReflect.Descriptor instead.
+func (*KnockReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *KnockReply) GetMember() bool {
+	if x != nil {
+		return x.Member
+	}
+	return false
+}
+
+func (x *KnockReply) GetRemovedMs() int64 {
+	if x != nil {
+		return x.RemovedMs
+	}
+	return 0
+}
+
+func (x *KnockReply) GetKeys() *Keys {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *KnockReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *KnockReply) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 type RemoveServerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -284,7 +387,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +399,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +412,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{5}
+	return file_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemoveServerRequest) GetId() string {
@@ -328,7 +431,7 @@ type AppendJournalRequest struct {
 
 func (x *AppendJournalRequest) Reset() {
 	*x = AppendJournalRequest{}
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +443,7 @@ func (x *AppendJournalRequest) String() string {
 func (*AppendJournalRequest) ProtoMessage() {}
 
 func (x *AppendJournalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +456,7 @@ func (x *AppendJournalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendJournalRequest.ProtoReflect.Descriptor instead.
 func (*AppendJournalRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{6}
+	return file_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AppendJournalRequest) GetEvents() []*JournalEvent {
@@ -371,7 +474,7 @@ type AppendJournalReply struct {
 
 func (x *AppendJournalReply) Reset() {
 	*x = AppendJournalReply{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +486,7 @@ func (x *AppendJournalReply) String() string {
 func (*AppendJournalReply) ProtoMessage() {}
 
 func (x *AppendJournalReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +499,67 @@ func (x *AppendJournalReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendJournalReply.ProtoReflect.Descriptor instead.
 func (*AppendJournalReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{8}
+}
+
+type LocalHardwareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Parts         []HardwarePart         `protobuf:"varint,2,rep,packed,name=parts,proto3,enum=ironring.v1.HardwarePart" json:"parts,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // of the asker's view
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalHardwareRequest) Reset() {
+	*x = LocalHardwareRequest{}
+	mi := &file_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalHardwareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalHardwareRequest) ProtoMessage() {}
+
+func (x *LocalHardwareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalHardwareRequest.ProtoReflect.Descriptor instead.
+func (*LocalHardwareRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LocalHardwareRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *LocalHardwareRequest) GetParts() []HardwarePart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *LocalHardwareRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type LocalFactsRequest struct {
@@ -408,7 +571,7 @@ type LocalFactsRequest struct {
 
 func (x *LocalFactsRequest) Reset() {
 	*x = LocalFactsRequest{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +583,7 @@ func (x *LocalFactsRequest) String() string {
 func (*LocalFactsRequest) ProtoMessage() {}
 
 func (x *LocalFactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +596,7 @@ func (x *LocalFactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalFactsRequest.ProtoReflect.Descriptor instead.
 func (*LocalFactsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LocalFactsRequest) GetNodeId() string {
@@ -456,7 +619,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +631,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +644,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -535,7 +698,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +710,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +723,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JoinReply) GetClusterId() string {
@@ -629,7 +792,7 @@ type ReadArtifactRequest struct {
 
 func (x *ReadArtifactRequest) Reset() {
 	*x = ReadArtifactRequest{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +804,7 @@ func (x *ReadArtifactRequest) String() string {
 func (*ReadArtifactRequest) ProtoMessage() {}
 
 func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +817,7 @@ func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArtifactRequest.ProtoReflect.Descriptor instead.
 func (*ReadArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReadArtifactRequest) GetDigest() string {
@@ -681,7 +844,7 @@ type ArtifactChunk struct {
 
 func (x *ArtifactChunk) Reset() {
 	*x = ArtifactChunk{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +856,7 @@ func (x *ArtifactChunk) String() string {
 func (*ArtifactChunk) ProtoMessage() {}
 
 func (x *ArtifactChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +869,7 @@ func (x *ArtifactChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactChunk.ProtoReflect.Descriptor instead.
 func (*ArtifactChunk) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ArtifactChunk) GetSize() uint64 {
@@ -734,7 +897,7 @@ type FetchArtifactRequest struct {
 
 func (x *FetchArtifactRequest) Reset() {
 	*x = FetchArtifactRequest{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +909,7 @@ func (x *FetchArtifactRequest) String() string {
 func (*FetchArtifactRequest) ProtoMessage() {}
 
 func (x *FetchArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +922,7 @@ func (x *FetchArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchArtifactRequest.ProtoReflect.Descriptor instead.
 func (*FetchArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FetchArtifactRequest) GetDigest() string {
@@ -791,7 +954,7 @@ type FetchArtifactReply struct {
 
 func (x *FetchArtifactReply) Reset() {
 	*x = FetchArtifactReply{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +966,7 @@ func (x *FetchArtifactReply) String() string {
 func (*FetchArtifactReply) ProtoMessage() {}
 
 func (x *FetchArtifactReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +979,7 @@ func (x *FetchArtifactReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchArtifactReply.ProtoReflect.Descriptor instead.
 func (*FetchArtifactReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 type CacheImageRequest struct {
@@ -830,7 +993,7 @@ type CacheImageRequest struct {
 
 func (x *CacheImageRequest) Reset() {
 	*x = CacheImageRequest{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1005,7 @@ func (x *CacheImageRequest) String() string {
 func (*CacheImageRequest) ProtoMessage() {}
 
 func (x *CacheImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1018,7 @@ func (x *CacheImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheImageRequest.ProtoReflect.Descriptor instead.
 func (*CacheImageRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CacheImageRequest) GetUrls() []string {
@@ -892,7 +1055,7 @@ type CacheImageReply struct {
 
 func (x *CacheImageReply) Reset() {
 	*x = CacheImageReply{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1067,7 @@ func (x *CacheImageReply) String() string {
 func (*CacheImageReply) ProtoMessage() {}
 
 func (x *CacheImageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1080,7 @@ func (x *CacheImageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheImageReply.ProtoReflect.Descriptor instead.
 func (*CacheImageReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CacheImageReply) GetDigest() string {
@@ -960,14 +1123,14 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\vironring.v1\x1a\rrecords.proto\x1a\x0eservices.proto\x1a\vagent.proto\"*\n" +
+	"peer.proto\x12\vironring.v1\x1a\x0ehardware.proto\x1a\rrecords.proto\x1a\x0eservices.proto\x1a\vagent.proto\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"\x12\n" +
 	"\x10ReadIndexRequest\":\n" +
 	"\x0eReadIndexReply\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\"\x11\n" +
-	"\x0fPeerInfoRequest\"\xa9\x01\n" +
+	"\x0fPeerInfoRequest\"\x95\x02\n" +
 	"\rPeerInfoReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1d\n" +
@@ -975,12 +1138,28 @@ const file_peer_proto_rawDesc = "" +
 	"last_index\x18\x03 \x01(\x04R\tlastIndex\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x05 \x01(\x04R\x04term\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"%\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12+\n" +
+	"\x04disk\x18\a \x01(\v2\x17.ironring.v1.DiskStatusR\x04disk\x12\x14\n" +
+	"\x05ticks\x18\b \x01(\x04R\x05ticks\x12'\n" +
+	"\x0fkeys_generation\x18\t \x01(\x04R\x0ekeysGeneration\"\xa1\x01\n" +
+	"\n" +
+	"KnockReply\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\bR\x06member\x12\x1d\n" +
+	"\n" +
+	"removed_ms\x18\x02 \x01(\x03R\tremovedMs\x12%\n" +
+	"\x04keys\x18\x03 \x01(\v2\x11.ironring.v1.KeysR\x04keys\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x05 \x01(\tR\tclusterId\"%\n" +
 	"\x13RemoveServerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"I\n" +
 	"\x14AppendJournalRequest\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.ironring.v1.JournalEventR\x06events\"\x14\n" +
-	"\x12AppendJournalReply\",\n" +
+	"\x12AppendJournalReply\"v\n" +
+	"\x14LocalHardwareRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12/\n" +
+	"\x05parts\x18\x02 \x03(\x0e2\x19.ironring.v1.HardwarePartR\x05parts\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\",\n" +
 	"\x11LocalFactsRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xa5\x01\n" +
 	"\vJoinRequest\x12\x19\n" +
@@ -1029,13 +1208,14 @@ const file_peer_proto_rawDesc = "" +
 	"\aPropose\x12\x1b.ironring.v1.ProposeRequest\x1a\x13.ironring.v1.Result\x12G\n" +
 	"\tReadIndex\x12\x1d.ironring.v1.ReadIndexRequest\x1a\x1b.ironring.v1.ReadIndexReply\x12D\n" +
 	"\bPeerInfo\x12\x1c.ironring.v1.PeerInfoRequest\x1a\x1a.ironring.v1.PeerInfoReply\x12I\n" +
-	"\fRemoveServer\x12 .ironring.v1.RemoveServerRequest\x1a\x17.ironring.v1.WriteReply2\x81\x03\n" +
+	"\fRemoveServer\x12 .ironring.v1.RemoveServerRequest\x1a\x17.ironring.v1.WriteReply2\xd4\x03\n" +
 	"\tConductor\x12H\n" +
 	"\fLocalJournal\x12\x1b.ironring.v1.JournalRequest\x1a\x19.ironring.v1.JournalEvent0\x01\x12S\n" +
 	"\rAppendJournal\x12!.ironring.v1.AppendJournalRequest\x1a\x1f.ironring.v1.AppendJournalReply\x12D\n" +
 	"\n" +
 	"LocalFacts\x12\x1e.ironring.v1.LocalFactsRequest\x1a\x16.ironring.v1.LiveFacts\x12O\n" +
-	"\x0fLocalBootRecord\x12\x1e.ironring.v1.BootRecordRequest\x1a\x1c.ironring.v1.BootRecordReply\x12>\n" +
+	"\x0fLocalBootRecord\x12\x1e.ironring.v1.BootRecordRequest\x1a\x1c.ironring.v1.BootRecordReply\x12Q\n" +
+	"\rLocalHardware\x12!.ironring.v1.LocalHardwareRequest\x1a\x1d.ironring.v1.GetHardwareReply\x12>\n" +
 	"\n" +
 	"RelayAgent\x12\x14.ironring.v1.AgentUp\x1a\x16.ironring.v1.AgentDown(\x010\x012@\n" +
 	"\x04Join\x128\n" +
@@ -1058,73 +1238,84 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),       // 0: ironring.v1.ProposeRequest
 	(*ReadIndexRequest)(nil),     // 1: ironring.v1.ReadIndexRequest
 	(*ReadIndexReply)(nil),       // 2: ironring.v1.ReadIndexReply
 	(*PeerInfoRequest)(nil),      // 3: ironring.v1.PeerInfoRequest
 	(*PeerInfoReply)(nil),        // 4: ironring.v1.PeerInfoReply
-	(*RemoveServerRequest)(nil),  // 5: ironring.v1.RemoveServerRequest
-	(*AppendJournalRequest)(nil), // 6: ironring.v1.AppendJournalRequest
-	(*AppendJournalReply)(nil),   // 7: ironring.v1.AppendJournalReply
-	(*LocalFactsRequest)(nil),    // 8: ironring.v1.LocalFactsRequest
-	(*JoinRequest)(nil),          // 9: ironring.v1.JoinRequest
-	(*JoinReply)(nil),            // 10: ironring.v1.JoinReply
-	(*ReadArtifactRequest)(nil),  // 11: ironring.v1.ReadArtifactRequest
-	(*ArtifactChunk)(nil),        // 12: ironring.v1.ArtifactChunk
-	(*FetchArtifactRequest)(nil), // 13: ironring.v1.FetchArtifactRequest
-	(*FetchArtifactReply)(nil),   // 14: ironring.v1.FetchArtifactReply
-	(*CacheImageRequest)(nil),    // 15: ironring.v1.CacheImageRequest
-	(*CacheImageReply)(nil),      // 16: ironring.v1.CacheImageReply
-	(*JournalEvent)(nil),         // 17: ironring.v1.JournalEvent
-	(*Member)(nil),               // 18: ironring.v1.Member
-	(*Settings)(nil),             // 19: ironring.v1.Settings
-	(*JournalRequest)(nil),       // 20: ironring.v1.JournalRequest
-	(*BootRecordRequest)(nil),    // 21: ironring.v1.BootRecordRequest
-	(*AgentUp)(nil),              // 22: ironring.v1.AgentUp
-	(*Result)(nil),               // 23: ironring.v1.Result
-	(*WriteReply)(nil),           // 24: ironring.v1.WriteReply
-	(*LiveFacts)(nil),            // 25: ironring.v1.LiveFacts
-	(*BootRecordReply)(nil),      // 26: ironring.v1.BootRecordReply
-	(*AgentDown)(nil),            // 27: ironring.v1.AgentDown
+	(*KnockReply)(nil),           // 5: ironring.v1.KnockReply
+	(*RemoveServerRequest)(nil),  // 6: ironring.v1.RemoveServerRequest
+	(*AppendJournalRequest)(nil), // 7: ironring.v1.AppendJournalRequest
+	(*AppendJournalReply)(nil),   // 8: ironring.v1.AppendJournalReply
+	(*LocalHardwareRequest)(nil), // 9: ironring.v1.LocalHardwareRequest
+	(*LocalFactsRequest)(nil),    // 10: ironring.v1.LocalFactsRequest
+	(*JoinRequest)(nil),          // 11: ironring.v1.JoinRequest
+	(*JoinReply)(nil),            // 12: ironring.v1.JoinReply
+	(*ReadArtifactRequest)(nil),  // 13: ironring.v1.ReadArtifactRequest
+	(*ArtifactChunk)(nil),        // 14: ironring.v1.ArtifactChunk
+	(*FetchArtifactRequest)(nil), // 15: ironring.v1.FetchArtifactRequest
+	(*FetchArtifactReply)(nil),   // 16: ironring.v1.FetchArtifactReply
+	(*CacheImageRequest)(nil),    // 17: ironring.v1.CacheImageRequest
+	(*CacheImageReply)(nil),      // 18: ironring.v1.CacheImageReply
+	(*DiskStatus)(nil),           // 19: ironring.v1.DiskStatus
+	(*Keys)(nil),                 // 20: ironring.v1.Keys
+	(*JournalEvent)(nil),         // 21: ironring.v1.JournalEvent
+	(HardwarePart)(0),            // 22: ironring.v1.HardwarePart
+	(*Member)(nil),               // 23: ironring.v1.Member
+	(*Settings)(nil),             // 24: ironring.v1.Settings
+	(*JournalRequest)(nil),       // 25: ironring.v1.JournalRequest
+	(*BootRecordRequest)(nil),    // 26: ironring.v1.BootRecordRequest
+	(*AgentUp)(nil),              // 27: ironring.v1.AgentUp
+	(*Result)(nil),               // 28: ironring.v1.Result
+	(*WriteReply)(nil),           // 29: ironring.v1.WriteReply
+	(*LiveFacts)(nil),            // 30: ironring.v1.LiveFacts
+	(*BootRecordReply)(nil),      // 31: ironring.v1.BootRecordReply
+	(*GetHardwareReply)(nil),     // 32: ironring.v1.GetHardwareReply
+	(*AgentDown)(nil),            // 33: ironring.v1.AgentDown
 }
 var file_peer_proto_depIdxs = []int32{
-	17, // 0: ironring.v1.AppendJournalRequest.events:type_name -> ironring.v1.JournalEvent
-	18, // 1: ironring.v1.JoinRequest.member:type_name -> ironring.v1.Member
-	18, // 2: ironring.v1.JoinReply.members:type_name -> ironring.v1.Member
-	19, // 3: ironring.v1.JoinReply.settings:type_name -> ironring.v1.Settings
-	0,  // 4: ironring.v1.Cluster.Propose:input_type -> ironring.v1.ProposeRequest
-	1,  // 5: ironring.v1.Cluster.ReadIndex:input_type -> ironring.v1.ReadIndexRequest
-	3,  // 6: ironring.v1.Cluster.PeerInfo:input_type -> ironring.v1.PeerInfoRequest
-	5,  // 7: ironring.v1.Cluster.RemoveServer:input_type -> ironring.v1.RemoveServerRequest
-	20, // 8: ironring.v1.Conductor.LocalJournal:input_type -> ironring.v1.JournalRequest
-	6,  // 9: ironring.v1.Conductor.AppendJournal:input_type -> ironring.v1.AppendJournalRequest
-	8,  // 10: ironring.v1.Conductor.LocalFacts:input_type -> ironring.v1.LocalFactsRequest
-	21, // 11: ironring.v1.Conductor.LocalBootRecord:input_type -> ironring.v1.BootRecordRequest
-	22, // 12: ironring.v1.Conductor.RelayAgent:input_type -> ironring.v1.AgentUp
-	9,  // 13: ironring.v1.Join.Join:input_type -> ironring.v1.JoinRequest
-	11, // 14: ironring.v1.Artifacts.Read:input_type -> ironring.v1.ReadArtifactRequest
-	13, // 15: ironring.v1.Artifacts.Fetch:input_type -> ironring.v1.FetchArtifactRequest
-	15, // 16: ironring.v1.Artifacts.CacheImage:input_type -> ironring.v1.CacheImageRequest
-	23, // 17: ironring.v1.Cluster.Propose:output_type -> ironring.v1.Result
-	2,  // 18: ironring.v1.Cluster.ReadIndex:output_type -> ironring.v1.ReadIndexReply
-	4,  // 19: ironring.v1.Cluster.PeerInfo:output_type -> ironring.v1.PeerInfoReply
-	24, // 20: ironring.v1.Cluster.RemoveServer:output_type -> ironring.v1.WriteReply
-	17, // 21: ironring.v1.Conductor.LocalJournal:output_type -> ironring.v1.JournalEvent
-	7,  // 22: ironring.v1.Conductor.AppendJournal:output_type -> ironring.v1.AppendJournalReply
-	25, // 23: ironring.v1.Conductor.LocalFacts:output_type -> ironring.v1.LiveFacts
-	26, // 24: ironring.v1.Conductor.LocalBootRecord:output_type -> ironring.v1.BootRecordReply
-	27, // 25: ironring.v1.Conductor.RelayAgent:output_type -> ironring.v1.AgentDown
-	10, // 26: ironring.v1.Join.Join:output_type -> ironring.v1.JoinReply
-	12, // 27: ironring.v1.Artifacts.Read:output_type -> ironring.v1.ArtifactChunk
-	14, // 28: ironring.v1.Artifacts.Fetch:output_type -> ironring.v1.FetchArtifactReply
-	16, // 29: ironring.v1.Artifacts.CacheImage:output_type -> ironring.v1.CacheImageReply
-	17, // [17:30] is the sub-list for method output_type
-	4,  // [4:17] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	19, // 0: ironring.v1.PeerInfoReply.disk:type_name -> ironring.v1.DiskStatus
+	20, // 1: ironring.v1.KnockReply.keys:type_name -> ironring.v1.Keys
+	21, // 2: ironring.v1.AppendJournalRequest.events:type_name -> ironring.v1.JournalEvent
+	22, // 3: ironring.v1.LocalHardwareRequest.parts:type_name -> ironring.v1.HardwarePart
+	23, // 4: ironring.v1.JoinRequest.member:type_name -> ironring.v1.Member
+	23, // 5: ironring.v1.JoinReply.members:type_name -> ironring.v1.Member
+	24, // 6: ironring.v1.JoinReply.settings:type_name -> ironring.v1.Settings
+	0,  // 7: ironring.v1.Cluster.Propose:input_type -> ironring.v1.ProposeRequest
+	1,  // 8: ironring.v1.Cluster.ReadIndex:input_type -> ironring.v1.ReadIndexRequest
+	3,  // 9: ironring.v1.Cluster.PeerInfo:input_type -> ironring.v1.PeerInfoRequest
+	6,  // 10: ironring.v1.Cluster.RemoveServer:input_type -> ironring.v1.RemoveServerRequest
+	25, // 11: ironring.v1.Conductor.LocalJournal:input_type -> ironring.v1.JournalRequest
+	7,  // 12: ironring.v1.Conductor.AppendJournal:input_type -> ironring.v1.AppendJournalRequest
+	10, // 13: ironring.v1.Conductor.LocalFacts:input_type -> ironring.v1.LocalFactsRequest
+	26, // 14: ironring.v1.Conductor.LocalBootRecord:input_type -> ironring.v1.BootRecordRequest
+	9,  // 15: ironring.v1.Conductor.LocalHardware:input_type -> ironring.v1.LocalHardwareRequest
+	27, // 16: ironring.v1.Conductor.RelayAgent:input_type -> ironring.v1.AgentUp
+	11, // 17: ironring.v1.Join.Join:input_type -> ironring.v1.JoinRequest
+	13, // 18: ironring.v1.Artifacts.Read:input_type -> ironring.v1.ReadArtifactRequest
+	15, // 19: ironring.v1.Artifacts.Fetch:input_type -> ironring.v1.FetchArtifactRequest
+	17, // 20: ironring.v1.Artifacts.CacheImage:input_type -> ironring.v1.CacheImageRequest
+	28, // 21: ironring.v1.Cluster.Propose:output_type -> ironring.v1.Result
+	2,  // 22: ironring.v1.Cluster.ReadIndex:output_type -> ironring.v1.ReadIndexReply
+	4,  // 23: ironring.v1.Cluster.PeerInfo:output_type -> ironring.v1.PeerInfoReply
+	29, // 24: ironring.v1.Cluster.RemoveServer:output_type -> ironring.v1.WriteReply
+	21, // 25: ironring.v1.Conductor.LocalJournal:output_type -> ironring.v1.JournalEvent
+	8,  // 26: ironring.v1.Conductor.AppendJournal:output_type -> ironring.v1.AppendJournalReply
+	30, // 27: ironring.v1.Conductor.LocalFacts:output_type -> ironring.v1.LiveFacts
+	31, // 28: ironring.v1.Conductor.LocalBootRecord:output_type -> ironring.v1.BootRecordReply
+	32, // 29: ironring.v1.Conductor.LocalHardware:output_type -> ironring.v1.GetHardwareReply
+	33, // 30: ironring.v1.Conductor.RelayAgent:output_type -> ironring.v1.AgentDown
+	12, // 31: ironring.v1.Join.Join:output_type -> ironring.v1.JoinReply
+	14, // 32: ironring.v1.Artifacts.Read:output_type -> ironring.v1.ArtifactChunk
+	16, // 33: ironring.v1.Artifacts.Fetch:output_type -> ironring.v1.FetchArtifactReply
+	18, // 34: ironring.v1.Artifacts.CacheImage:output_type -> ironring.v1.CacheImageReply
+	21, // [21:35] is the sub-list for method output_type
+	7,  // [7:21] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1132,6 +1323,7 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
+	file_hardware_proto_init()
 	file_records_proto_init()
 	file_services_proto_init()
 	file_agent_proto_init()
@@ -1141,7 +1333,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

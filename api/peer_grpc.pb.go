@@ -253,6 +253,7 @@ const (
 	Conductor_AppendJournal_FullMethodName   = "/ironring.v1.Conductor/AppendJournal"
 	Conductor_LocalFacts_FullMethodName      = "/ironring.v1.Conductor/LocalFacts"
 	Conductor_LocalBootRecord_FullMethodName = "/ironring.v1.Conductor/LocalBootRecord"
+	Conductor_LocalHardware_FullMethodName   = "/ironring.v1.Conductor/LocalHardware"
 	Conductor_RelayAgent_FullMethodName      = "/ironring.v1.Conductor/RelayAgent"
 )
 
@@ -268,6 +269,8 @@ type ConductorClient interface {
 	LocalFacts(ctx context.Context, in *LocalFactsRequest, opts ...grpc.CallOption) (*LiveFacts, error)
 	// LocalBootRecord is asked of the peer that BootRecordRequest names.
 	LocalBootRecord(ctx context.Context, in *BootRecordRequest, opts ...grpc.CallOption) (*BootRecordReply, error)
+	// LocalHardware is asked of the holder, else the owner.
+	LocalHardware(ctx context.Context, in *LocalHardwareRequest, opts ...grpc.CallOption) (*GetHardwareReply, error)
 	// RelayAgent carries an agent's stream from the peer where it ends to the
 	// holder. The first message names the node.
 	RelayAgent(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentUp, AgentDown], error)
@@ -330,6 +333,16 @@ func (c *conductorClient) LocalBootRecord(ctx context.Context, in *BootRecordReq
 	return out, nil
 }
 
+func (c *conductorClient) LocalHardware(ctx context.Context, in *LocalHardwareRequest, opts ...grpc.CallOption) (*GetHardwareReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHardwareReply)
+	err := c.cc.Invoke(ctx, Conductor_LocalHardware_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *conductorClient) RelayAgent(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentUp, AgentDown], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Conductor_ServiceDesc.Streams[1], Conductor_RelayAgent_FullMethodName, cOpts...)
@@ -355,6 +368,8 @@ type ConductorServer interface {
 	LocalFacts(context.Context, *LocalFactsRequest) (*LiveFacts, error)
 	// LocalBootRecord is asked of the peer that BootRecordRequest names.
 	LocalBootRecord(context.Context, *BootRecordRequest) (*BootRecordReply, error)
+	// LocalHardware is asked of the holder, else the owner.
+	LocalHardware(context.Context, *LocalHardwareRequest) (*GetHardwareReply, error)
 	// RelayAgent carries an agent's stream from the peer where it ends to the
 	// holder. The first message names the node.
 	RelayAgent(grpc.BidiStreamingServer[AgentUp, AgentDown]) error
@@ -379,6 +394,9 @@ func (UnimplementedConductorServer) LocalFacts(context.Context, *LocalFactsReque
 }
 func (UnimplementedConductorServer) LocalBootRecord(context.Context, *BootRecordRequest) (*BootRecordReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method LocalBootRecord not implemented")
+}
+func (UnimplementedConductorServer) LocalHardware(context.Context, *LocalHardwareRequest) (*GetHardwareReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method LocalHardware not implemented")
 }
 func (UnimplementedConductorServer) RelayAgent(grpc.BidiStreamingServer[AgentUp, AgentDown]) error {
 	return status.Error(codes.Unimplemented, "method RelayAgent not implemented")
@@ -469,6 +487,24 @@ func _Conductor_LocalBootRecord_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Conductor_LocalHardware_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LocalHardwareRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConductorServer).LocalHardware(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Conductor_LocalHardware_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConductorServer).LocalHardware(ctx, req.(*LocalHardwareRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Conductor_RelayAgent_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ConductorServer).RelayAgent(&grpc.GenericServerStream[AgentUp, AgentDown]{ServerStream: stream})
 }
@@ -494,6 +530,10 @@ var Conductor_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LocalBootRecord",
 			Handler:    _Conductor_LocalBootRecord_Handler,
+		},
+		{
+			MethodName: "LocalHardware",
+			Handler:    _Conductor_LocalHardware_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -531,6 +531,7 @@ const (
 	FlowKind_FLOW_TEARDOWN         FlowKind = 4
 	FlowKind_FLOW_CLEAN            FlowKind = 5
 	FlowKind_FLOW_POWER            FlowKind = 6
+	FlowKind_FLOW_HARDWARE         FlowKind = 7 // one change at the BMC that an operator asked for
 )
 
 // Enum value maps for FlowKind.
@@ -543,6 +544,7 @@ var (
 		4: "FLOW_TEARDOWN",
 		5: "FLOW_CLEAN",
 		6: "FLOW_POWER",
+		7: "FLOW_HARDWARE",
 	}
 	FlowKind_value = map[string]int32{
 		"FLOW_KIND_UNSPECIFIED": 0,
@@ -552,6 +554,7 @@ var (
 		"FLOW_TEARDOWN":         4,
 		"FLOW_CLEAN":            5,
 		"FLOW_POWER":            6,
+		"FLOW_HARDWARE":         7,
 	}
 )
 
@@ -782,7 +785,7 @@ func (x Quarantine_Class) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Quarantine_Class.Descriptor instead.
 func (Quarantine_Class) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{9, 0}
+	return file_records_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Lease_State int32
@@ -831,7 +834,7 @@ func (x Lease_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lease_State.Descriptor instead.
 func (Lease_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{16, 0}
+	return file_records_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type Lock_State int32
@@ -877,7 +880,7 @@ func (x Lock_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lock_State.Descriptor instead.
 func (Lock_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18, 0}
+	return file_records_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type Member_Phase int32
@@ -929,7 +932,7 @@ func (x Member_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Phase.Descriptor instead.
 func (Member_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{20, 0}
+	return file_records_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Artifact_Kind int32
@@ -987,7 +990,7 @@ func (x Artifact_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Artifact_Kind.Descriptor instead.
 func (Artifact_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{32, 0}
+	return file_records_proto_rawDescGZIP(), []int{36, 0}
 }
 
 // Node is a bare-metal machine that we manage.
@@ -1033,6 +1036,7 @@ type Node struct {
 	Erasure     *Erasure      `protobuf:"bytes,48,opt,name=erasure,proto3" json:"erasure,omitempty"`
 	BmcPark     *BmcPark      `protobuf:"bytes,49,opt,name=bmc_park,json=bmcPark,proto3" json:"bmc_park,omitempty"`
 	Evidence    *Evidence     `protobuf:"bytes,50,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	BmcTls      *BmcTls       `protobuf:"bytes,51,opt,name=bmc_tls,json=bmcTls,proto3" json:"bmc_tls,omitempty"`
 	// fsm: assignment, lock history, fence.
 	Assigned         string      `protobuf:"bytes,60,opt,name=assigned,proto3" json:"assigned,omitempty"` // member id of the owner, "" none
 	AssignEpoch      uint64      `protobuf:"varint,61,opt,name=assign_epoch,json=assignEpoch,proto3" json:"assign_epoch,omitempty"`
@@ -1308,6 +1312,13 @@ func (x *Node) GetBmcPark() *BmcPark {
 func (x *Node) GetEvidence() *Evidence {
 	if x != nil {
 		return x.Evidence
+	}
+	return nil
+}
+
+func (x *Node) GetBmcTls() *BmcTls {
+	if x != nil {
+		return x.BmcTls
 	}
 	return nil
 }
@@ -1605,7 +1616,9 @@ type BmcFacts struct {
 	ReadMs       int64                  `protobuf:"varint,8,opt,name=read_ms,json=readMs,proto3" json:"read_ms,omitempty"`
 	// Where the byte order of system_uuid is not certain (IPMI): all that it may
 	// be, system_uuid first.
-	SystemUuids   []string `protobuf:"bytes,9,rep,name=system_uuids,json=systemUuids,proto3" json:"system_uuids,omitempty"`
+	SystemUuids []string `protobuf:"bytes,9,rep,name=system_uuids,json=systemUuids,proto3" json:"system_uuids,omitempty"`
+	// What no other node may have: address, port and system of the BMC.
+	BmcKey        string `protobuf:"bytes,10,opt,name=bmc_key,json=bmcKey,proto3" json:"bmc_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1701,6 +1714,13 @@ func (x *BmcFacts) GetSystemUuids() []string {
 		return x.SystemUuids
 	}
 	return nil
+}
+
+func (x *BmcFacts) GetBmcKey() string {
+	if x != nil {
+		return x.BmcKey
+	}
+	return ""
 }
 
 // Erasure says what the last clean did to the data on the disks.
@@ -2021,6 +2041,84 @@ func (x *BmcPark) GetMessage() string {
 	return ""
 }
 
+// BmcTls is the certificate that a BMC was known by first, where the node
+// trusts on first use or pins one.
+type BmcTls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "sha256:HEX" of the trusted certificate
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`         // host:port that it is of
+	FirstMs       int64                  `protobuf:"varint,3,opt,name=first_ms,json=firstMs,proto3" json:"first_ms,omitempty"`
+	ChangedTo     string                 `protobuf:"bytes,4,opt,name=changed_to,json=changedTo,proto3" json:"changed_to,omitempty"` // a different one was seen: no calls until it is accepted
+	ChangedMs     int64                  `protobuf:"varint,5,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BmcTls) Reset() {
+	*x = BmcTls{}
+	mi := &file_records_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BmcTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BmcTls) ProtoMessage() {}
+
+func (x *BmcTls) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BmcTls.ProtoReflect.Descriptor instead.
+func (*BmcTls) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BmcTls) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *BmcTls) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *BmcTls) GetFirstMs() int64 {
+	if x != nil {
+		return x.FirstMs
+	}
+	return 0
+}
+
+func (x *BmcTls) GetChangedTo() string {
+	if x != nil {
+		return x.ChangedTo
+	}
+	return ""
+}
+
+func (x *BmcTls) GetChangedMs() int64 {
+	if x != nil {
+		return x.ChangedMs
+	}
+	return 0
+}
+
 type Quarantine struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         Quarantine_Class       `protobuf:"varint,1,opt,name=class,proto3,enum=ironring.v1.Quarantine_Class" json:"class,omitempty"`
@@ -2032,7 +2130,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2142,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2155,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{9}
+	return file_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Quarantine) GetClass() Quarantine_Class {
@@ -2099,7 +2197,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2209,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2222,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{10}
+	return file_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Port) GetId() string {
@@ -2213,7 +2311,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2323,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2336,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11}
+	return file_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Network) GetName() string {
@@ -2336,7 +2434,7 @@ type PeerAddress struct {
 
 func (x *PeerAddress) Reset() {
 	*x = PeerAddress{}
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2446,7 @@ func (x *PeerAddress) String() string {
 func (*PeerAddress) ProtoMessage() {}
 
 func (x *PeerAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2459,7 @@ func (x *PeerAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAddress.ProtoReflect.Descriptor instead.
 func (*PeerAddress) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{12}
+	return file_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeerAddress) GetPeer() string {
@@ -2392,7 +2490,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2502,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2515,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13}
+	return file_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Address) GetNetwork() string {
@@ -2477,7 +2575,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2587,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2600,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{14}
+	return file_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Step) GetInterface() string {
@@ -2622,7 +2720,7 @@ type Flow struct {
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2732,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2745,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{15}
+	return file_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Flow) GetId() string {
@@ -2833,7 +2931,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +2943,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +2956,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{16}
+	return file_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Lease) GetId() string {
@@ -2971,7 +3069,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3081,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3094,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{17}
+	return file_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Timing) GetLeaseMs() uint64 {
@@ -3090,7 +3188,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3102,7 +3200,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3115,7 +3213,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18}
+	return file_records_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Lock) GetNodeId() string {
@@ -3225,7 +3323,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3335,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3348,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{19}
+	return file_records_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Intent) GetNodeId() string {
@@ -3322,13 +3420,15 @@ type Member struct {
 	JoinedMs       int64                  `protobuf:"varint,15,opt,name=joined_ms,json=joinedMs,proto3" json:"joined_ms,omitempty"`
 	StableTick     uint64                 `protobuf:"varint,16,opt,name=stable_tick,json=stableTick,proto3" json:"stable_tick,omitempty"` // ready since
 	MachineId      string                 `protobuf:"bytes,17,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	KeyDigest      []byte                 `protobuf:"bytes,18,opt,name=key_digest,json=keyDigest,proto3" json:"key_digest,omitempty"` // SHA-256 of the public key (SPKI) of its certificate: another key is another peer
+	SealKey        []byte                 `protobuf:"bytes,19,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"`       // public key that new cluster keys are sealed to for it (X25519)
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3440,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3453,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{20}
+	return file_records_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Member) GetId() string {
@@ -3475,6 +3575,254 @@ func (x *Member) GetMachineId() string {
 	return ""
 }
 
+func (x *Member) GetKeyDigest() []byte {
+	if x != nil {
+		return x.KeyDigest
+	}
+	return nil
+}
+
+func (x *Member) GetSealKey() []byte {
+	if x != nil {
+		return x.SealKey
+	}
+	return nil
+}
+
+// FormerMember is one that left or was removed; the newest 1 000 are kept.
+type FormerMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	KeyDigest     []byte                 `protobuf:"bytes,2,opt,name=key_digest,json=keyDigest,proto3" json:"key_digest,omitempty"` // as in its Member record
+	RemovedMs     int64                  `protobuf:"varint,3,opt,name=removed_ms,json=removedMs,proto3" json:"removed_ms,omitempty"`
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Principal     string                 `protobuf:"bytes,5,opt,name=principal,proto3" json:"principal,omitempty"` // who removed it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerMember) Reset() {
+	*x = FormerMember{}
+	mi := &file_records_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerMember) ProtoMessage() {}
+
+func (x *FormerMember) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerMember.ProtoReflect.Descriptor instead.
+func (*FormerMember) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *FormerMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FormerMember) GetKeyDigest() []byte {
+	if x != nil {
+		return x.KeyDigest
+	}
+	return nil
+}
+
+func (x *FormerMember) GetRemovedMs() int64 {
+	if x != nil {
+		return x.RemovedMs
+	}
+	return 0
+}
+
+func (x *FormerMember) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *FormerMember) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+// Keys says which keys the cluster uses. The keys themselves are never in the
+// log in clear: sealed holds them for each member that was one when they were
+// made; later ones get them when they join.
+type Keys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`                     // rises by one with each rotation
+	DataPrimary   string                 `protobuf:"bytes,2,opt,name=data_primary,json=dataPrimary,proto3" json:"data_primary,omitempty"` // id of the data key that new values are sealed with
+	DataKeys      []string               `protobuf:"bytes,3,rep,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`          // ids that values of records may be sealed with; the primary is one of them
+	Sealed        []*SealedKeys          `protobuf:"bytes,4,rep,name=sealed,proto3" json:"sealed,omitempty"`
+	Due           string                 `protobuf:"bytes,5,opt,name=due,proto3" json:"due,omitempty"` // why new keys are wanted; "": they are not
+	RotatedMs     int64                  `protobuf:"varint,6,opt,name=rotated_ms,json=rotatedMs,proto3" json:"rotated_ms,omitempty"`
+	Index         uint64                 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keys) Reset() {
+	*x = Keys{}
+	mi := &file_records_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keys) ProtoMessage() {}
+
+func (x *Keys) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keys.ProtoReflect.Descriptor instead.
+func (*Keys) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Keys) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Keys) GetDataPrimary() string {
+	if x != nil {
+		return x.DataPrimary
+	}
+	return ""
+}
+
+func (x *Keys) GetDataKeys() []string {
+	if x != nil {
+		return x.DataKeys
+	}
+	return nil
+}
+
+func (x *Keys) GetSealed() []*SealedKeys {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Keys) GetDue() string {
+	if x != nil {
+		return x.Due
+	}
+	return ""
+}
+
+func (x *Keys) GetRotatedMs() int64 {
+	if x != nil {
+		return x.RotatedMs
+	}
+	return 0
+}
+
+func (x *Keys) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// SealedKeys is the keyring and the gossip key of a generation, for one member
+// (HPKE: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM).
+type SealedKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	SealKey       []byte                 `protobuf:"bytes,2,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"` // whose holder can open it
+	Box           []byte                 `protobuf:"bytes,3,opt,name=box,proto3" json:"box,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedKeys) Reset() {
+	*x = SealedKeys{}
+	mi := &file_records_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedKeys) ProtoMessage() {}
+
+func (x *SealedKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedKeys.ProtoReflect.Descriptor instead.
+func (*SealedKeys) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SealedKeys) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *SealedKeys) GetSealKey() []byte {
+	if x != nil {
+		return x.SealKey
+	}
+	return nil
+}
+
+func (x *SealedKeys) GetBox() []byte {
+	if x != nil {
+		return x.Box
+	}
+	return nil
+}
+
 // Globals is the one record of cluster-wide counters.
 type Globals struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3491,7 +3839,7 @@ type Globals struct {
 
 func (x *Globals) Reset() {
 	*x = Globals{}
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3503,7 +3851,7 @@ func (x *Globals) String() string {
 func (*Globals) ProtoMessage() {}
 
 func (x *Globals) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3516,7 +3864,7 @@ func (x *Globals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Globals.ProtoReflect.Descriptor instead.
 func (*Globals) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{21}
+	return file_records_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Globals) GetClusterId() string {
@@ -3587,7 +3935,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3947,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3960,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{22}
+	return file_records_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Settings) GetTiming() *Timing {
@@ -3699,7 +4047,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3711,7 +4059,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3724,7 +4072,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{23}
+	return file_records_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *JoinToken) GetId() string {
@@ -3783,7 +4131,7 @@ type Meta struct {
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3795,7 +4143,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3808,7 +4156,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{24}
+	return file_records_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Meta) GetPrincipal() string {
@@ -3863,7 +4211,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3875,7 +4223,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3888,7 +4236,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{25}
+	return file_records_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *History) GetSeq() uint64 {
@@ -3961,7 +4309,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3973,7 +4321,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3986,7 +4334,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{26}
+	return file_records_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Audit) GetSeq() uint64 {
@@ -4037,7 +4385,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4049,7 +4397,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4062,7 +4410,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{27}
+	return file_records_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Inventory) GetNodeId() string {
@@ -4105,7 +4453,7 @@ type RequestResult struct {
 
 func (x *RequestResult) Reset() {
 	*x = RequestResult{}
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4117,7 +4465,7 @@ func (x *RequestResult) String() string {
 func (*RequestResult) ProtoMessage() {}
 
 func (x *RequestResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4130,7 +4478,7 @@ func (x *RequestResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResult.ProtoReflect.Descriptor instead.
 func (*RequestResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{28}
+	return file_records_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RequestResult) GetRequestId() string {
@@ -4166,7 +4514,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4178,7 +4526,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4191,7 +4539,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{29}
+	return file_records_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Result) GetIndex() uint64 {
@@ -4226,7 +4574,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4238,7 +4586,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4251,7 +4599,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{30}
+	return file_records_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Failure) GetKind() string {
@@ -4288,7 +4636,7 @@ type OpResult struct {
 
 func (x *OpResult) Reset() {
 	*x = OpResult{}
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4648,7 @@ func (x *OpResult) String() string {
 func (*OpResult) ProtoMessage() {}
 
 func (x *OpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4661,7 @@ func (x *OpResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpResult.ProtoReflect.Descriptor instead.
 func (*OpResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{31}
+	return file_records_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OpResult) GetId() string {
@@ -4375,7 +4723,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_records_proto_msgTypes[32]
+	mi := &file_records_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4387,7 +4735,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[32]
+	mi := &file_records_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4400,7 +4748,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{32}
+	return file_records_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -4512,7 +4860,7 @@ type Ramdisk struct {
 
 func (x *Ramdisk) Reset() {
 	*x = Ramdisk{}
-	mi := &file_records_proto_msgTypes[33]
+	mi := &file_records_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4524,7 +4872,7 @@ func (x *Ramdisk) String() string {
 func (*Ramdisk) ProtoMessage() {}
 
 func (x *Ramdisk) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[33]
+	mi := &file_records_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4537,7 +4885,7 @@ func (x *Ramdisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ramdisk.ProtoReflect.Descriptor instead.
 func (*Ramdisk) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{33}
+	return file_records_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Ramdisk) GetArch() string {
@@ -4600,7 +4948,7 @@ var File_records_proto protoreflect.FileDescriptor
 
 const file_records_proto_rawDesc = "" +
 	"\n" +
-	"\rrecords.proto\x12\vironring.v1\"\xe3\v\n" +
+	"\rrecords.proto\x12\vironring.v1\"\x91\f\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -4643,7 +4991,8 @@ const file_records_proto_rawDesc = "" +
 	"\x03bmc\x18/ \x01(\v2\x15.ironring.v1.BmcFactsR\x03bmc\x12.\n" +
 	"\aerasure\x180 \x01(\v2\x14.ironring.v1.ErasureR\aerasure\x12/\n" +
 	"\bbmc_park\x181 \x01(\v2\x14.ironring.v1.BmcParkR\abmcPark\x121\n" +
-	"\bevidence\x182 \x01(\v2\x15.ironring.v1.EvidenceR\bevidence\x12\x1a\n" +
+	"\bevidence\x182 \x01(\v2\x15.ironring.v1.EvidenceR\bevidence\x12,\n" +
+	"\abmc_tls\x183 \x01(\v2\x13.ironring.v1.BmcTlsR\x06bmcTls\x12\x1a\n" +
 	"\bassigned\x18< \x01(\tR\bassigned\x12!\n" +
 	"\fassign_epoch\x18= \x01(\x04R\vassignEpoch\x12+\n" +
 	"\x11unassigned_reason\x18> \x01(\tR\x10unassignedReason\x12\x1d\n" +
@@ -4676,7 +5025,7 @@ const file_records_proto_rawDesc = "" +
 	"\aby_path\x18\x04 \x01(\tR\x06byPath\x12\x14\n" +
 	"\x05model\x18\x05 \x01(\tR\x05model\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"\x89\x02\n" +
+	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"\xa2\x02\n" +
 	"\bBmcFacts\x12\x1f\n" +
 	"\vsystem_uuid\x18\x01 \x01(\tR\n" +
 	"systemUuid\x12\x16\n" +
@@ -4687,7 +5036,9 @@ const file_records_proto_rawDesc = "" +
 	"\rbmc_addresses\x18\x06 \x03(\tR\fbmcAddresses\x12\x19\n" +
 	"\bbmc_macs\x18\a \x03(\tR\abmcMacs\x12\x17\n" +
 	"\aread_ms\x18\b \x01(\x03R\x06readMs\x12!\n" +
-	"\fsystem_uuids\x18\t \x03(\tR\vsystemUuids\"\xa4\x01\n" +
+	"\fsystem_uuids\x18\t \x03(\tR\vsystemUuids\x12\x17\n" +
+	"\abmc_key\x18\n" +
+	" \x01(\tR\x06bmcKey\"\xa4\x01\n" +
 	"\aErasure\x120\n" +
 	"\x05level\x18\x01 \x01(\x0e2\x1a.ironring.v1.Erasure.LevelR\x05level\x12\x14\n" +
 	"\x05disks\x18\x02 \x03(\tR\x05disks\x12\x17\n" +
@@ -4717,7 +5068,15 @@ const file_records_proto_rawDesc = "" +
 	"\aBmcPark\x12-\n" +
 	"\x12credentials_digest\x18\x01 \x01(\fR\x11credentialsDigest\x12\x1a\n" +
 	"\bfailures\x18\x02 \x01(\rR\bfailures\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xa8\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x9d\x01\n" +
+	"\x06BmcTls\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x19\n" +
+	"\bfirst_ms\x18\x03 \x01(\x03R\afirstMs\x12\x1d\n" +
+	"\n" +
+	"changed_to\x18\x04 \x01(\tR\tchangedTo\x12\x1d\n" +
+	"\n" +
+	"changed_ms\x18\x05 \x01(\x03R\tchangedMs\"\xa8\x01\n" +
 	"\n" +
 	"Quarantine\x123\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1d.ironring.v1.Quarantine.ClassR\x05class\x12\x1f\n" +
@@ -4869,7 +5228,7 @@ const file_records_proto_rawDesc = "" +
 	"argsDigest\x12\x1f\n" +
 	"\vopened_tick\x18\x06 \x01(\x04R\n" +
 	"openedTick\x12\x14\n" +
-	"\x05index\x18\a \x01(\x04R\x05index\"\xc9\x04\n" +
+	"\x05index\x18\a \x01(\x04R\x05index\"\x83\x05\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12%\n" +
@@ -4891,12 +5250,39 @@ const file_records_proto_rawDesc = "" +
 	"\vstable_tick\x18\x10 \x01(\x04R\n" +
 	"stableTick\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x11 \x01(\tR\tmachineId\"7\n" +
+	"machine_id\x18\x11 \x01(\tR\tmachineId\x12\x1d\n" +
+	"\n" +
+	"key_digest\x18\x12 \x01(\fR\tkeyDigest\x12\x19\n" +
+	"\bseal_key\x18\x13 \x01(\fR\asealKey\"7\n" +
 	"\x05Phase\x12\v\n" +
 	"\aJOINING\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\f\n" +
 	"\bDRAINING\x10\x02\x12\b\n" +
-	"\x04LEFT\x10\x03\"\xe9\x01\n" +
+	"\x04LEFT\x10\x03\"\x90\x01\n" +
+	"\fFormerMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"key_digest\x18\x02 \x01(\fR\tkeyDigest\x12\x1d\n" +
+	"\n" +
+	"removed_ms\x18\x03 \x01(\x03R\tremovedMs\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x1c\n" +
+	"\tprincipal\x18\x05 \x01(\tR\tprincipal\"\xde\x01\n" +
+	"\x04Keys\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12!\n" +
+	"\fdata_primary\x18\x02 \x01(\tR\vdataPrimary\x12\x1b\n" +
+	"\tdata_keys\x18\x03 \x03(\tR\bdataKeys\x12/\n" +
+	"\x06sealed\x18\x04 \x03(\v2\x17.ironring.v1.SealedKeysR\x06sealed\x12\x10\n" +
+	"\x03due\x18\x05 \x01(\tR\x03due\x12\x1d\n" +
+	"\n" +
+	"rotated_ms\x18\x06 \x01(\x03R\trotatedMs\x12\x14\n" +
+	"\x05index\x18\a \x01(\x04R\x05index\"Q\n" +
+	"\n" +
+	"SealedKeys\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x19\n" +
+	"\bseal_key\x18\x02 \x01(\fR\asealKey\x12\x10\n" +
+	"\x03box\x18\x03 \x01(\fR\x03box\"\xe9\x01\n" +
 	"\aGlobals\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
@@ -5106,7 +5492,7 @@ const file_records_proto_rawDesc = "" +
 	"\tDHCP_FULL\x10\x00\x12\x0e\n" +
 	"\n" +
 	"DHCP_PROXY\x10\x01\x12\f\n" +
-	"\bDHCP_OFF\x10\x02*\x8c\x01\n" +
+	"\bDHCP_OFF\x10\x02*\x9f\x01\n" +
 	"\bFlowKind\x12\x19\n" +
 	"\x15FLOW_KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vFLOW_VERIFY\x10\x01\x12\x10\n" +
@@ -5116,7 +5502,8 @@ const file_records_proto_rawDesc = "" +
 	"\n" +
 	"FLOW_CLEAN\x10\x05\x12\x0e\n" +
 	"\n" +
-	"FLOW_POWER\x10\x06*P\n" +
+	"FLOW_POWER\x10\x06\x12\x11\n" +
+	"\rFLOW_HARDWARE\x10\a*P\n" +
 	"\n" +
 	"FlowStatus\x12\x10\n" +
 	"\fFLOW_RUNNING\x10\x00\x12\r\n" +
@@ -5143,7 +5530,7 @@ func file_records_proto_rawDescGZIP() []byte {
 }
 
 var file_records_proto_enumTypes = make([]protoimpl.EnumInfo, 16)
-var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_records_proto_goTypes = []any{
 	(State)(0),            // 0: ironring.v1.State
 	(Event)(0),            // 1: ironring.v1.Event
@@ -5170,31 +5557,35 @@ var file_records_proto_goTypes = []any{
 	(*Evidence)(nil),      // 22: ironring.v1.Evidence
 	(*Reach)(nil),         // 23: ironring.v1.Reach
 	(*BmcPark)(nil),       // 24: ironring.v1.BmcPark
-	(*Quarantine)(nil),    // 25: ironring.v1.Quarantine
-	(*Port)(nil),          // 26: ironring.v1.Port
-	(*Network)(nil),       // 27: ironring.v1.Network
-	(*PeerAddress)(nil),   // 28: ironring.v1.PeerAddress
-	(*Address)(nil),       // 29: ironring.v1.Address
-	(*Step)(nil),          // 30: ironring.v1.Step
-	(*Flow)(nil),          // 31: ironring.v1.Flow
-	(*Lease)(nil),         // 32: ironring.v1.Lease
-	(*Timing)(nil),        // 33: ironring.v1.Timing
-	(*Lock)(nil),          // 34: ironring.v1.Lock
-	(*Intent)(nil),        // 35: ironring.v1.Intent
-	(*Member)(nil),        // 36: ironring.v1.Member
-	(*Globals)(nil),       // 37: ironring.v1.Globals
-	(*Settings)(nil),      // 38: ironring.v1.Settings
-	(*JoinToken)(nil),     // 39: ironring.v1.JoinToken
-	(*Meta)(nil),          // 40: ironring.v1.Meta
-	(*History)(nil),       // 41: ironring.v1.History
-	(*Audit)(nil),         // 42: ironring.v1.Audit
-	(*Inventory)(nil),     // 43: ironring.v1.Inventory
-	(*RequestResult)(nil), // 44: ironring.v1.RequestResult
-	(*Result)(nil),        // 45: ironring.v1.Result
-	(*Failure)(nil),       // 46: ironring.v1.Failure
-	(*OpResult)(nil),      // 47: ironring.v1.OpResult
-	(*Artifact)(nil),      // 48: ironring.v1.Artifact
-	(*Ramdisk)(nil),       // 49: ironring.v1.Ramdisk
+	(*BmcTls)(nil),        // 25: ironring.v1.BmcTls
+	(*Quarantine)(nil),    // 26: ironring.v1.Quarantine
+	(*Port)(nil),          // 27: ironring.v1.Port
+	(*Network)(nil),       // 28: ironring.v1.Network
+	(*PeerAddress)(nil),   // 29: ironring.v1.PeerAddress
+	(*Address)(nil),       // 30: ironring.v1.Address
+	(*Step)(nil),          // 31: ironring.v1.Step
+	(*Flow)(nil),          // 32: ironring.v1.Flow
+	(*Lease)(nil),         // 33: ironring.v1.Lease
+	(*Timing)(nil),        // 34: ironring.v1.Timing
+	(*Lock)(nil),          // 35: ironring.v1.Lock
+	(*Intent)(nil),        // 36: ironring.v1.Intent
+	(*Member)(nil),        // 37: ironring.v1.Member
+	(*FormerMember)(nil),  // 38: ironring.v1.FormerMember
+	(*Keys)(nil),          // 39: ironring.v1.Keys
+	(*SealedKeys)(nil),    // 40: ironring.v1.SealedKeys
+	(*Globals)(nil),       // 41: ironring.v1.Globals
+	(*Settings)(nil),      // 42: ironring.v1.Settings
+	(*JoinToken)(nil),     // 43: ironring.v1.JoinToken
+	(*Meta)(nil),          // 44: ironring.v1.Meta
+	(*History)(nil),       // 45: ironring.v1.History
+	(*Audit)(nil),         // 46: ironring.v1.Audit
+	(*Inventory)(nil),     // 47: ironring.v1.Inventory
+	(*RequestResult)(nil), // 48: ironring.v1.RequestResult
+	(*Result)(nil),        // 49: ironring.v1.Result
+	(*Failure)(nil),       // 50: ironring.v1.Failure
+	(*OpResult)(nil),      // 51: ironring.v1.OpResult
+	(*Artifact)(nil),      // 52: ironring.v1.Artifact
+	(*Ramdisk)(nil),       // 53: ironring.v1.Ramdisk
 }
 var file_records_proto_depIdxs = []int32{
 	0,  // 0: ironring.v1.Node.state:type_name -> ironring.v1.State
@@ -5208,35 +5599,37 @@ var file_records_proto_depIdxs = []int32{
 	21, // 8: ironring.v1.Node.erasure:type_name -> ironring.v1.Erasure
 	24, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
 	22, // 10: ironring.v1.Node.evidence:type_name -> ironring.v1.Evidence
-	25, // 11: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
-	5,  // 12: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
-	10, // 13: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
-	11, // 14: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
-	6,  // 15: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
-	28, // 16: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
-	9,  // 17: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
-	7,  // 18: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
-	30, // 19: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
-	8,  // 20: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
-	1,  // 21: ironring.v1.Flow.request:type_name -> ironring.v1.Event
-	40, // 22: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
-	12, // 23: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
-	33, // 24: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
-	13, // 25: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
-	14, // 26: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
-	33, // 27: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
-	40, // 28: ironring.v1.History.meta:type_name -> ironring.v1.Meta
-	0,  // 29: ironring.v1.History.state:type_name -> ironring.v1.State
-	40, // 30: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
-	45, // 31: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
-	46, // 32: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
-	47, // 33: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
-	15, // 34: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	25, // 11: ironring.v1.Node.bmc_tls:type_name -> ironring.v1.BmcTls
+	26, // 12: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
+	5,  // 13: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
+	10, // 14: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
+	11, // 15: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
+	6,  // 16: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
+	29, // 17: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
+	9,  // 18: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
+	7,  // 19: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
+	31, // 20: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
+	8,  // 21: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
+	1,  // 22: ironring.v1.Flow.request:type_name -> ironring.v1.Event
+	44, // 23: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
+	12, // 24: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
+	34, // 25: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
+	13, // 26: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
+	14, // 27: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
+	40, // 28: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
+	34, // 29: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
+	44, // 30: ironring.v1.History.meta:type_name -> ironring.v1.Meta
+	0,  // 31: ironring.v1.History.state:type_name -> ironring.v1.State
+	44, // 32: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
+	49, // 33: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
+	50, // 34: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
+	51, // 35: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
+	15, // 36: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }
@@ -5250,7 +5643,7 @@ func file_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_records_proto_rawDesc), len(file_records_proto_rawDesc)),
 			NumEnums:      16,
-			NumMessages:   34,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2455,6 +2455,8 @@ type ClusterStatusReply struct {
 	Unassigned    uint64                    `protobuf:"varint,10,opt,name=unassigned,proto3" json:"unassigned,omitempty"`
 	AnsweredBy    string                    `protobuf:"bytes,11,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
 	NodesByState  map[string]uint64         `protobuf:"bytes,12,rep,name=nodes_by_state,json=nodesByState,proto3" json:"nodes_by_state,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Notes         []string                  `protobuf:"bytes,13,rep,name=notes,proto3" json:"notes,omitempty"` // what is under way and needs nobody
+	Keys          *KeysStatus               `protobuf:"bytes,14,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2573,25 +2575,119 @@ func (x *ClusterStatusReply) GetNodesByState() map[string]uint64 {
 	return nil
 }
 
-type PeerStatus struct {
+func (x *ClusterStatusReply) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *ClusterStatusReply) GetKeys() *KeysStatus {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// KeysStatus says which keys are in use, by id.
+type KeysStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
-	Voter         bool                   `protobuf:"varint,2,opt,name=voter,proto3" json:"voter,omitempty"`
-	Leader        bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
-	Alive         bool                   `protobuf:"varint,4,opt,name=alive,proto3" json:"alive,omitempty"`                                   // as gossip sees it
-	Nodes         uint64                 `protobuf:"varint,5,opt,name=nodes,proto3" json:"nodes,omitempty"`                                   // assigned to it
-	Locks         uint64                 `protobuf:"varint,6,opt,name=locks,proto3" json:"locks,omitempty"`                                   // held by it
-	RingShare     float64                `protobuf:"fixed64,7,opt,name=ring_share,json=ringShare,proto3" json:"ring_share,omitempty"`         // of its candidates' pool, 0..1
-	Lease         string                 `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`                                    // live, fenced, released, none
-	AppliedIndex  uint64                 `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"` // 0: unknown
-	Lag           uint64                 `protobuf:"varint,10,opt,name=lag,proto3" json:"lag,omitempty"`                                      // entries behind the leader
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	DataPrimary   string                 `protobuf:"bytes,2,opt,name=data_primary,json=dataPrimary,proto3" json:"data_primary,omitempty"`
+	DataKeys      []string               `protobuf:"bytes,3,rep,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`
+	Due           string                 `protobuf:"bytes,4,opt,name=due,proto3" json:"due,omitempty"`
+	RotatedMs     int64                  `protobuf:"varint,5,opt,name=rotated_ms,json=rotatedMs,proto3" json:"rotated_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
+func (x *KeysStatus) Reset() {
+	*x = KeysStatus{}
+	mi := &file_services_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysStatus) ProtoMessage() {}
+
+func (x *KeysStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysStatus.ProtoReflect.Descriptor instead.
+func (*KeysStatus) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *KeysStatus) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *KeysStatus) GetDataPrimary() string {
+	if x != nil {
+		return x.DataPrimary
+	}
+	return ""
+}
+
+func (x *KeysStatus) GetDataKeys() []string {
+	if x != nil {
+		return x.DataKeys
+	}
+	return nil
+}
+
+func (x *KeysStatus) GetDue() string {
+	if x != nil {
+		return x.Due
+	}
+	return ""
+}
+
+func (x *KeysStatus) GetRotatedMs() int64 {
+	if x != nil {
+		return x.RotatedMs
+	}
+	return 0
+}
+
+type PeerStatus struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Member         *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Voter          bool                   `protobuf:"varint,2,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader         bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Alive          bool                   `protobuf:"varint,4,opt,name=alive,proto3" json:"alive,omitempty"`                                          // as gossip sees it
+	Nodes          uint64                 `protobuf:"varint,5,opt,name=nodes,proto3" json:"nodes,omitempty"`                                          // assigned to it
+	Locks          uint64                 `protobuf:"varint,6,opt,name=locks,proto3" json:"locks,omitempty"`                                          // held by it
+	RingShare      float64                `protobuf:"fixed64,7,opt,name=ring_share,json=ringShare,proto3" json:"ring_share,omitempty"`                // of its candidates' pool, 0..1
+	Lease          string                 `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`                                           // live, fenced, released, none
+	AppliedIndex   uint64                 `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`        // 0: unknown
+	Lag            uint64                 `protobuf:"varint,10,opt,name=lag,proto3" json:"lag,omitempty"`                                             // entries behind the leader
+	LagMs          uint64                 `protobuf:"varint,11,opt,name=lag_ms,json=lagMs,proto3" json:"lag_ms,omitempty"`                            // time behind the leader, by the cluster's clock
+	Disk           *DiskStatus            `protobuf:"bytes,12,opt,name=disk,proto3" json:"disk,omitempty"`                                            // of its data directory
+	KeysGeneration uint64                 `protobuf:"varint,13,opt,name=keys_generation,json=keysGeneration,proto3" json:"keys_generation,omitempty"` // of the keys that it has
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_services_proto_msgTypes[38]
+	mi := &file_services_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2699,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[38]
+	mi := &file_services_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2712,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{38}
+	return file_services_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PeerStatus) GetMember() *Member {
@@ -2689,6 +2785,96 @@ func (x *PeerStatus) GetLag() uint64 {
 	return 0
 }
 
+func (x *PeerStatus) GetLagMs() uint64 {
+	if x != nil {
+		return x.LagMs
+	}
+	return 0
+}
+
+func (x *PeerStatus) GetDisk() *DiskStatus {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+func (x *PeerStatus) GetKeysGeneration() uint64 {
+	if x != nil {
+		return x.KeysGeneration
+	}
+	return 0
+}
+
+// DiskStatus is the file system of a peer's data directory.
+type DiskStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	FreeBytes     uint64                 `protobuf:"varint,2,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"` // for us
+	TotalBytes    uint64                 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	Full          bool                   `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"` // the last write found no space
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskStatus) Reset() {
+	*x = DiskStatus{}
+	mi := &file_services_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskStatus) ProtoMessage() {}
+
+func (x *DiskStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
+func (*DiskStatus) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DiskStatus) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DiskStatus) GetFreeBytes() uint64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
+func (x *DiskStatus) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *DiskStatus) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
 type CreateJoinTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TtlSeconds    uint64                 `protobuf:"varint,1,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"` // 0: 3 600
@@ -2698,7 +2884,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_services_proto_msgTypes[39]
+	mi := &file_services_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2896,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[39]
+	mi := &file_services_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2909,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{39}
+	return file_services_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CreateJoinTokenRequest) GetTtlSeconds() uint64 {
@@ -2743,7 +2929,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_services_proto_msgTypes[40]
+	mi := &file_services_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2941,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[40]
+	mi := &file_services_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2954,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{40}
+	return file_services_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -2794,7 +2980,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_services_proto_msgTypes[41]
+	mi := &file_services_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +2992,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[41]
+	mi := &file_services_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +3005,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{41}
+	return file_services_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaveRequest) GetMember() string {
@@ -2840,7 +3026,7 @@ type CreateClientCertRequest struct {
 
 func (x *CreateClientCertRequest) Reset() {
 	*x = CreateClientCertRequest{}
-	mi := &file_services_proto_msgTypes[42]
+	mi := &file_services_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3038,7 @@ func (x *CreateClientCertRequest) String() string {
 func (*CreateClientCertRequest) ProtoMessage() {}
 
 func (x *CreateClientCertRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[42]
+	mi := &file_services_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3051,7 @@ func (x *CreateClientCertRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientCertRequest.ProtoReflect.Descriptor instead.
 func (*CreateClientCertRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{42}
+	return file_services_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateClientCertRequest) GetName() string {
@@ -2899,7 +3085,7 @@ type CreateClientCertReply struct {
 
 func (x *CreateClientCertReply) Reset() {
 	*x = CreateClientCertReply{}
-	mi := &file_services_proto_msgTypes[43]
+	mi := &file_services_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3097,7 @@ func (x *CreateClientCertReply) String() string {
 func (*CreateClientCertReply) ProtoMessage() {}
 
 func (x *CreateClientCertReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[43]
+	mi := &file_services_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3110,7 @@ func (x *CreateClientCertReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientCertReply.ProtoReflect.Descriptor instead.
 func (*CreateClientCertReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{43}
+	return file_services_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateClientCertReply) GetCertDer() []byte {
@@ -2949,7 +3135,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_services_proto_msgTypes[44]
+	mi := &file_services_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2961,7 +3147,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[44]
+	mi := &file_services_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2974,7 +3160,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{44}
+	return file_services_proto_rawDescGZIP(), []int{46}
 }
 
 type VersionReply struct {
@@ -2989,7 +3175,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_services_proto_msgTypes[45]
+	mi := &file_services_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3187,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[45]
+	mi := &file_services_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3200,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{45}
+	return file_services_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -3058,7 +3244,7 @@ type PutArtifactRequest struct {
 
 func (x *PutArtifactRequest) Reset() {
 	*x = PutArtifactRequest{}
-	mi := &file_services_proto_msgTypes[46]
+	mi := &file_services_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3256,7 @@ func (x *PutArtifactRequest) String() string {
 func (*PutArtifactRequest) ProtoMessage() {}
 
 func (x *PutArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[46]
+	mi := &file_services_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3269,7 @@ func (x *PutArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutArtifactRequest.ProtoReflect.Descriptor instead.
 func (*PutArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{46}
+	return file_services_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PutArtifactRequest) GetPart() isPutArtifactRequest_Part {
@@ -3141,7 +3327,7 @@ type PutArtifactHead struct {
 
 func (x *PutArtifactHead) Reset() {
 	*x = PutArtifactHead{}
-	mi := &file_services_proto_msgTypes[47]
+	mi := &file_services_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3153,7 +3339,7 @@ func (x *PutArtifactHead) String() string {
 func (*PutArtifactHead) ProtoMessage() {}
 
 func (x *PutArtifactHead) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[47]
+	mi := &file_services_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3166,7 +3352,7 @@ func (x *PutArtifactHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutArtifactHead.ProtoReflect.Descriptor instead.
 func (*PutArtifactHead) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{47}
+	return file_services_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PutArtifactHead) GetDigest() string {
@@ -3222,7 +3408,7 @@ type ArtifactReply struct {
 
 func (x *ArtifactReply) Reset() {
 	*x = ArtifactReply{}
-	mi := &file_services_proto_msgTypes[48]
+	mi := &file_services_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3420,7 @@ func (x *ArtifactReply) String() string {
 func (*ArtifactReply) ProtoMessage() {}
 
 func (x *ArtifactReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[48]
+	mi := &file_services_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3433,7 @@ func (x *ArtifactReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactReply.ProtoReflect.Descriptor instead.
 func (*ArtifactReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{48}
+	return file_services_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ArtifactReply) GetArtifact() *Artifact {
@@ -3280,7 +3466,7 @@ type GetArtifactRequest struct {
 
 func (x *GetArtifactRequest) Reset() {
 	*x = GetArtifactRequest{}
-	mi := &file_services_proto_msgTypes[49]
+	mi := &file_services_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3478,7 @@ func (x *GetArtifactRequest) String() string {
 func (*GetArtifactRequest) ProtoMessage() {}
 
 func (x *GetArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[49]
+	mi := &file_services_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3491,7 @@ func (x *GetArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetArtifactRequest.ProtoReflect.Descriptor instead.
 func (*GetArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{49}
+	return file_services_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetArtifactRequest) GetArtifact() string {
@@ -3324,7 +3510,7 @@ type ListArtifactsRequest struct {
 
 func (x *ListArtifactsRequest) Reset() {
 	*x = ListArtifactsRequest{}
-	mi := &file_services_proto_msgTypes[50]
+	mi := &file_services_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +3522,7 @@ func (x *ListArtifactsRequest) String() string {
 func (*ListArtifactsRequest) ProtoMessage() {}
 
 func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[50]
+	mi := &file_services_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +3535,7 @@ func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
 func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{50}
+	return file_services_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListArtifactsRequest) GetRead() *ReadOptions {
@@ -3369,7 +3555,7 @@ type ListArtifactsReply struct {
 
 func (x *ListArtifactsReply) Reset() {
 	*x = ListArtifactsReply{}
-	mi := &file_services_proto_msgTypes[51]
+	mi := &file_services_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3567,7 @@ func (x *ListArtifactsReply) String() string {
 func (*ListArtifactsReply) ProtoMessage() {}
 
 func (x *ListArtifactsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[51]
+	mi := &file_services_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3580,7 @@ func (x *ListArtifactsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsReply.ProtoReflect.Descriptor instead.
 func (*ListArtifactsReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{51}
+	return file_services_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListArtifactsReply) GetArtifacts() []*Artifact {
@@ -3421,7 +3607,7 @@ type DeleteArtifactRequest struct {
 
 func (x *DeleteArtifactRequest) Reset() {
 	*x = DeleteArtifactRequest{}
-	mi := &file_services_proto_msgTypes[52]
+	mi := &file_services_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3433,7 +3619,7 @@ func (x *DeleteArtifactRequest) String() string {
 func (*DeleteArtifactRequest) ProtoMessage() {}
 
 func (x *DeleteArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[52]
+	mi := &file_services_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3446,7 +3632,7 @@ func (x *DeleteArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteArtifactRequest.ProtoReflect.Descriptor instead.
 func (*DeleteArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{52}
+	return file_services_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DeleteArtifactRequest) GetArtifact() string {
@@ -3473,7 +3659,7 @@ type SetRamdiskRequest struct {
 
 func (x *SetRamdiskRequest) Reset() {
 	*x = SetRamdiskRequest{}
-	mi := &file_services_proto_msgTypes[53]
+	mi := &file_services_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3485,7 +3671,7 @@ func (x *SetRamdiskRequest) String() string {
 func (*SetRamdiskRequest) ProtoMessage() {}
 
 func (x *SetRamdiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[53]
+	mi := &file_services_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3498,7 +3684,7 @@ func (x *SetRamdiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRamdiskRequest.ProtoReflect.Descriptor instead.
 func (*SetRamdiskRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{53}
+	return file_services_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetRamdiskRequest) GetRamdisk() *Ramdisk {
@@ -3523,7 +3709,7 @@ type ListRamdisksRequest struct {
 
 func (x *ListRamdisksRequest) Reset() {
 	*x = ListRamdisksRequest{}
-	mi := &file_services_proto_msgTypes[54]
+	mi := &file_services_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3721,7 @@ func (x *ListRamdisksRequest) String() string {
 func (*ListRamdisksRequest) ProtoMessage() {}
 
 func (x *ListRamdisksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[54]
+	mi := &file_services_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3734,7 @@ func (x *ListRamdisksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRamdisksRequest.ProtoReflect.Descriptor instead.
 func (*ListRamdisksRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{54}
+	return file_services_proto_rawDescGZIP(), []int{56}
 }
 
 type ListRamdisksReply struct {
@@ -3561,7 +3747,7 @@ type ListRamdisksReply struct {
 
 func (x *ListRamdisksReply) Reset() {
 	*x = ListRamdisksReply{}
-	mi := &file_services_proto_msgTypes[55]
+	mi := &file_services_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3759,7 @@ func (x *ListRamdisksReply) String() string {
 func (*ListRamdisksReply) ProtoMessage() {}
 
 func (x *ListRamdisksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[55]
+	mi := &file_services_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3772,7 @@ func (x *ListRamdisksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRamdisksReply.ProtoReflect.Descriptor instead.
 func (*ListRamdisksReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{55}
+	return file_services_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListRamdisksReply) GetRamdisks() []*Ramdisk {
@@ -3614,7 +3800,7 @@ type DeleteRamdiskRequest struct {
 
 func (x *DeleteRamdiskRequest) Reset() {
 	*x = DeleteRamdiskRequest{}
-	mi := &file_services_proto_msgTypes[56]
+	mi := &file_services_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3626,7 +3812,7 @@ func (x *DeleteRamdiskRequest) String() string {
 func (*DeleteRamdiskRequest) ProtoMessage() {}
 
 func (x *DeleteRamdiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[56]
+	mi := &file_services_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3639,7 +3825,7 @@ func (x *DeleteRamdiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRamdiskRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRamdiskRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{56}
+	return file_services_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DeleteRamdiskRequest) GetArch() string {
@@ -3673,7 +3859,7 @@ type BootRecordRequest struct {
 
 func (x *BootRecordRequest) Reset() {
 	*x = BootRecordRequest{}
-	mi := &file_services_proto_msgTypes[57]
+	mi := &file_services_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +3871,7 @@ func (x *BootRecordRequest) String() string {
 func (*BootRecordRequest) ProtoMessage() {}
 
 func (x *BootRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[57]
+	mi := &file_services_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +3884,7 @@ func (x *BootRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootRecordRequest.ProtoReflect.Descriptor instead.
 func (*BootRecordRequest) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{57}
+	return file_services_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *BootRecordRequest) GetNode() string {
@@ -3731,7 +3917,7 @@ type BootRecordReply struct {
 
 func (x *BootRecordReply) Reset() {
 	*x = BootRecordReply{}
-	mi := &file_services_proto_msgTypes[58]
+	mi := &file_services_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3743,7 +3929,7 @@ func (x *BootRecordReply) String() string {
 func (*BootRecordReply) ProtoMessage() {}
 
 func (x *BootRecordReply) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[58]
+	mi := &file_services_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3756,7 +3942,7 @@ func (x *BootRecordReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootRecordReply.ProtoReflect.Descriptor instead.
 func (*BootRecordReply) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{58}
+	return file_services_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *BootRecordReply) GetNodeId() string {
@@ -3826,7 +4012,7 @@ type BootPort struct {
 
 func (x *BootPort) Reset() {
 	*x = BootPort{}
-	mi := &file_services_proto_msgTypes[59]
+	mi := &file_services_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +4024,7 @@ func (x *BootPort) String() string {
 func (*BootPort) ProtoMessage() {}
 
 func (x *BootPort) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[59]
+	mi := &file_services_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +4037,7 @@ func (x *BootPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootPort.ProtoReflect.Descriptor instead.
 func (*BootPort) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{59}
+	return file_services_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *BootPort) GetMac() string {
@@ -3929,7 +4115,7 @@ type BootAddress struct {
 
 func (x *BootAddress) Reset() {
 	*x = BootAddress{}
-	mi := &file_services_proto_msgTypes[60]
+	mi := &file_services_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3941,7 +4127,7 @@ func (x *BootAddress) String() string {
 func (*BootAddress) ProtoMessage() {}
 
 func (x *BootAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[60]
+	mi := &file_services_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3954,7 +4140,7 @@ func (x *BootAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootAddress.ProtoReflect.Descriptor instead.
 func (*BootAddress) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{60}
+	return file_services_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *BootAddress) GetNetwork() string {
@@ -3993,7 +4179,7 @@ type BootFile struct {
 
 func (x *BootFile) Reset() {
 	*x = BootFile{}
-	mi := &file_services_proto_msgTypes[61]
+	mi := &file_services_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4005,7 +4191,7 @@ func (x *BootFile) String() string {
 func (*BootFile) ProtoMessage() {}
 
 func (x *BootFile) ProtoReflect() protoreflect.Message {
-	mi := &file_services_proto_msgTypes[61]
+	mi := &file_services_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4018,7 +4204,7 @@ func (x *BootFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootFile.ProtoReflect.Descriptor instead.
 func (*BootFile) Descriptor() ([]byte, []int) {
-	return file_services_proto_rawDescGZIP(), []int{61}
+	return file_services_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *BootFile) GetName() string {
@@ -4063,11 +4249,211 @@ func (x *BootFile) GetProblem() string {
 	return ""
 }
 
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_services_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *GetSettingsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type SettingsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettingsReply) Reset() {
+	*x = SettingsReply{}
+	mi := &file_services_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettingsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettingsReply) ProtoMessage() {}
+
+func (x *SettingsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettingsReply.ProtoReflect.Descriptor instead.
+func (*SettingsReply) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *SettingsReply) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *SettingsReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type SetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"` // all of them; rev as read
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSettingsRequest) Reset() {
+	*x = SetSettingsRequest{}
+	mi := &file_services_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingsRequest) ProtoMessage() {}
+
+func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *SetSettingsRequest) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *SetSettingsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type RotateKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysRequest) Reset() {
+	*x = RotateKeysRequest{}
+	mi := &file_services_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysRequest) ProtoMessage() {}
+
+func (x *RotateKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_services_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeysRequest) Descriptor() ([]byte, []int) {
+	return file_services_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *RotateKeysRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RotateKeysRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 var File_services_proto protoreflect.FileDescriptor
 
 const file_services_proto_rawDesc = "" +
 	"\n" +
-	"\x0eservices.proto\x12\vironring.v1\x1a\rrecords.proto\"N\n" +
+	"\x0eservices.proto\x12\vironring.v1\x1a\x0ehardware.proto\x1a\rrecords.proto\"N\n" +
 	"\vReadOptions\x12\"\n" +
 	"\flinearizable\x18\x01 \x01(\bR\flinearizable\x12\x1b\n" +
 	"\tmin_index\x18\x02 \x01(\x04R\bminIndex\"\x82\x01\n" +
@@ -4251,7 +4637,7 @@ const file_services_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\",\n" +
 	"\x14ClusterStatusRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"\xc8\x04\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\x8b\x05\n" +
 	"\x12ClusterStatusReply\x12>\n" +
 	"\x06health\x18\x01 \x01(\x0e2&.ironring.v1.ClusterStatusReply.HealthR\x06health\x12\x1d\n" +
 	"\n" +
@@ -4269,14 +4655,26 @@ const file_services_proto_rawDesc = "" +
 	"unassigned\x12\x1f\n" +
 	"\vanswered_by\x18\v \x01(\tR\n" +
 	"answeredBy\x12W\n" +
-	"\x0enodes_by_state\x18\f \x03(\v21.ironring.v1.ClusterStatusReply.NodesByStateEntryR\fnodesByState\x1a?\n" +
+	"\x0enodes_by_state\x18\f \x03(\v21.ironring.v1.ClusterStatusReply.NodesByStateEntryR\fnodesByState\x12\x14\n" +
+	"\x05notes\x18\r \x03(\tR\x05notes\x12+\n" +
+	"\x04keys\x18\x0e \x01(\v2\x17.ironring.v1.KeysStatusR\x04keys\x1a?\n" +
 	"\x11NodesByStateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"2\n" +
 	"\x06Health\x12\v\n" +
 	"\aHEALTHY\x10\x00\x12\f\n" +
 	"\bDEGRADED\x10\x01\x12\r\n" +
-	"\tNO_QUORUM\x10\x02\"\x95\x02\n" +
+	"\tNO_QUORUM\x10\x02\"\x9d\x01\n" +
+	"\n" +
+	"KeysStatus\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12!\n" +
+	"\fdata_primary\x18\x02 \x01(\tR\vdataPrimary\x12\x1b\n" +
+	"\tdata_keys\x18\x03 \x03(\tR\bdataKeys\x12\x10\n" +
+	"\x03due\x18\x04 \x01(\tR\x03due\x12\x1d\n" +
+	"\n" +
+	"rotated_ms\x18\x05 \x01(\x03R\trotatedMs\"\x82\x03\n" +
 	"\n" +
 	"PeerStatus\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.ironring.v1.MemberR\x06member\x12\x14\n" +
@@ -4290,7 +4688,18 @@ const file_services_proto_rawDesc = "" +
 	"\x05lease\x18\b \x01(\tR\x05lease\x12#\n" +
 	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\x12\x10\n" +
 	"\x03lag\x18\n" +
-	" \x01(\x04R\x03lag\"9\n" +
+	" \x01(\x04R\x03lag\x12\x15\n" +
+	"\x06lag_ms\x18\v \x01(\x04R\x05lagMs\x12+\n" +
+	"\x04disk\x18\f \x01(\v2\x17.ironring.v1.DiskStatusR\x04disk\x12'\n" +
+	"\x0fkeys_generation\x18\r \x01(\x04R\x0ekeysGeneration\"t\n" +
+	"\n" +
+	"DiskStatus\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\x02 \x01(\x04R\tfreeBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x03 \x01(\x04R\n" +
+	"totalBytes\x12\x12\n" +
+	"\x04full\x18\x04 \x01(\bR\x04full\"9\n" +
 	"\x16CreateJoinTokenRequest\x12\x1f\n" +
 	"\vttl_seconds\x18\x01 \x01(\x04R\n" +
 	"ttlSeconds\"K\n" +
@@ -4388,7 +4797,20 @@ const file_services_proto_rawDesc = "" +
 	"\aused_by\x18\x03 \x01(\tR\x06usedBy\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\tR\x06sha256\x12\x18\n" +
-	"\aproblem\x18\x06 \x01(\tR\aproblem2\x8a\x13\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"B\n" +
+	"\x12GetSettingsRequest\x12,\n" +
+	"\x04read\x18\x01 \x01(\v2\x18.ironring.v1.ReadOptionsR\x04read\"X\n" +
+	"\rSettingsReply\x121\n" +
+	"\bsettings\x18\x01 \x01(\v2\x15.ironring.v1.SettingsR\bsettings\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"f\n" +
+	"\x12SetSettingsRequest\x121\n" +
+	"\bsettings\x18\x01 \x01(\v2\x15.ironring.v1.SettingsR\bsettings\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"J\n" +
+	"\x11RotateKeysRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId2\xe0\x16\n" +
 	"\bIronring\x12D\n" +
 	"\n" +
 	"CreateNode\x12\x1e.ironring.v1.CreateNodeRequest\x1a\x16.ironring.v1.NodeReply\x12M\n" +
@@ -4406,7 +4828,10 @@ const file_services_proto_rawDesc = "" +
 	"\fGetInventory\x12 .ironring.v1.GetInventoryRequest\x1a\x16.ironring.v1.Inventory\x12A\n" +
 	"\aHistory\x12\x1b.ironring.v1.HistoryRequest\x1a\x19.ironring.v1.HistoryReply\x12D\n" +
 	"\tWatchNode\x12\x1d.ironring.v1.WatchNodeRequest\x1a\x16.ironring.v1.NodeEvent0\x01\x12C\n" +
-	"\aJournal\x12\x1b.ironring.v1.JournalRequest\x1a\x19.ironring.v1.JournalEvent0\x01\x12D\n" +
+	"\aJournal\x12\x1b.ironring.v1.JournalRequest\x1a\x19.ironring.v1.JournalEvent0\x01\x12M\n" +
+	"\vGetHardware\x12\x1f.ironring.v1.GetHardwareRequest\x1a\x1d.ironring.v1.GetHardwareReply\x12L\n" +
+	"\x0eChangeHardware\x12\".ironring.v1.ChangeHardwareRequest\x1a\x16.ironring.v1.FlowReply\x12X\n" +
+	"\x14AcceptBmcCertificate\x12(.ironring.v1.AcceptBmcCertificateRequest\x1a\x16.ironring.v1.NodeReply\x12D\n" +
 	"\n" +
 	"CreatePort\x12\x1e.ironring.v1.CreatePortRequest\x1a\x16.ironring.v1.PortReply\x12G\n" +
 	"\tListPorts\x12\x1d.ironring.v1.ListPortsRequest\x1a\x1b.ironring.v1.ListPortsReply\x12E\n" +
@@ -4430,7 +4855,11 @@ const file_services_proto_rawDesc = "" +
 	"\n" +
 	"SetRamdisk\x12\x1e.ironring.v1.SetRamdiskRequest\x1a\x17.ironring.v1.WriteReply\x12P\n" +
 	"\fListRamdisks\x12 .ironring.v1.ListRamdisksRequest\x1a\x1e.ironring.v1.ListRamdisksReply\x12K\n" +
-	"\rDeleteRamdisk\x12!.ironring.v1.DeleteRamdiskRequest\x1a\x17.ironring.v1.WriteReplyB&Z$github.com/ironring/ironring/api;apib\x06proto3"
+	"\rDeleteRamdisk\x12!.ironring.v1.DeleteRamdiskRequest\x1a\x17.ironring.v1.WriteReply\x12J\n" +
+	"\vGetSettings\x12\x1f.ironring.v1.GetSettingsRequest\x1a\x1a.ironring.v1.SettingsReply\x12J\n" +
+	"\vSetSettings\x12\x1f.ironring.v1.SetSettingsRequest\x1a\x1a.ironring.v1.SettingsReply\x12E\n" +
+	"\n" +
+	"RotateKeys\x12\x1e.ironring.v1.RotateKeysRequest\x1a\x17.ironring.v1.WriteReplyB&Z$github.com/ironring/ironring/api;apib\x06proto3"
 
 var (
 	file_services_proto_rawDescOnce sync.Once
@@ -4445,220 +4874,248 @@ func file_services_proto_rawDescGZIP() []byte {
 }
 
 var file_services_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_services_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_services_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_services_proto_goTypes = []any{
-	(ClusterStatusReply_Health)(0),  // 0: ironring.v1.ClusterStatusReply.Health
-	(*ReadOptions)(nil),             // 1: ironring.v1.ReadOptions
-	(*CreateNodeRequest)(nil),       // 2: ironring.v1.CreateNodeRequest
-	(*CreateNodesRequest)(nil),      // 3: ironring.v1.CreateNodesRequest
-	(*CreateNodesReply)(nil),        // 4: ironring.v1.CreateNodesReply
-	(*CreateNodeResult)(nil),        // 5: ironring.v1.CreateNodeResult
-	(*NodeReply)(nil),               // 6: ironring.v1.NodeReply
-	(*GetNodeRequest)(nil),          // 7: ironring.v1.GetNodeRequest
-	(*ListNodesRequest)(nil),        // 8: ironring.v1.ListNodesRequest
-	(*ListNodesReply)(nil),          // 9: ironring.v1.ListNodesReply
-	(*UpdateNodeRequest)(nil),       // 10: ironring.v1.UpdateNodeRequest
-	(*DeleteNodeRequest)(nil),       // 11: ironring.v1.DeleteNodeRequest
-	(*WriteReply)(nil),              // 12: ironring.v1.WriteReply
-	(*ProvisionRequest)(nil),        // 13: ironring.v1.ProvisionRequest
-	(*PowerRequest)(nil),            // 14: ironring.v1.PowerRequest
-	(*FlowReply)(nil),               // 15: ironring.v1.FlowReply
-	(*GetFlowRequest)(nil),          // 16: ironring.v1.GetFlowRequest
-	(*ExplainRequest)(nil),          // 17: ironring.v1.ExplainRequest
-	(*ExplainReply)(nil),            // 18: ironring.v1.ExplainReply
-	(*LiveFacts)(nil),               // 19: ironring.v1.LiveFacts
-	(*Progress)(nil),                // 20: ironring.v1.Progress
-	(*GetInventoryRequest)(nil),     // 21: ironring.v1.GetInventoryRequest
-	(*HistoryRequest)(nil),          // 22: ironring.v1.HistoryRequest
-	(*HistoryReply)(nil),            // 23: ironring.v1.HistoryReply
-	(*WatchNodeRequest)(nil),        // 24: ironring.v1.WatchNodeRequest
-	(*NodeEvent)(nil),               // 25: ironring.v1.NodeEvent
-	(*JournalRequest)(nil),          // 26: ironring.v1.JournalRequest
-	(*JournalEvent)(nil),            // 27: ironring.v1.JournalEvent
-	(*CreatePortRequest)(nil),       // 28: ironring.v1.CreatePortRequest
-	(*PortReply)(nil),               // 29: ironring.v1.PortReply
-	(*ListPortsRequest)(nil),        // 30: ironring.v1.ListPortsRequest
-	(*ListPortsReply)(nil),          // 31: ironring.v1.ListPortsReply
-	(*DeletePortRequest)(nil),       // 32: ironring.v1.DeletePortRequest
-	(*SetNetworkRequest)(nil),       // 33: ironring.v1.SetNetworkRequest
-	(*ListNetworksRequest)(nil),     // 34: ironring.v1.ListNetworksRequest
-	(*ListNetworksReply)(nil),       // 35: ironring.v1.ListNetworksReply
-	(*DeleteNetworkRequest)(nil),    // 36: ironring.v1.DeleteNetworkRequest
-	(*ClusterStatusRequest)(nil),    // 37: ironring.v1.ClusterStatusRequest
-	(*ClusterStatusReply)(nil),      // 38: ironring.v1.ClusterStatusReply
-	(*PeerStatus)(nil),              // 39: ironring.v1.PeerStatus
-	(*CreateJoinTokenRequest)(nil),  // 40: ironring.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),    // 41: ironring.v1.CreateJoinTokenReply
-	(*LeaveRequest)(nil),            // 42: ironring.v1.LeaveRequest
-	(*CreateClientCertRequest)(nil), // 43: ironring.v1.CreateClientCertRequest
-	(*CreateClientCertReply)(nil),   // 44: ironring.v1.CreateClientCertReply
-	(*VersionRequest)(nil),          // 45: ironring.v1.VersionRequest
-	(*VersionReply)(nil),            // 46: ironring.v1.VersionReply
-	(*PutArtifactRequest)(nil),      // 47: ironring.v1.PutArtifactRequest
-	(*PutArtifactHead)(nil),         // 48: ironring.v1.PutArtifactHead
-	(*ArtifactReply)(nil),           // 49: ironring.v1.ArtifactReply
-	(*GetArtifactRequest)(nil),      // 50: ironring.v1.GetArtifactRequest
-	(*ListArtifactsRequest)(nil),    // 51: ironring.v1.ListArtifactsRequest
-	(*ListArtifactsReply)(nil),      // 52: ironring.v1.ListArtifactsReply
-	(*DeleteArtifactRequest)(nil),   // 53: ironring.v1.DeleteArtifactRequest
-	(*SetRamdiskRequest)(nil),       // 54: ironring.v1.SetRamdiskRequest
-	(*ListRamdisksRequest)(nil),     // 55: ironring.v1.ListRamdisksRequest
-	(*ListRamdisksReply)(nil),       // 56: ironring.v1.ListRamdisksReply
-	(*DeleteRamdiskRequest)(nil),    // 57: ironring.v1.DeleteRamdiskRequest
-	(*BootRecordRequest)(nil),       // 58: ironring.v1.BootRecordRequest
-	(*BootRecordReply)(nil),         // 59: ironring.v1.BootRecordReply
-	(*BootPort)(nil),                // 60: ironring.v1.BootPort
-	(*BootAddress)(nil),             // 61: ironring.v1.BootAddress
-	(*BootFile)(nil),                // 62: ironring.v1.BootFile
-	nil,                             // 63: ironring.v1.UpdateNodeRequest.SetEntry
-	nil,                             // 64: ironring.v1.ClusterStatusReply.NodesByStateEntry
-	(*Node)(nil),                    // 65: ironring.v1.Node
-	(*Port)(nil),                    // 66: ironring.v1.Port
-	(*Failure)(nil),                 // 67: ironring.v1.Failure
-	(*Flow)(nil),                    // 68: ironring.v1.Flow
-	(*Lock)(nil),                    // 69: ironring.v1.Lock
-	(State)(0),                      // 70: ironring.v1.State
-	(Event)(0),                      // 71: ironring.v1.Event
-	(PowerAction)(0),                // 72: ironring.v1.PowerAction
-	(*Lease)(nil),                   // 73: ironring.v1.Lease
-	(*Intent)(nil),                  // 74: ironring.v1.Intent
-	(*History)(nil),                 // 75: ironring.v1.History
-	(*Network)(nil),                 // 76: ironring.v1.Network
-	(*Address)(nil),                 // 77: ironring.v1.Address
-	(*Member)(nil),                  // 78: ironring.v1.Member
-	(Artifact_Kind)(0),              // 79: ironring.v1.Artifact.Kind
-	(*Artifact)(nil),                // 80: ironring.v1.Artifact
-	(*Ramdisk)(nil),                 // 81: ironring.v1.Ramdisk
-	(BootTarget)(0),                 // 82: ironring.v1.BootTarget
-	(DHCPMode)(0),                   // 83: ironring.v1.DHCPMode
-	(*Inventory)(nil),               // 84: ironring.v1.Inventory
+	(ClusterStatusReply_Health)(0),      // 0: ironring.v1.ClusterStatusReply.Health
+	(*ReadOptions)(nil),                 // 1: ironring.v1.ReadOptions
+	(*CreateNodeRequest)(nil),           // 2: ironring.v1.CreateNodeRequest
+	(*CreateNodesRequest)(nil),          // 3: ironring.v1.CreateNodesRequest
+	(*CreateNodesReply)(nil),            // 4: ironring.v1.CreateNodesReply
+	(*CreateNodeResult)(nil),            // 5: ironring.v1.CreateNodeResult
+	(*NodeReply)(nil),                   // 6: ironring.v1.NodeReply
+	(*GetNodeRequest)(nil),              // 7: ironring.v1.GetNodeRequest
+	(*ListNodesRequest)(nil),            // 8: ironring.v1.ListNodesRequest
+	(*ListNodesReply)(nil),              // 9: ironring.v1.ListNodesReply
+	(*UpdateNodeRequest)(nil),           // 10: ironring.v1.UpdateNodeRequest
+	(*DeleteNodeRequest)(nil),           // 11: ironring.v1.DeleteNodeRequest
+	(*WriteReply)(nil),                  // 12: ironring.v1.WriteReply
+	(*ProvisionRequest)(nil),            // 13: ironring.v1.ProvisionRequest
+	(*PowerRequest)(nil),                // 14: ironring.v1.PowerRequest
+	(*FlowReply)(nil),                   // 15: ironring.v1.FlowReply
+	(*GetFlowRequest)(nil),              // 16: ironring.v1.GetFlowRequest
+	(*ExplainRequest)(nil),              // 17: ironring.v1.ExplainRequest
+	(*ExplainReply)(nil),                // 18: ironring.v1.ExplainReply
+	(*LiveFacts)(nil),                   // 19: ironring.v1.LiveFacts
+	(*Progress)(nil),                    // 20: ironring.v1.Progress
+	(*GetInventoryRequest)(nil),         // 21: ironring.v1.GetInventoryRequest
+	(*HistoryRequest)(nil),              // 22: ironring.v1.HistoryRequest
+	(*HistoryReply)(nil),                // 23: ironring.v1.HistoryReply
+	(*WatchNodeRequest)(nil),            // 24: ironring.v1.WatchNodeRequest
+	(*NodeEvent)(nil),                   // 25: ironring.v1.NodeEvent
+	(*JournalRequest)(nil),              // 26: ironring.v1.JournalRequest
+	(*JournalEvent)(nil),                // 27: ironring.v1.JournalEvent
+	(*CreatePortRequest)(nil),           // 28: ironring.v1.CreatePortRequest
+	(*PortReply)(nil),                   // 29: ironring.v1.PortReply
+	(*ListPortsRequest)(nil),            // 30: ironring.v1.ListPortsRequest
+	(*ListPortsReply)(nil),              // 31: ironring.v1.ListPortsReply
+	(*DeletePortRequest)(nil),           // 32: ironring.v1.DeletePortRequest
+	(*SetNetworkRequest)(nil),           // 33: ironring.v1.SetNetworkRequest
+	(*ListNetworksRequest)(nil),         // 34: ironring.v1.ListNetworksRequest
+	(*ListNetworksReply)(nil),           // 35: ironring.v1.ListNetworksReply
+	(*DeleteNetworkRequest)(nil),        // 36: ironring.v1.DeleteNetworkRequest
+	(*ClusterStatusRequest)(nil),        // 37: ironring.v1.ClusterStatusRequest
+	(*ClusterStatusReply)(nil),          // 38: ironring.v1.ClusterStatusReply
+	(*KeysStatus)(nil),                  // 39: ironring.v1.KeysStatus
+	(*PeerStatus)(nil),                  // 40: ironring.v1.PeerStatus
+	(*DiskStatus)(nil),                  // 41: ironring.v1.DiskStatus
+	(*CreateJoinTokenRequest)(nil),      // 42: ironring.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),        // 43: ironring.v1.CreateJoinTokenReply
+	(*LeaveRequest)(nil),                // 44: ironring.v1.LeaveRequest
+	(*CreateClientCertRequest)(nil),     // 45: ironring.v1.CreateClientCertRequest
+	(*CreateClientCertReply)(nil),       // 46: ironring.v1.CreateClientCertReply
+	(*VersionRequest)(nil),              // 47: ironring.v1.VersionRequest
+	(*VersionReply)(nil),                // 48: ironring.v1.VersionReply
+	(*PutArtifactRequest)(nil),          // 49: ironring.v1.PutArtifactRequest
+	(*PutArtifactHead)(nil),             // 50: ironring.v1.PutArtifactHead
+	(*ArtifactReply)(nil),               // 51: ironring.v1.ArtifactReply
+	(*GetArtifactRequest)(nil),          // 52: ironring.v1.GetArtifactRequest
+	(*ListArtifactsRequest)(nil),        // 53: ironring.v1.ListArtifactsRequest
+	(*ListArtifactsReply)(nil),          // 54: ironring.v1.ListArtifactsReply
+	(*DeleteArtifactRequest)(nil),       // 55: ironring.v1.DeleteArtifactRequest
+	(*SetRamdiskRequest)(nil),           // 56: ironring.v1.SetRamdiskRequest
+	(*ListRamdisksRequest)(nil),         // 57: ironring.v1.ListRamdisksRequest
+	(*ListRamdisksReply)(nil),           // 58: ironring.v1.ListRamdisksReply
+	(*DeleteRamdiskRequest)(nil),        // 59: ironring.v1.DeleteRamdiskRequest
+	(*BootRecordRequest)(nil),           // 60: ironring.v1.BootRecordRequest
+	(*BootRecordReply)(nil),             // 61: ironring.v1.BootRecordReply
+	(*BootPort)(nil),                    // 62: ironring.v1.BootPort
+	(*BootAddress)(nil),                 // 63: ironring.v1.BootAddress
+	(*BootFile)(nil),                    // 64: ironring.v1.BootFile
+	(*GetSettingsRequest)(nil),          // 65: ironring.v1.GetSettingsRequest
+	(*SettingsReply)(nil),               // 66: ironring.v1.SettingsReply
+	(*SetSettingsRequest)(nil),          // 67: ironring.v1.SetSettingsRequest
+	(*RotateKeysRequest)(nil),           // 68: ironring.v1.RotateKeysRequest
+	nil,                                 // 69: ironring.v1.UpdateNodeRequest.SetEntry
+	nil,                                 // 70: ironring.v1.ClusterStatusReply.NodesByStateEntry
+	(*Node)(nil),                        // 71: ironring.v1.Node
+	(*Port)(nil),                        // 72: ironring.v1.Port
+	(*Failure)(nil),                     // 73: ironring.v1.Failure
+	(*Flow)(nil),                        // 74: ironring.v1.Flow
+	(*Lock)(nil),                        // 75: ironring.v1.Lock
+	(State)(0),                          // 76: ironring.v1.State
+	(Event)(0),                          // 77: ironring.v1.Event
+	(PowerAction)(0),                    // 78: ironring.v1.PowerAction
+	(*Lease)(nil),                       // 79: ironring.v1.Lease
+	(*Intent)(nil),                      // 80: ironring.v1.Intent
+	(*History)(nil),                     // 81: ironring.v1.History
+	(*Network)(nil),                     // 82: ironring.v1.Network
+	(*Address)(nil),                     // 83: ironring.v1.Address
+	(*Member)(nil),                      // 84: ironring.v1.Member
+	(Artifact_Kind)(0),                  // 85: ironring.v1.Artifact.Kind
+	(*Artifact)(nil),                    // 86: ironring.v1.Artifact
+	(*Ramdisk)(nil),                     // 87: ironring.v1.Ramdisk
+	(BootTarget)(0),                     // 88: ironring.v1.BootTarget
+	(DHCPMode)(0),                       // 89: ironring.v1.DHCPMode
+	(*Settings)(nil),                    // 90: ironring.v1.Settings
+	(*GetHardwareRequest)(nil),          // 91: ironring.v1.GetHardwareRequest
+	(*ChangeHardwareRequest)(nil),       // 92: ironring.v1.ChangeHardwareRequest
+	(*AcceptBmcCertificateRequest)(nil), // 93: ironring.v1.AcceptBmcCertificateRequest
+	(*Inventory)(nil),                   // 94: ironring.v1.Inventory
+	(*GetHardwareReply)(nil),            // 95: ironring.v1.GetHardwareReply
 }
 var file_services_proto_depIdxs = []int32{
-	65, // 0: ironring.v1.CreateNodeRequest.node:type_name -> ironring.v1.Node
-	66, // 1: ironring.v1.CreateNodeRequest.ports:type_name -> ironring.v1.Port
+	71, // 0: ironring.v1.CreateNodeRequest.node:type_name -> ironring.v1.Node
+	72, // 1: ironring.v1.CreateNodeRequest.ports:type_name -> ironring.v1.Port
 	2,  // 2: ironring.v1.CreateNodesRequest.nodes:type_name -> ironring.v1.CreateNodeRequest
 	5,  // 3: ironring.v1.CreateNodesReply.results:type_name -> ironring.v1.CreateNodeResult
 	6,  // 4: ironring.v1.CreateNodeResult.created:type_name -> ironring.v1.NodeReply
-	67, // 5: ironring.v1.CreateNodeResult.failure:type_name -> ironring.v1.Failure
-	65, // 6: ironring.v1.NodeReply.node:type_name -> ironring.v1.Node
-	68, // 7: ironring.v1.NodeReply.flow:type_name -> ironring.v1.Flow
-	69, // 8: ironring.v1.NodeReply.lock:type_name -> ironring.v1.Lock
+	73, // 5: ironring.v1.CreateNodeResult.failure:type_name -> ironring.v1.Failure
+	71, // 6: ironring.v1.NodeReply.node:type_name -> ironring.v1.Node
+	74, // 7: ironring.v1.NodeReply.flow:type_name -> ironring.v1.Flow
+	75, // 8: ironring.v1.NodeReply.lock:type_name -> ironring.v1.Lock
 	1,  // 9: ironring.v1.GetNodeRequest.read:type_name -> ironring.v1.ReadOptions
 	1,  // 10: ironring.v1.ListNodesRequest.read:type_name -> ironring.v1.ReadOptions
-	70, // 11: ironring.v1.ListNodesRequest.state:type_name -> ironring.v1.State
-	65, // 12: ironring.v1.ListNodesReply.nodes:type_name -> ironring.v1.Node
-	63, // 13: ironring.v1.UpdateNodeRequest.set:type_name -> ironring.v1.UpdateNodeRequest.SetEntry
-	71, // 14: ironring.v1.ProvisionRequest.verb:type_name -> ironring.v1.Event
-	72, // 15: ironring.v1.PowerRequest.action:type_name -> ironring.v1.PowerAction
-	68, // 16: ironring.v1.FlowReply.flow:type_name -> ironring.v1.Flow
-	65, // 17: ironring.v1.FlowReply.node:type_name -> ironring.v1.Node
+	76, // 11: ironring.v1.ListNodesRequest.state:type_name -> ironring.v1.State
+	71, // 12: ironring.v1.ListNodesReply.nodes:type_name -> ironring.v1.Node
+	69, // 13: ironring.v1.UpdateNodeRequest.set:type_name -> ironring.v1.UpdateNodeRequest.SetEntry
+	77, // 14: ironring.v1.ProvisionRequest.verb:type_name -> ironring.v1.Event
+	78, // 15: ironring.v1.PowerRequest.action:type_name -> ironring.v1.PowerAction
+	74, // 16: ironring.v1.FlowReply.flow:type_name -> ironring.v1.Flow
+	71, // 17: ironring.v1.FlowReply.node:type_name -> ironring.v1.Node
 	1,  // 18: ironring.v1.GetFlowRequest.read:type_name -> ironring.v1.ReadOptions
-	65, // 19: ironring.v1.ExplainReply.node:type_name -> ironring.v1.Node
-	68, // 20: ironring.v1.ExplainReply.flow:type_name -> ironring.v1.Flow
-	69, // 21: ironring.v1.ExplainReply.lock:type_name -> ironring.v1.Lock
-	73, // 22: ironring.v1.ExplainReply.lease:type_name -> ironring.v1.Lease
-	74, // 23: ironring.v1.ExplainReply.intent:type_name -> ironring.v1.Intent
+	71, // 19: ironring.v1.ExplainReply.node:type_name -> ironring.v1.Node
+	74, // 20: ironring.v1.ExplainReply.flow:type_name -> ironring.v1.Flow
+	75, // 21: ironring.v1.ExplainReply.lock:type_name -> ironring.v1.Lock
+	79, // 22: ironring.v1.ExplainReply.lease:type_name -> ironring.v1.Lease
+	80, // 23: ironring.v1.ExplainReply.intent:type_name -> ironring.v1.Intent
 	19, // 24: ironring.v1.ExplainReply.live:type_name -> ironring.v1.LiveFacts
 	20, // 25: ironring.v1.LiveFacts.progress:type_name -> ironring.v1.Progress
-	75, // 26: ironring.v1.HistoryReply.entries:type_name -> ironring.v1.History
-	65, // 27: ironring.v1.NodeEvent.node:type_name -> ironring.v1.Node
-	68, // 28: ironring.v1.NodeEvent.flow:type_name -> ironring.v1.Flow
-	69, // 29: ironring.v1.NodeEvent.lock:type_name -> ironring.v1.Lock
+	81, // 26: ironring.v1.HistoryReply.entries:type_name -> ironring.v1.History
+	71, // 27: ironring.v1.NodeEvent.node:type_name -> ironring.v1.Node
+	74, // 28: ironring.v1.NodeEvent.flow:type_name -> ironring.v1.Flow
+	75, // 29: ironring.v1.NodeEvent.lock:type_name -> ironring.v1.Lock
 	20, // 30: ironring.v1.NodeEvent.progress:type_name -> ironring.v1.Progress
-	66, // 31: ironring.v1.CreatePortRequest.port:type_name -> ironring.v1.Port
-	66, // 32: ironring.v1.PortReply.port:type_name -> ironring.v1.Port
+	72, // 31: ironring.v1.CreatePortRequest.port:type_name -> ironring.v1.Port
+	72, // 32: ironring.v1.PortReply.port:type_name -> ironring.v1.Port
 	1,  // 33: ironring.v1.ListPortsRequest.read:type_name -> ironring.v1.ReadOptions
-	66, // 34: ironring.v1.ListPortsReply.ports:type_name -> ironring.v1.Port
-	76, // 35: ironring.v1.SetNetworkRequest.network:type_name -> ironring.v1.Network
-	76, // 36: ironring.v1.ListNetworksReply.networks:type_name -> ironring.v1.Network
-	77, // 37: ironring.v1.ListNetworksReply.addresses:type_name -> ironring.v1.Address
+	72, // 34: ironring.v1.ListPortsReply.ports:type_name -> ironring.v1.Port
+	82, // 35: ironring.v1.SetNetworkRequest.network:type_name -> ironring.v1.Network
+	82, // 36: ironring.v1.ListNetworksReply.networks:type_name -> ironring.v1.Network
+	83, // 37: ironring.v1.ListNetworksReply.addresses:type_name -> ironring.v1.Address
 	0,  // 38: ironring.v1.ClusterStatusReply.health:type_name -> ironring.v1.ClusterStatusReply.Health
-	39, // 39: ironring.v1.ClusterStatusReply.peers:type_name -> ironring.v1.PeerStatus
-	64, // 40: ironring.v1.ClusterStatusReply.nodes_by_state:type_name -> ironring.v1.ClusterStatusReply.NodesByStateEntry
-	78, // 41: ironring.v1.PeerStatus.member:type_name -> ironring.v1.Member
-	48, // 42: ironring.v1.PutArtifactRequest.head:type_name -> ironring.v1.PutArtifactHead
-	79, // 43: ironring.v1.PutArtifactHead.kind:type_name -> ironring.v1.Artifact.Kind
-	80, // 44: ironring.v1.ArtifactReply.artifact:type_name -> ironring.v1.Artifact
-	1,  // 45: ironring.v1.ListArtifactsRequest.read:type_name -> ironring.v1.ReadOptions
-	80, // 46: ironring.v1.ListArtifactsReply.artifacts:type_name -> ironring.v1.Artifact
-	81, // 47: ironring.v1.SetRamdiskRequest.ramdisk:type_name -> ironring.v1.Ramdisk
-	81, // 48: ironring.v1.ListRamdisksReply.ramdisks:type_name -> ironring.v1.Ramdisk
-	60, // 49: ironring.v1.BootRecordReply.ports:type_name -> ironring.v1.BootPort
-	62, // 50: ironring.v1.BootRecordReply.files:type_name -> ironring.v1.BootFile
-	82, // 51: ironring.v1.BootPort.target:type_name -> ironring.v1.BootTarget
-	61, // 52: ironring.v1.BootPort.addresses:type_name -> ironring.v1.BootAddress
-	83, // 53: ironring.v1.BootAddress.mode:type_name -> ironring.v1.DHCPMode
-	2,  // 54: ironring.v1.Ironring.CreateNode:input_type -> ironring.v1.CreateNodeRequest
-	3,  // 55: ironring.v1.Ironring.CreateNodes:input_type -> ironring.v1.CreateNodesRequest
-	7,  // 56: ironring.v1.Ironring.GetNode:input_type -> ironring.v1.GetNodeRequest
-	8,  // 57: ironring.v1.Ironring.ListNodes:input_type -> ironring.v1.ListNodesRequest
-	10, // 58: ironring.v1.Ironring.UpdateNode:input_type -> ironring.v1.UpdateNodeRequest
-	11, // 59: ironring.v1.Ironring.DeleteNode:input_type -> ironring.v1.DeleteNodeRequest
-	13, // 60: ironring.v1.Ironring.Provision:input_type -> ironring.v1.ProvisionRequest
-	14, // 61: ironring.v1.Ironring.Power:input_type -> ironring.v1.PowerRequest
-	16, // 62: ironring.v1.Ironring.GetFlow:input_type -> ironring.v1.GetFlowRequest
-	17, // 63: ironring.v1.Ironring.Explain:input_type -> ironring.v1.ExplainRequest
-	21, // 64: ironring.v1.Ironring.GetInventory:input_type -> ironring.v1.GetInventoryRequest
-	22, // 65: ironring.v1.Ironring.History:input_type -> ironring.v1.HistoryRequest
-	24, // 66: ironring.v1.Ironring.WatchNode:input_type -> ironring.v1.WatchNodeRequest
-	26, // 67: ironring.v1.Ironring.Journal:input_type -> ironring.v1.JournalRequest
-	28, // 68: ironring.v1.Ironring.CreatePort:input_type -> ironring.v1.CreatePortRequest
-	30, // 69: ironring.v1.Ironring.ListPorts:input_type -> ironring.v1.ListPortsRequest
-	32, // 70: ironring.v1.Ironring.DeletePort:input_type -> ironring.v1.DeletePortRequest
-	33, // 71: ironring.v1.Ironring.SetNetwork:input_type -> ironring.v1.SetNetworkRequest
-	34, // 72: ironring.v1.Ironring.ListNetworks:input_type -> ironring.v1.ListNetworksRequest
-	36, // 73: ironring.v1.Ironring.DeleteNetwork:input_type -> ironring.v1.DeleteNetworkRequest
-	58, // 74: ironring.v1.Ironring.BootRecord:input_type -> ironring.v1.BootRecordRequest
-	37, // 75: ironring.v1.Ironring.ClusterStatus:input_type -> ironring.v1.ClusterStatusRequest
-	40, // 76: ironring.v1.Ironring.CreateJoinToken:input_type -> ironring.v1.CreateJoinTokenRequest
-	42, // 77: ironring.v1.Ironring.Leave:input_type -> ironring.v1.LeaveRequest
-	43, // 78: ironring.v1.Ironring.CreateClientCert:input_type -> ironring.v1.CreateClientCertRequest
-	45, // 79: ironring.v1.Ironring.Version:input_type -> ironring.v1.VersionRequest
-	47, // 80: ironring.v1.Ironring.PutArtifact:input_type -> ironring.v1.PutArtifactRequest
-	50, // 81: ironring.v1.Ironring.GetArtifact:input_type -> ironring.v1.GetArtifactRequest
-	51, // 82: ironring.v1.Ironring.ListArtifacts:input_type -> ironring.v1.ListArtifactsRequest
-	53, // 83: ironring.v1.Ironring.DeleteArtifact:input_type -> ironring.v1.DeleteArtifactRequest
-	54, // 84: ironring.v1.Ironring.SetRamdisk:input_type -> ironring.v1.SetRamdiskRequest
-	55, // 85: ironring.v1.Ironring.ListRamdisks:input_type -> ironring.v1.ListRamdisksRequest
-	57, // 86: ironring.v1.Ironring.DeleteRamdisk:input_type -> ironring.v1.DeleteRamdiskRequest
-	6,  // 87: ironring.v1.Ironring.CreateNode:output_type -> ironring.v1.NodeReply
-	4,  // 88: ironring.v1.Ironring.CreateNodes:output_type -> ironring.v1.CreateNodesReply
-	6,  // 89: ironring.v1.Ironring.GetNode:output_type -> ironring.v1.NodeReply
-	9,  // 90: ironring.v1.Ironring.ListNodes:output_type -> ironring.v1.ListNodesReply
-	6,  // 91: ironring.v1.Ironring.UpdateNode:output_type -> ironring.v1.NodeReply
-	12, // 92: ironring.v1.Ironring.DeleteNode:output_type -> ironring.v1.WriteReply
-	15, // 93: ironring.v1.Ironring.Provision:output_type -> ironring.v1.FlowReply
-	15, // 94: ironring.v1.Ironring.Power:output_type -> ironring.v1.FlowReply
-	15, // 95: ironring.v1.Ironring.GetFlow:output_type -> ironring.v1.FlowReply
-	18, // 96: ironring.v1.Ironring.Explain:output_type -> ironring.v1.ExplainReply
-	84, // 97: ironring.v1.Ironring.GetInventory:output_type -> ironring.v1.Inventory
-	23, // 98: ironring.v1.Ironring.History:output_type -> ironring.v1.HistoryReply
-	25, // 99: ironring.v1.Ironring.WatchNode:output_type -> ironring.v1.NodeEvent
-	27, // 100: ironring.v1.Ironring.Journal:output_type -> ironring.v1.JournalEvent
-	29, // 101: ironring.v1.Ironring.CreatePort:output_type -> ironring.v1.PortReply
-	31, // 102: ironring.v1.Ironring.ListPorts:output_type -> ironring.v1.ListPortsReply
-	12, // 103: ironring.v1.Ironring.DeletePort:output_type -> ironring.v1.WriteReply
-	12, // 104: ironring.v1.Ironring.SetNetwork:output_type -> ironring.v1.WriteReply
-	35, // 105: ironring.v1.Ironring.ListNetworks:output_type -> ironring.v1.ListNetworksReply
-	12, // 106: ironring.v1.Ironring.DeleteNetwork:output_type -> ironring.v1.WriteReply
-	59, // 107: ironring.v1.Ironring.BootRecord:output_type -> ironring.v1.BootRecordReply
-	38, // 108: ironring.v1.Ironring.ClusterStatus:output_type -> ironring.v1.ClusterStatusReply
-	41, // 109: ironring.v1.Ironring.CreateJoinToken:output_type -> ironring.v1.CreateJoinTokenReply
-	12, // 110: ironring.v1.Ironring.Leave:output_type -> ironring.v1.WriteReply
-	44, // 111: ironring.v1.Ironring.CreateClientCert:output_type -> ironring.v1.CreateClientCertReply
-	46, // 112: ironring.v1.Ironring.Version:output_type -> ironring.v1.VersionReply
-	49, // 113: ironring.v1.Ironring.PutArtifact:output_type -> ironring.v1.ArtifactReply
-	49, // 114: ironring.v1.Ironring.GetArtifact:output_type -> ironring.v1.ArtifactReply
-	52, // 115: ironring.v1.Ironring.ListArtifacts:output_type -> ironring.v1.ListArtifactsReply
-	12, // 116: ironring.v1.Ironring.DeleteArtifact:output_type -> ironring.v1.WriteReply
-	12, // 117: ironring.v1.Ironring.SetRamdisk:output_type -> ironring.v1.WriteReply
-	56, // 118: ironring.v1.Ironring.ListRamdisks:output_type -> ironring.v1.ListRamdisksReply
-	12, // 119: ironring.v1.Ironring.DeleteRamdisk:output_type -> ironring.v1.WriteReply
-	87, // [87:120] is the sub-list for method output_type
-	54, // [54:87] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	40, // 39: ironring.v1.ClusterStatusReply.peers:type_name -> ironring.v1.PeerStatus
+	70, // 40: ironring.v1.ClusterStatusReply.nodes_by_state:type_name -> ironring.v1.ClusterStatusReply.NodesByStateEntry
+	39, // 41: ironring.v1.ClusterStatusReply.keys:type_name -> ironring.v1.KeysStatus
+	84, // 42: ironring.v1.PeerStatus.member:type_name -> ironring.v1.Member
+	41, // 43: ironring.v1.PeerStatus.disk:type_name -> ironring.v1.DiskStatus
+	50, // 44: ironring.v1.PutArtifactRequest.head:type_name -> ironring.v1.PutArtifactHead
+	85, // 45: ironring.v1.PutArtifactHead.kind:type_name -> ironring.v1.Artifact.Kind
+	86, // 46: ironring.v1.ArtifactReply.artifact:type_name -> ironring.v1.Artifact
+	1,  // 47: ironring.v1.ListArtifactsRequest.read:type_name -> ironring.v1.ReadOptions
+	86, // 48: ironring.v1.ListArtifactsReply.artifacts:type_name -> ironring.v1.Artifact
+	87, // 49: ironring.v1.SetRamdiskRequest.ramdisk:type_name -> ironring.v1.Ramdisk
+	87, // 50: ironring.v1.ListRamdisksReply.ramdisks:type_name -> ironring.v1.Ramdisk
+	62, // 51: ironring.v1.BootRecordReply.ports:type_name -> ironring.v1.BootPort
+	64, // 52: ironring.v1.BootRecordReply.files:type_name -> ironring.v1.BootFile
+	88, // 53: ironring.v1.BootPort.target:type_name -> ironring.v1.BootTarget
+	63, // 54: ironring.v1.BootPort.addresses:type_name -> ironring.v1.BootAddress
+	89, // 55: ironring.v1.BootAddress.mode:type_name -> ironring.v1.DHCPMode
+	1,  // 56: ironring.v1.GetSettingsRequest.read:type_name -> ironring.v1.ReadOptions
+	90, // 57: ironring.v1.SettingsReply.settings:type_name -> ironring.v1.Settings
+	90, // 58: ironring.v1.SetSettingsRequest.settings:type_name -> ironring.v1.Settings
+	2,  // 59: ironring.v1.Ironring.CreateNode:input_type -> ironring.v1.CreateNodeRequest
+	3,  // 60: ironring.v1.Ironring.CreateNodes:input_type -> ironring.v1.CreateNodesRequest
+	7,  // 61: ironring.v1.Ironring.GetNode:input_type -> ironring.v1.GetNodeRequest
+	8,  // 62: ironring.v1.Ironring.ListNodes:input_type -> ironring.v1.ListNodesRequest
+	10, // 63: ironring.v1.Ironring.UpdateNode:input_type -> ironring.v1.UpdateNodeRequest
+	11, // 64: ironring.v1.Ironring.DeleteNode:input_type -> ironring.v1.DeleteNodeRequest
+	13, // 65: ironring.v1.Ironring.Provision:input_type -> ironring.v1.ProvisionRequest
+	14, // 66: ironring.v1.Ironring.Power:input_type -> ironring.v1.PowerRequest
+	16, // 67: ironring.v1.Ironring.GetFlow:input_type -> ironring.v1.GetFlowRequest
+	17, // 68: ironring.v1.Ironring.Explain:input_type -> ironring.v1.ExplainRequest
+	21, // 69: ironring.v1.Ironring.GetInventory:input_type -> ironring.v1.GetInventoryRequest
+	22, // 70: ironring.v1.Ironring.History:input_type -> ironring.v1.HistoryRequest
+	24, // 71: ironring.v1.Ironring.WatchNode:input_type -> ironring.v1.WatchNodeRequest
+	26, // 72: ironring.v1.Ironring.Journal:input_type -> ironring.v1.JournalRequest
+	91, // 73: ironring.v1.Ironring.GetHardware:input_type -> ironring.v1.GetHardwareRequest
+	92, // 74: ironring.v1.Ironring.ChangeHardware:input_type -> ironring.v1.ChangeHardwareRequest
+	93, // 75: ironring.v1.Ironring.AcceptBmcCertificate:input_type -> ironring.v1.AcceptBmcCertificateRequest
+	28, // 76: ironring.v1.Ironring.CreatePort:input_type -> ironring.v1.CreatePortRequest
+	30, // 77: ironring.v1.Ironring.ListPorts:input_type -> ironring.v1.ListPortsRequest
+	32, // 78: ironring.v1.Ironring.DeletePort:input_type -> ironring.v1.DeletePortRequest
+	33, // 79: ironring.v1.Ironring.SetNetwork:input_type -> ironring.v1.SetNetworkRequest
+	34, // 80: ironring.v1.Ironring.ListNetworks:input_type -> ironring.v1.ListNetworksRequest
+	36, // 81: ironring.v1.Ironring.DeleteNetwork:input_type -> ironring.v1.DeleteNetworkRequest
+	60, // 82: ironring.v1.Ironring.BootRecord:input_type -> ironring.v1.BootRecordRequest
+	37, // 83: ironring.v1.Ironring.ClusterStatus:input_type -> ironring.v1.ClusterStatusRequest
+	42, // 84: ironring.v1.Ironring.CreateJoinToken:input_type -> ironring.v1.CreateJoinTokenRequest
+	44, // 85: ironring.v1.Ironring.Leave:input_type -> ironring.v1.LeaveRequest
+	45, // 86: ironring.v1.Ironring.CreateClientCert:input_type -> ironring.v1.CreateClientCertRequest
+	47, // 87: ironring.v1.Ironring.Version:input_type -> ironring.v1.VersionRequest
+	49, // 88: ironring.v1.Ironring.PutArtifact:input_type -> ironring.v1.PutArtifactRequest
+	52, // 89: ironring.v1.Ironring.GetArtifact:input_type -> ironring.v1.GetArtifactRequest
+	53, // 90: ironring.v1.Ironring.ListArtifacts:input_type -> ironring.v1.ListArtifactsRequest
+	55, // 91: ironring.v1.Ironring.DeleteArtifact:input_type -> ironring.v1.DeleteArtifactRequest
+	56, // 92: ironring.v1.Ironring.SetRamdisk:input_type -> ironring.v1.SetRamdiskRequest
+	57, // 93: ironring.v1.Ironring.ListRamdisks:input_type -> ironring.v1.ListRamdisksRequest
+	59, // 94: ironring.v1.Ironring.DeleteRamdisk:input_type -> ironring.v1.DeleteRamdiskRequest
+	65, // 95: ironring.v1.Ironring.GetSettings:input_type -> ironring.v1.GetSettingsRequest
+	67, // 96: ironring.v1.Ironring.SetSettings:input_type -> ironring.v1.SetSettingsRequest
+	68, // 97: ironring.v1.Ironring.RotateKeys:input_type -> ironring.v1.RotateKeysRequest
+	6,  // 98: ironring.v1.Ironring.CreateNode:output_type -> ironring.v1.NodeReply
+	4,  // 99: ironring.v1.Ironring.CreateNodes:output_type -> ironring.v1.CreateNodesReply
+	6,  // 100: ironring.v1.Ironring.GetNode:output_type -> ironring.v1.NodeReply
+	9,  // 101: ironring.v1.Ironring.ListNodes:output_type -> ironring.v1.ListNodesReply
+	6,  // 102: ironring.v1.Ironring.UpdateNode:output_type -> ironring.v1.NodeReply
+	12, // 103: ironring.v1.Ironring.DeleteNode:output_type -> ironring.v1.WriteReply
+	15, // 104: ironring.v1.Ironring.Provision:output_type -> ironring.v1.FlowReply
+	15, // 105: ironring.v1.Ironring.Power:output_type -> ironring.v1.FlowReply
+	15, // 106: ironring.v1.Ironring.GetFlow:output_type -> ironring.v1.FlowReply
+	18, // 107: ironring.v1.Ironring.Explain:output_type -> ironring.v1.ExplainReply
+	94, // 108: ironring.v1.Ironring.GetInventory:output_type -> ironring.v1.Inventory
+	23, // 109: ironring.v1.Ironring.History:output_type -> ironring.v1.HistoryReply
+	25, // 110: ironring.v1.Ironring.WatchNode:output_type -> ironring.v1.NodeEvent
+	27, // 111: ironring.v1.Ironring.Journal:output_type -> ironring.v1.JournalEvent
+	95, // 112: ironring.v1.Ironring.GetHardware:output_type -> ironring.v1.GetHardwareReply
+	15, // 113: ironring.v1.Ironring.ChangeHardware:output_type -> ironring.v1.FlowReply
+	6,  // 114: ironring.v1.Ironring.AcceptBmcCertificate:output_type -> ironring.v1.NodeReply
+	29, // 115: ironring.v1.Ironring.CreatePort:output_type -> ironring.v1.PortReply
+	31, // 116: ironring.v1.Ironring.ListPorts:output_type -> ironring.v1.ListPortsReply
+	12, // 117: ironring.v1.Ironring.DeletePort:output_type -> ironring.v1.WriteReply
+	12, // 118: ironring.v1.Ironring.SetNetwork:output_type -> ironring.v1.WriteReply
+	35, // 119: ironring.v1.Ironring.ListNetworks:output_type -> ironring.v1.ListNetworksReply
+	12, // 120: ironring.v1.Ironring.DeleteNetwork:output_type -> ironring.v1.WriteReply
+	61, // 121: ironring.v1.Ironring.BootRecord:output_type -> ironring.v1.BootRecordReply
+	38, // 122: ironring.v1.Ironring.ClusterStatus:output_type -> ironring.v1.ClusterStatusReply
+	43, // 123: ironring.v1.Ironring.CreateJoinToken:output_type -> ironring.v1.CreateJoinTokenReply
+	12, // 124: ironring.v1.Ironring.Leave:output_type -> ironring.v1.WriteReply
+	46, // 125: ironring.v1.Ironring.CreateClientCert:output_type -> ironring.v1.CreateClientCertReply
+	48, // 126: ironring.v1.Ironring.Version:output_type -> ironring.v1.VersionReply
+	51, // 127: ironring.v1.Ironring.PutArtifact:output_type -> ironring.v1.ArtifactReply
+	51, // 128: ironring.v1.Ironring.GetArtifact:output_type -> ironring.v1.ArtifactReply
+	54, // 129: ironring.v1.Ironring.ListArtifacts:output_type -> ironring.v1.ListArtifactsReply
+	12, // 130: ironring.v1.Ironring.DeleteArtifact:output_type -> ironring.v1.WriteReply
+	12, // 131: ironring.v1.Ironring.SetRamdisk:output_type -> ironring.v1.WriteReply
+	58, // 132: ironring.v1.Ironring.ListRamdisks:output_type -> ironring.v1.ListRamdisksReply
+	12, // 133: ironring.v1.Ironring.DeleteRamdisk:output_type -> ironring.v1.WriteReply
+	66, // 134: ironring.v1.Ironring.GetSettings:output_type -> ironring.v1.SettingsReply
+	66, // 135: ironring.v1.Ironring.SetSettings:output_type -> ironring.v1.SettingsReply
+	12, // 136: ironring.v1.Ironring.RotateKeys:output_type -> ironring.v1.WriteReply
+	98, // [98:137] is the sub-list for method output_type
+	59, // [59:98] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_services_proto_init() }
@@ -4666,12 +5123,13 @@ func file_services_proto_init() {
 	if File_services_proto != nil {
 		return
 	}
+	file_hardware_proto_init()
 	file_records_proto_init()
 	file_services_proto_msgTypes[4].OneofWrappers = []any{
 		(*CreateNodeResult_Created)(nil),
 		(*CreateNodeResult_Failure)(nil),
 	}
-	file_services_proto_msgTypes[46].OneofWrappers = []any{
+	file_services_proto_msgTypes[48].OneofWrappers = []any{
 		(*PutArtifactRequest_Head)(nil),
 		(*PutArtifactRequest_Data)(nil),
 	}
@@ -4681,7 +5139,7 @@ func file_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_services_proto_rawDesc), len(file_services_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   64,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

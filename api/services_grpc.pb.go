@@ -21,39 +21,45 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Ironring_CreateNode_FullMethodName       = "/ironring.v1.Ironring/CreateNode"
-	Ironring_CreateNodes_FullMethodName      = "/ironring.v1.Ironring/CreateNodes"
-	Ironring_GetNode_FullMethodName          = "/ironring.v1.Ironring/GetNode"
-	Ironring_ListNodes_FullMethodName        = "/ironring.v1.Ironring/ListNodes"
-	Ironring_UpdateNode_FullMethodName       = "/ironring.v1.Ironring/UpdateNode"
-	Ironring_DeleteNode_FullMethodName       = "/ironring.v1.Ironring/DeleteNode"
-	Ironring_Provision_FullMethodName        = "/ironring.v1.Ironring/Provision"
-	Ironring_Power_FullMethodName            = "/ironring.v1.Ironring/Power"
-	Ironring_GetFlow_FullMethodName          = "/ironring.v1.Ironring/GetFlow"
-	Ironring_Explain_FullMethodName          = "/ironring.v1.Ironring/Explain"
-	Ironring_GetInventory_FullMethodName     = "/ironring.v1.Ironring/GetInventory"
-	Ironring_History_FullMethodName          = "/ironring.v1.Ironring/History"
-	Ironring_WatchNode_FullMethodName        = "/ironring.v1.Ironring/WatchNode"
-	Ironring_Journal_FullMethodName          = "/ironring.v1.Ironring/Journal"
-	Ironring_CreatePort_FullMethodName       = "/ironring.v1.Ironring/CreatePort"
-	Ironring_ListPorts_FullMethodName        = "/ironring.v1.Ironring/ListPorts"
-	Ironring_DeletePort_FullMethodName       = "/ironring.v1.Ironring/DeletePort"
-	Ironring_SetNetwork_FullMethodName       = "/ironring.v1.Ironring/SetNetwork"
-	Ironring_ListNetworks_FullMethodName     = "/ironring.v1.Ironring/ListNetworks"
-	Ironring_DeleteNetwork_FullMethodName    = "/ironring.v1.Ironring/DeleteNetwork"
-	Ironring_BootRecord_FullMethodName       = "/ironring.v1.Ironring/BootRecord"
-	Ironring_ClusterStatus_FullMethodName    = "/ironring.v1.Ironring/ClusterStatus"
-	Ironring_CreateJoinToken_FullMethodName  = "/ironring.v1.Ironring/CreateJoinToken"
-	Ironring_Leave_FullMethodName            = "/ironring.v1.Ironring/Leave"
-	Ironring_CreateClientCert_FullMethodName = "/ironring.v1.Ironring/CreateClientCert"
-	Ironring_Version_FullMethodName          = "/ironring.v1.Ironring/Version"
-	Ironring_PutArtifact_FullMethodName      = "/ironring.v1.Ironring/PutArtifact"
-	Ironring_GetArtifact_FullMethodName      = "/ironring.v1.Ironring/GetArtifact"
-	Ironring_ListArtifacts_FullMethodName    = "/ironring.v1.Ironring/ListArtifacts"
-	Ironring_DeleteArtifact_FullMethodName   = "/ironring.v1.Ironring/DeleteArtifact"
-	Ironring_SetRamdisk_FullMethodName       = "/ironring.v1.Ironring/SetRamdisk"
-	Ironring_ListRamdisks_FullMethodName     = "/ironring.v1.Ironring/ListRamdisks"
-	Ironring_DeleteRamdisk_FullMethodName    = "/ironring.v1.Ironring/DeleteRamdisk"
+	Ironring_CreateNode_FullMethodName           = "/ironring.v1.Ironring/CreateNode"
+	Ironring_CreateNodes_FullMethodName          = "/ironring.v1.Ironring/CreateNodes"
+	Ironring_GetNode_FullMethodName              = "/ironring.v1.Ironring/GetNode"
+	Ironring_ListNodes_FullMethodName            = "/ironring.v1.Ironring/ListNodes"
+	Ironring_UpdateNode_FullMethodName           = "/ironring.v1.Ironring/UpdateNode"
+	Ironring_DeleteNode_FullMethodName           = "/ironring.v1.Ironring/DeleteNode"
+	Ironring_Provision_FullMethodName            = "/ironring.v1.Ironring/Provision"
+	Ironring_Power_FullMethodName                = "/ironring.v1.Ironring/Power"
+	Ironring_GetFlow_FullMethodName              = "/ironring.v1.Ironring/GetFlow"
+	Ironring_Explain_FullMethodName              = "/ironring.v1.Ironring/Explain"
+	Ironring_GetInventory_FullMethodName         = "/ironring.v1.Ironring/GetInventory"
+	Ironring_History_FullMethodName              = "/ironring.v1.Ironring/History"
+	Ironring_WatchNode_FullMethodName            = "/ironring.v1.Ironring/WatchNode"
+	Ironring_Journal_FullMethodName              = "/ironring.v1.Ironring/Journal"
+	Ironring_GetHardware_FullMethodName          = "/ironring.v1.Ironring/GetHardware"
+	Ironring_ChangeHardware_FullMethodName       = "/ironring.v1.Ironring/ChangeHardware"
+	Ironring_AcceptBmcCertificate_FullMethodName = "/ironring.v1.Ironring/AcceptBmcCertificate"
+	Ironring_CreatePort_FullMethodName           = "/ironring.v1.Ironring/CreatePort"
+	Ironring_ListPorts_FullMethodName            = "/ironring.v1.Ironring/ListPorts"
+	Ironring_DeletePort_FullMethodName           = "/ironring.v1.Ironring/DeletePort"
+	Ironring_SetNetwork_FullMethodName           = "/ironring.v1.Ironring/SetNetwork"
+	Ironring_ListNetworks_FullMethodName         = "/ironring.v1.Ironring/ListNetworks"
+	Ironring_DeleteNetwork_FullMethodName        = "/ironring.v1.Ironring/DeleteNetwork"
+	Ironring_BootRecord_FullMethodName           = "/ironring.v1.Ironring/BootRecord"
+	Ironring_ClusterStatus_FullMethodName        = "/ironring.v1.Ironring/ClusterStatus"
+	Ironring_CreateJoinToken_FullMethodName      = "/ironring.v1.Ironring/CreateJoinToken"
+	Ironring_Leave_FullMethodName                = "/ironring.v1.Ironring/Leave"
+	Ironring_CreateClientCert_FullMethodName     = "/ironring.v1.Ironring/CreateClientCert"
+	Ironring_Version_FullMethodName              = "/ironring.v1.Ironring/Version"
+	Ironring_PutArtifact_FullMethodName          = "/ironring.v1.Ironring/PutArtifact"
+	Ironring_GetArtifact_FullMethodName          = "/ironring.v1.Ironring/GetArtifact"
+	Ironring_ListArtifacts_FullMethodName        = "/ironring.v1.Ironring/ListArtifacts"
+	Ironring_DeleteArtifact_FullMethodName       = "/ironring.v1.Ironring/DeleteArtifact"
+	Ironring_SetRamdisk_FullMethodName           = "/ironring.v1.Ironring/SetRamdisk"
+	Ironring_ListRamdisks_FullMethodName         = "/ironring.v1.Ironring/ListRamdisks"
+	Ironring_DeleteRamdisk_FullMethodName        = "/ironring.v1.Ironring/DeleteRamdisk"
+	Ironring_GetSettings_FullMethodName          = "/ironring.v1.Ironring/GetSettings"
+	Ironring_SetSettings_FullMethodName          = "/ironring.v1.Ironring/SetSettings"
+	Ironring_RotateKeys_FullMethodName           = "/ironring.v1.Ironring/RotateKeys"
 )
 
 // IronringClient is the client API for Ironring service.
@@ -86,6 +92,11 @@ type IronringClient interface {
 	WatchNode(ctx context.Context, in *WatchNodeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeEvent], error)
 	// Journal reads what all live peers saw of a node: logs, boot timeline.
 	Journal(ctx context.Context, in *JournalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[JournalEvent], error)
+	// GetHardware asks the BMC; ChangeHardware accepts one change of it as a
+	// committed flow.
+	GetHardware(ctx context.Context, in *GetHardwareRequest, opts ...grpc.CallOption) (*GetHardwareReply, error)
+	ChangeHardware(ctx context.Context, in *ChangeHardwareRequest, opts ...grpc.CallOption) (*FlowReply, error)
+	AcceptBmcCertificate(ctx context.Context, in *AcceptBmcCertificateRequest, opts ...grpc.CallOption) (*NodeReply, error)
 	CreatePort(ctx context.Context, in *CreatePortRequest, opts ...grpc.CallOption) (*PortReply, error)
 	ListPorts(ctx context.Context, in *ListPortsRequest, opts ...grpc.CallOption) (*ListPortsReply, error)
 	DeletePort(ctx context.Context, in *DeletePortRequest, opts ...grpc.CallOption) (*WriteReply, error)
@@ -113,6 +124,11 @@ type IronringClient interface {
 	SetRamdisk(ctx context.Context, in *SetRamdiskRequest, opts ...grpc.CallOption) (*WriteReply, error)
 	ListRamdisks(ctx context.Context, in *ListRamdisksRequest, opts ...grpc.CallOption) (*ListRamdisksReply, error)
 	DeleteRamdisk(ctx context.Context, in *DeleteRamdiskRequest, opts ...grpc.CallOption) (*WriteReply, error)
+	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*SettingsReply, error)
+	// SetSettings replaces the cluster's settings; rev is compared.
+	SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SettingsReply, error)
+	// RotateKeys asks for a new data key and gossip key; the leader makes them.
+	RotateKeys(ctx context.Context, in *RotateKeysRequest, opts ...grpc.CallOption) (*WriteReply, error)
 }
 
 type ironringClient struct {
@@ -280,6 +296,36 @@ func (c *ironringClient) Journal(ctx context.Context, in *JournalRequest, opts .
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Ironring_JournalClient = grpc.ServerStreamingClient[JournalEvent]
+
+func (c *ironringClient) GetHardware(ctx context.Context, in *GetHardwareRequest, opts ...grpc.CallOption) (*GetHardwareReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHardwareReply)
+	err := c.cc.Invoke(ctx, Ironring_GetHardware_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) ChangeHardware(ctx context.Context, in *ChangeHardwareRequest, opts ...grpc.CallOption) (*FlowReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FlowReply)
+	err := c.cc.Invoke(ctx, Ironring_ChangeHardware_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) AcceptBmcCertificate(ctx context.Context, in *AcceptBmcCertificateRequest, opts ...grpc.CallOption) (*NodeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeReply)
+	err := c.cc.Invoke(ctx, Ironring_AcceptBmcCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *ironringClient) CreatePort(ctx context.Context, in *CreatePortRequest, opts ...grpc.CallOption) (*PortReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -474,6 +520,36 @@ func (c *ironringClient) DeleteRamdisk(ctx context.Context, in *DeleteRamdiskReq
 	return out, nil
 }
 
+func (c *ironringClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*SettingsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SettingsReply)
+	err := c.cc.Invoke(ctx, Ironring_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SettingsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SettingsReply)
+	err := c.cc.Invoke(ctx, Ironring_SetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ironringClient) RotateKeys(ctx context.Context, in *RotateKeysRequest, opts ...grpc.CallOption) (*WriteReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteReply)
+	err := c.cc.Invoke(ctx, Ironring_RotateKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IronringServer is the server API for Ironring service.
 // All implementations must embed UnimplementedIronringServer
 // for forward compatibility.
@@ -504,6 +580,11 @@ type IronringServer interface {
 	WatchNode(*WatchNodeRequest, grpc.ServerStreamingServer[NodeEvent]) error
 	// Journal reads what all live peers saw of a node: logs, boot timeline.
 	Journal(*JournalRequest, grpc.ServerStreamingServer[JournalEvent]) error
+	// GetHardware asks the BMC; ChangeHardware accepts one change of it as a
+	// committed flow.
+	GetHardware(context.Context, *GetHardwareRequest) (*GetHardwareReply, error)
+	ChangeHardware(context.Context, *ChangeHardwareRequest) (*FlowReply, error)
+	AcceptBmcCertificate(context.Context, *AcceptBmcCertificateRequest) (*NodeReply, error)
 	CreatePort(context.Context, *CreatePortRequest) (*PortReply, error)
 	ListPorts(context.Context, *ListPortsRequest) (*ListPortsReply, error)
 	DeletePort(context.Context, *DeletePortRequest) (*WriteReply, error)
@@ -531,6 +612,11 @@ type IronringServer interface {
 	SetRamdisk(context.Context, *SetRamdiskRequest) (*WriteReply, error)
 	ListRamdisks(context.Context, *ListRamdisksRequest) (*ListRamdisksReply, error)
 	DeleteRamdisk(context.Context, *DeleteRamdiskRequest) (*WriteReply, error)
+	GetSettings(context.Context, *GetSettingsRequest) (*SettingsReply, error)
+	// SetSettings replaces the cluster's settings; rev is compared.
+	SetSettings(context.Context, *SetSettingsRequest) (*SettingsReply, error)
+	// RotateKeys asks for a new data key and gossip key; the leader makes them.
+	RotateKeys(context.Context, *RotateKeysRequest) (*WriteReply, error)
 	mustEmbedUnimplementedIronringServer()
 }
 
@@ -582,6 +668,15 @@ func (UnimplementedIronringServer) WatchNode(*WatchNodeRequest, grpc.ServerStrea
 }
 func (UnimplementedIronringServer) Journal(*JournalRequest, grpc.ServerStreamingServer[JournalEvent]) error {
 	return status.Error(codes.Unimplemented, "method Journal not implemented")
+}
+func (UnimplementedIronringServer) GetHardware(context.Context, *GetHardwareRequest) (*GetHardwareReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHardware not implemented")
+}
+func (UnimplementedIronringServer) ChangeHardware(context.Context, *ChangeHardwareRequest) (*FlowReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeHardware not implemented")
+}
+func (UnimplementedIronringServer) AcceptBmcCertificate(context.Context, *AcceptBmcCertificateRequest) (*NodeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcceptBmcCertificate not implemented")
 }
 func (UnimplementedIronringServer) CreatePort(context.Context, *CreatePortRequest) (*PortReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreatePort not implemented")
@@ -639,6 +734,15 @@ func (UnimplementedIronringServer) ListRamdisks(context.Context, *ListRamdisksRe
 }
 func (UnimplementedIronringServer) DeleteRamdisk(context.Context, *DeleteRamdiskRequest) (*WriteReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteRamdisk not implemented")
+}
+func (UnimplementedIronringServer) GetSettings(context.Context, *GetSettingsRequest) (*SettingsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
+}
+func (UnimplementedIronringServer) SetSettings(context.Context, *SetSettingsRequest) (*SettingsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSettings not implemented")
+}
+func (UnimplementedIronringServer) RotateKeys(context.Context, *RotateKeysRequest) (*WriteReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateKeys not implemented")
 }
 func (UnimplementedIronringServer) mustEmbedUnimplementedIronringServer() {}
 func (UnimplementedIronringServer) testEmbeddedByValue()                  {}
@@ -898,6 +1002,60 @@ func _Ironring_Journal_Handler(srv interface{}, stream grpc.ServerStream) error 
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Ironring_JournalServer = grpc.ServerStreamingServer[JournalEvent]
+
+func _Ironring_GetHardware_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHardwareRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).GetHardware(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_GetHardware_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).GetHardware(ctx, req.(*GetHardwareRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_ChangeHardware_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeHardwareRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).ChangeHardware(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_ChangeHardware_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).ChangeHardware(ctx, req.(*ChangeHardwareRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_AcceptBmcCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcceptBmcCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).AcceptBmcCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_AcceptBmcCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).AcceptBmcCertificate(ctx, req.(*AcceptBmcCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _Ironring_CreatePort_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreatePortRequest)
@@ -1230,6 +1388,60 @@ func _Ironring_DeleteRamdisk_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Ironring_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).GetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_GetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).GetSettings(ctx, req.(*GetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_SetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).SetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_SetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).SetSettings(ctx, req.(*SetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Ironring_RotateKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IronringServer).RotateKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Ironring_RotateKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IronringServer).RotateKeys(ctx, req.(*RotateKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Ironring_ServiceDesc is the grpc.ServiceDesc for Ironring service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1284,6 +1496,18 @@ var Ironring_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "History",
 			Handler:    _Ironring_History_Handler,
+		},
+		{
+			MethodName: "GetHardware",
+			Handler:    _Ironring_GetHardware_Handler,
+		},
+		{
+			MethodName: "ChangeHardware",
+			Handler:    _Ironring_ChangeHardware_Handler,
+		},
+		{
+			MethodName: "AcceptBmcCertificate",
+			Handler:    _Ironring_AcceptBmcCertificate_Handler,
 		},
 		{
 			MethodName: "CreatePort",
@@ -1356,6 +1580,18 @@ var Ironring_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteRamdisk",
 			Handler:    _Ironring_DeleteRamdisk_Handler,
+		},
+		{
+			MethodName: "GetSettings",
+			Handler:    _Ironring_GetSettings_Handler,
+		},
+		{
+			MethodName: "SetSettings",
+			Handler:    _Ironring_SetSettings_Handler,
+		},
+		{
+			MethodName: "RotateKeys",
+			Handler:    _Ironring_RotateKeys_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
