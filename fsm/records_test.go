@@ -169,25 +169,65 @@ func TestNetworkRules(t *testing.T) {
 	f := newFixture(t)
 	f.ok(networkSet(testNetwork()))
 	f.fails(errs.Exists, networkSet(testNetwork()))
-	for name, change := range map[string]func(*api.Network){
-		"cidr":        func(n *api.Network) { n.Cidr = "10.78.0.0" },
-		"host bits":   func(n *api.Network) { n.Cidr = "10.78.0.1/24" },
-		"ipv6":        func(n *api.Network) { n.Cidr = "fd00::/64" },
-		"range":       func(n *api.Network) { n.RangeStart = "10.79.0.1" },
-		"reversed":    func(n *api.Network) { n.RangeStart, n.RangeEnd = n.RangeEnd, n.RangeStart },
-		"gateway":     func(n *api.Network) { n.Gateway = "10.79.0.1" },
-		"relay":       func(n *api.Network) { n.Relays = []string{"relay"} },
-		"name":        func(n *api.Network) { n.Name = "a/b" },
-		"empty range": func(n *api.Network) { n.RangeStart = "" },
+	for name, c := range map[string]struct {
+		kind   errs.Kind
+		says   string
+		change func(*api.Network)
+	}{
+		"no prefix length":      {errs.Invalid, "not an IPv4 network", func(n *api.Network) { n.Cidr = "10.78.0.0" }},
+		"host bits":             {errs.Invalid, "use 10.78.0.0/24", func(n *api.Network) { n.Cidr = "10.78.0.1/24" }},
+		"ipv6":                  {errs.Unsupported, "IPv4 networks only", func(n *api.Network) { n.Cidr = "fd00::/64" }},
+		"too small":             {errs.Invalid, "too small", func(n *api.Network) { n.Cidr = "10.78.0.0/31" }},
+		"too large":             {errs.Invalid, "too large", func(n *api.Network) { n.Cidr = "0.0.0.0/0" }},
+		"multicast":             {errs.Invalid, "no addresses of hosts", func(n *api.Network) { n.Cidr = "224.0.0.0/24" }},
+		"start outside":         {errs.Invalid, "not a range inside", func(n *api.Network) { n.RangeStart = "10.79.0.1" }},
+		"end outside":           {errs.Invalid, "not a range inside", func(n *api.Network) { n.RangeEnd = "10.78.1.1" }},
+		"reversed":              {errs.Invalid, "not a range inside", func(n *api.Network) { n.RangeStart, n.RangeEnd = n.RangeEnd, n.RangeStart }},
+		"no range":              {errs.Invalid, "range_start", func(n *api.Network) { n.RangeStart, n.RangeEnd = "", "" }},
+		"half a range":          {errs.Invalid, "range_start", func(n *api.Network) { n.RangeStart = "" }},
+		"half a range in proxy": {errs.Invalid, "range_end", func(n *api.Network) { n.Mode, n.RangeEnd = api.DHCPMode_DHCP_PROXY, "" }},
+		"nothing to give":       {errs.Invalid, "no address for a machine", func(n *api.Network) { n.RangeStart, n.RangeEnd = "10.78.0.255", "10.78.0.255" }},
+		"gateway outside":       {errs.Invalid, "outside", func(n *api.Network) { n.Gateway = "10.79.0.1" }},
+		"gateway broadcast":     {errs.Invalid, "not an address of a host", func(n *api.Network) { n.Gateway = "10.78.0.255" }},
+		"gateway network":       {errs.Invalid, "not an address of a host", func(n *api.Network) { n.Gateway = "10.78.0.0" }},
+		"dns":                   {errs.Invalid, "dns", func(n *api.Network) { n.Dns = []string{"fd00::1"} }},
+		"relay":                 {errs.Invalid, "relay", func(n *api.Network) { n.Relays = []string{"relay"} }},
+		"relay of nobody":       {errs.Invalid, "relay", func(n *api.Network) { n.Relays = []string{"0.0.0.0"} }},
+		"relay twice":           {errs.Invalid, "twice", func(n *api.Network) { n.Relays = []string{"192.0.2.9", "192.0.2.9"} }},
+		"relay of another":      {errs.Exists, "has the relay", func(n *api.Network) { n.Relays = []string{"192.0.2.1"} }},
+		"relay inside another":  {errs.Exists, "inside", func(n *api.Network) { n.Relays = []string{"10.77.0.1"} }},
+		"around a relay":        {errs.Exists, "has the relay", func(n *api.Network) { n.Cidr, n.RangeStart, n.RangeEnd = "192.0.2.0/24", "192.0.2.9", "192.0.2.10" }},
+		"overlap":               {errs.Exists, "overlaps", func(n *api.Network) { n.Cidr, n.RangeStart, n.RangeEnd = "10.77.0.0/16", "10.77.5.1", "10.77.5.9" }},
+		"short lease":           {errs.Invalid, "lease", func(n *api.Network) { n.LeaseSeconds = 1 }},
+		"peer twice": {errs.Invalid, "twice", func(n *api.Network) {
+			n.Peers = []*api.PeerAddress{{Peer: "p1", Address: "192.0.2.8"}, {Peer: "p1", Address: "192.0.2.9"}}
+		}},
+		"peer without address": {errs.Invalid, "address of peer p1", func(n *api.Network) { n.Peers = []*api.PeerAddress{{Peer: "p1"}} }},
+		"peer in the range":    {errs.Invalid, "inside the range", func(n *api.Network) { n.Peers = []*api.PeerAddress{{Peer: "p1", Address: "10.78.0.15"}} }},
+		"name":                 {errs.Invalid, "network name", func(n *api.Network) { n.Name = "a/b" }},
 	} {
 		n := &api.Network{Name: "b", Cidr: "10.78.0.0/24", RangeStart: "10.78.0.10", RangeEnd: "10.78.0.20"}
-		change(n)
-		t.Run(name, func(t *testing.T) { f.fails(errs.Invalid, networkSet(n)) })
+		c.change(n)
+		t.Run(name, func(t *testing.T) {
+			if text := f.fails(c.kind, networkSet(n)).GetMessage(); !strings.Contains(text, c.says) {
+				t.Errorf("refused with %q, should say %q", text, c.says)
+			}
+		})
 	}
-	f.fails(errs.Exists, networkSet(&api.Network{Name: "b", Cidr: "10.77.0.0/24", RangeStart: "10.77.0.10", RangeEnd: "10.77.0.20"}))
-	f.fails(errs.Exists, networkSet(&api.Network{
-		Name: "b", Cidr: "10.78.0.0/24", RangeStart: "10.78.0.10", RangeEnd: "10.78.0.20", Relays: []string{"192.0.2.1"},
-	}))
+}
+
+// A network beside a foreign server has no addresses of ours.
+func TestNetworkModes(t *testing.T) {
+	f := newFixture(t)
+	f.ok(networkSet(testNetwork()))
+	f.ok(nodeCreate(nodeID(1), ""), portCreate(uid(2, 1), nodeID(1), mac(1)))
+	f.ok(allocate("prov", mac(1)))
+	proxy := &api.Network{Name: "prov", Cidr: "10.77.0.0/29", Mode: api.DHCPMode_DHCP_PROXY, Rev: 1}
+	f.ok(networkSet(proxy))
+	if a := f.s.View().Address("prov", mac(1)); a != nil {
+		t.Errorf("the address %v is left", a)
+	}
+	f.fails(errs.WrongState, allocate("prov", mac(1)))
 }
 
 // A refused command must not move the search for the next free address.
