@@ -33,7 +33,7 @@ func createNode(name string) *api.Op {
 }
 
 func command(requestID string, ops ...*api.Op) *api.Command {
-	return &api.Command{Meta: &api.Meta{Principal: "test", RequestId: requestID}, Ops: ops}
+	return &api.Command{Meta: &api.Meta{Principal: "test", Reason: "test", RequestId: requestID}, Ops: ops}
 }
 
 func TestThreePeers(t *testing.T) {

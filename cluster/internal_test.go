@@ -163,7 +163,7 @@ func TestClusterListenerAdmitsPeersOnly(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Error(err)
 	}
-	if _, err := c.Propose(context.Background(), &api.Command{}); !errors.Is(err, errs.NoQuorum) {
+	if _, err := c.Propose(context.Background(), &api.Command{Meta: &api.Meta{Reason: "test"}}); !errors.Is(err, errs.NoQuorum) {
 		t.Errorf("propose after the end: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rpc"
 )
@@ -56,17 +57,11 @@ func (c *Cluster) propose(ctx context.Context, cmd *api.Command) (*api.Result, e
 }
 
 func (c *Cluster) marshal(cmd *api.Command) ([]byte, error) {
-	if cmd.GetMeta().GetWallMs() == 0 || cmd.GetMeta().GetSource() == "" {
-		meta := &api.Meta{}
-		if cmd.GetMeta() != nil {
-			meta = proto.CloneOf(cmd.GetMeta())
-		}
-		if meta.WallMs == 0 {
-			meta.WallMs = c.clock.Now().UnixMilli()
-		}
-		if meta.Source == "" { // nobody asked from outside: this peer did it
-			meta.Source = "peer:" + c.ID()
-		}
+	meta := fsm.CompleteMeta(cmd.GetMeta(), c.ID(), c.clock.Now().UnixMilli())
+	if meta.GetReason() == "" {
+		return nil, errs.New(errs.Invalid, "a command without a reason")
+	}
+	if meta != cmd.GetMeta() {
 		cmd = &api.Command{Meta: meta, Ops: cmd.GetOps()}
 	}
 	raw, err := proto.Marshal(cmd)

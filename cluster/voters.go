@@ -85,9 +85,6 @@ func (c *Cluster) probe(ctx context.Context, id string) (*api.PeerInfoReply, err
 // proposeHere commits a command of the leader's duties through this peer and
 // nobody else: it is only valid in this term.
 func (c *Cluster) proposeHere(ctx context.Context, cmd *api.Command) (*api.Result, error) {
-	if cmd.Meta == nil {
-		cmd.Meta = &api.Meta{Principal: "system", WallMs: c.clock.Now().UnixMilli()}
-	}
 	raw, err := c.marshal(cmd)
 	if err != nil {
 		return nil, err

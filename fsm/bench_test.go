@@ -20,7 +20,7 @@ func nodeEntry(b testing.TB, from, count int) []byte {
 		n.Properties = []byte(`{"cpu_arch":"x86_64","cpus":64,"local_gb":960,"memory_mb":524288}`)
 		n.Assigned = "p1"
 		e.Commands = append(e.Commands, &api.Command{
-			Meta: &api.Meta{Principal: "client:bench", Source: "10.0.0.9:41234", WallMs: 1_700_000_000_000},
+			Meta: &api.Meta{Principal: "client:bench", Source: "10.0.0.9:41234", Reason: "create node", WallMs: 1_700_000_000_000},
 			Ops:  []*api.Op{op, portCreate(uid(2, i), nodeID(i), fmt.Sprintf("52:54:%02x:%02x:%02x:%02x", i>>24&0xff, i>>16&0xff, i>>8&0xff, i&0xff))},
 		})
 	}
@@ -61,7 +61,7 @@ func BenchmarkStep(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N {
-		f.entry(&api.Command{Ops: []*api.Op{stepStart(tok, fl.GetId(), 0, uint32(i+2), none), open(tok), closeIntent(tok, uint64(i+1))}})
+		f.entry(&api.Command{Meta: user, Ops: []*api.Op{stepStart(tok, fl.GetId(), 0, uint32(i+2), none), open(tok), closeIntent(tok, uint64(i+1))}})
 	}
 }
 

@@ -76,7 +76,7 @@ func TestJoinToken(t *testing.T) {
 	}
 	f.fails(errs.Denied, consume("t2", secret, key, "p2"))
 	f.fails(errs.Denied, consume("t1", key, key, "p2"))
-	late := &api.Meta{Principal: "peer:p1", WallMs: user.GetWallMs() + 2000}
+	late := &api.Meta{Principal: "peer:p1", Source: "peer:p1", Reason: "test", WallMs: user.GetWallMs() + 2000}
 	if res := f.command(late, consume("t1", secret, key, "p2")); res.GetFailure().GetKind() != "denied" {
 		t.Errorf("an expired token: %v", res)
 	}
@@ -88,7 +88,7 @@ func TestJoinToken(t *testing.T) {
 
 func TestRequestID(t *testing.T) {
 	f := newFixture(t)
-	meta := &api.Meta{Principal: "client:a", RequestId: "r1"}
+	meta := &api.Meta{Principal: "client:a", Source: "unix", Reason: "test", RequestId: "r1"}
 	if res := f.command(meta, nodeCreate("bad", "")); res.GetFailure() == nil {
 		t.Fatal("accepted")
 	}
@@ -109,8 +109,8 @@ func TestAudit(t *testing.T) {
 	f := newFixture(t)
 	audit := func() []*api.Audit { return collect(f.s.View().Audit()) }
 	n := len(audit())
-	f.command(&api.Meta{Principal: "peer:p1"}, nodeCreate(nodeID(1), "a"))
-	f.command(&api.Meta{Principal: "system"}, tick(1, 1))
+	f.command(&api.Meta{Principal: "peer:p1", Source: "peer:p1", Reason: "test"}, nodeCreate(nodeID(1), "a"))
+	f.command(&api.Meta{Principal: "system", Source: "peer:p1", Reason: "test"}, tick(1, 1))
 	f.command(user, nodeCreate(nodeID(1), "a")) // refused
 	if got := len(audit()); got != n {
 		t.Errorf("%d entries for commands of peers and refused ones", got-n)

@@ -35,9 +35,15 @@ func nodeID(n int) string { return uid(1, n) }
 
 func mac(n int) string { return fmt.Sprintf("52:54:00:00:%02x:%02x", n>>8&0xff, n&0xff) }
 
-// entry applies commands as one entry.
+// entry applies commands as one entry, those without a meta in the name of a
+// user.
 func (f *fixture) entry(cmds ...*api.Command) []*api.Result {
 	f.t.Helper()
+	for _, c := range cmds {
+		if c.Meta == nil {
+			c.Meta = user
+		}
+	}
 	b, err := proto.Marshal(&api.Entry{Commands: cmds})
 	if err != nil {
 		f.t.Fatal(err)
@@ -60,7 +66,7 @@ func (f *fixture) command(meta *api.Meta, ops ...*api.Op) *api.Result {
 	return res
 }
 
-var user = &api.Meta{Principal: "client:test", WallMs: 1_700_000_000_000}
+var user = &api.Meta{Principal: "client:test", Source: "unix", Reason: "test", WallMs: 1_700_000_000_000}
 
 // ok applies one command that must be accepted and gives its last answer.
 func (f *fixture) ok(ops ...*api.Op) *api.OpResult {

@@ -104,6 +104,9 @@ func (g *gen) command() *api.Command {
 		Principal: []string{"client:a", "peer:p1", "system", ""}[g.n(3, "principal")],
 		WallMs:    int64(g.n(1000, "wall")),
 	}}
+	if g.rarely("incomplete") {
+		*[]*string{&cmd.Meta.Principal, &cmd.Meta.Source, &cmd.Meta.Reason}[g.n(2, "which")] = ""
+	}
 	if g.rarely("request id") {
 		cmd.Meta.RequestId = fmt.Sprint("r", g.n(5, "request"))
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // TestLaws draws sequences of commands and checks after each entry what must
-// hold of every sequence: the invariants I1, I2, I5 and I7 of the design, that
+// hold of every sequence: the invariants I1, I2, I5 and I7 of docs/leases.md, that
 // views never change, that a refused command changes nothing, and that a
 // replica restored from a snapshot at any point goes on identically.
 func TestLaws(t *testing.T) {
@@ -44,15 +44,15 @@ func newLaws(t *rapid.T) *laws {
 	l := &laws{t: t, s: New(), same: New(), accepts: New(), restored: New(), term: 5, tokens: map[string]uint64{}, intents: map[string]uint64{}}
 	g := &gen{t: t, v: l.s.View(), term: l.term, fresh: &l.fresh}
 	cmds := []*api.Command{
-		{Ops: []*api.Op{{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: "c1", Settings: testSettings()}}}}},
-		{Ops: []*api.Op{memberSet("p0"), memberSet("p1"), memberSet("p2")}},
-		{Ops: []*api.Op{register("l0", "p0", "m-p0", true), register("l1", "p1", "m-p1", true), register("l2", "p2", "m-p2", true)}},
-		{Ops: []*api.Op{networkSet(testNetwork())}},
+		{Meta: user, Ops: []*api.Op{{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: "c1", Settings: testSettings()}}}}},
+		{Meta: user, Ops: []*api.Op{memberSet("p0"), memberSet("p1"), memberSet("p2")}},
+		{Meta: user, Ops: []*api.Op{register("l0", "p0", "m-p0", true), register("l1", "p1", "m-p1", true), register("l2", "p2", "m-p2", true)}},
+		{Meta: user, Ops: []*api.Op{networkSet(testNetwork())}},
 	}
 	for i := range 2 {
 		op := nodeCreate(nodeID(i), "")
 		op.GetNodeCreate().Node.Assigned = g.member()
-		cmds = append(cmds, &api.Command{Ops: []*api.Op{op, portCreate(uid(2, i), nodeID(i), mac(i))}})
+		cmds = append(cmds, &api.Command{Meta: user, Ops: []*api.Op{op, portCreate(uid(2, i), nodeID(i), mac(i))}})
 	}
 	l.apply(cmds)
 	return l
@@ -233,7 +233,7 @@ func (l *laws) invariants() {
 		check(!f.GetStarted() || int(f.GetCursor()) < len(f.GetSteps()), "a step after the last was started: %v", f)
 	}
 	open := 0
-	for i := range v.Intents() {
+	for i := range scan(v.txn, intents, byID) {
 		open++
 		seq, ok := l.intents[i.GetNodeId()]
 		check(ok && (seq == 0 || seq == i.GetSeq()), "I5: intent %v was not opened", i)

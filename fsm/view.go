@@ -198,9 +198,6 @@ func (v *View) Leases() iter.Seq[*api.Lease] { return scan(v.txn, leases, byID) 
 // Intent is the open intent of a node.
 func (v *View) Intent(nodeID string) *api.Intent { return first(v.txn, intents, byID, nodeID) }
 
-// Intents are all open intents.
-func (v *View) Intents() iter.Seq[*api.Intent] { return scan(v.txn, intents, byID) }
-
 // Member is a member by id.
 func (v *View) Member(id string) *api.Member { return first(v.txn, members, byID, id) }
 

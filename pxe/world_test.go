@@ -107,7 +107,7 @@ func emptyWorld(t testing.TB, n *api.Network, boot ...string) *world {
 // do applies one command, which must be accepted.
 func (w *world) do(ops ...*api.Op) *api.Result {
 	w.t.Helper()
-	entry, err := proto.Marshal(&api.Entry{Commands: []*api.Command{{Meta: &api.Meta{Principal: "test"}, Ops: ops}}})
+	entry, err := proto.Marshal(&api.Entry{Commands: []*api.Command{{Meta: &api.Meta{Principal: "test", Source: "test", Reason: "test"}, Ops: ops}}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

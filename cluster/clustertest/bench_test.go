@@ -21,7 +21,7 @@ func BenchmarkPropose(b *testing.B) {
 	p := k.Peer(k.WaitLeader().ID)
 	var next atomic.Int64
 	create := func() *api.Command {
-		return &api.Command{Meta: &api.Meta{Principal: "local:bench", WallMs: 1}, Ops: []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{
+		return &api.Command{Meta: &api.Meta{Principal: "local:bench", Source: "unix", Reason: "create node", WallMs: 1}, Ops: []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{
 			Id: uuid.NewString(), Name: fmt.Sprintf("bench-%d", next.Add(1)), Driver: "fake",
 			DriverInfo: []byte(`{"fake_address":"192.0.2.1"}`), Properties: []byte(`{"cpus":64,"memory_mb":262144}`), Extra: []byte("{}"), InstanceInfo: []byte("{}"),
 		}}}}}}

@@ -104,7 +104,7 @@ func (k *Kit) MustPropose(at string, ops ...*api.Op) *api.Result {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Limit)
 	defer cancel()
-	res, err := k.Peer(at).Propose(ctx, &api.Command{Meta: &api.Meta{Principal: "test"}, Ops: ops})
+	res, err := k.Peer(at).Propose(ctx, &api.Command{Meta: &api.Meta{Principal: "test", Reason: "test"}, Ops: ops})
 	if err != nil {
 		k.t.Fatalf("propose through %s: %v", at, err)
 	}

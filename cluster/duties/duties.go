@@ -63,7 +63,7 @@ type Config struct {
 	PromoteAfter time.Duration
 }
 
-// Periods of the scans. scanPeriod is s of design condition C5.
+// Periods of the scans. scanPeriod is s of condition C5 in docs/leases.md.
 const (
 	scanPeriod  = 200 * time.Millisecond
 	lockPeriod  = 500 * time.Millisecond

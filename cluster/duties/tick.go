@@ -28,7 +28,7 @@ func (t *ticker) round(ctx context.Context) error {
 	if passed <= 0 {
 		return nil
 	}
-	err := t.propose(ctx, "", &api.Op{Op: &api.Op_Tick{Tick: &api.Tick{Ms: uint64(passed), Term: t.Term}}})
+	err := t.propose(ctx, "the clock of the cluster", &api.Op{Op: &api.Op_Tick{Tick: &api.Tick{Ms: uint64(passed), Term: t.Term}}})
 	if err == nil || errors.Is(err, errs.Timeout) {
 		t.last += time.Duration(passed) * time.Millisecond
 	}

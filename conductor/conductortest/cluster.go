@@ -3,6 +3,7 @@ package conductortest
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -42,8 +43,9 @@ type Cluster struct {
 	peers   map[string]*Peer
 
 	mu    sync.Mutex
-	index uint64 // guarded by mu; of the last entry
-	term  uint64 // guarded by mu
+	index uint64         // guarded by mu; of the last entry
+	term  uint64         // guarded by mu
+	log   []*api.Command // guarded by mu
 }
 
 // New makes a cluster with the given members, all ready and with the fake
@@ -77,7 +79,7 @@ func (c *Cluster) Peer(id string) *Peer { return c.peers[id] }
 
 // Apply commits one command of the given operations.
 func (c *Cluster) Apply(ops ...*api.Op) (*api.Result, error) {
-	return c.commit(&api.Command{Meta: &api.Meta{Principal: "system", WallMs: c.Clock.Now().UnixMilli()}, Ops: ops})
+	return c.commit("test", &api.Command{Meta: &api.Meta{Principal: "system", Reason: "the test asks for it"}, Ops: ops})
 }
 
 // Must is Apply that must be accepted.
@@ -97,7 +99,17 @@ func (c *Cluster) Term() uint64 {
 	return c.term
 }
 
-func (c *Cluster) commit(cmd *api.Command) (*api.Result, error) {
+// Log is every command so far, accepted or refused. Commands must not be
+// modified.
+func (c *Cluster) Log() []*api.Command {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.log)
+}
+
+// commit applies a command that a peer proposes, as an entry of its own.
+func (c *Cluster) commit(peer string, cmd *api.Command) (*api.Result, error) {
+	cmd = &api.Command{Meta: fsm.CompleteMeta(cmd.GetMeta(), peer, c.Clock.Now().UnixMilli()), Ops: cmd.GetOps()}
 	raw, err := proto.Marshal(&api.Entry{Commands: []*api.Command{cmd}})
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "encode command: %w", err)
@@ -105,6 +117,7 @@ func (c *Cluster) commit(cmd *api.Command) (*api.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index++
+	c.log = append(c.log, cmd)
 	res, err := c.Store.Apply(c.index, c.term, raw)
 	if err != nil {
 		panic(err) // what would stop a peer
@@ -116,7 +129,7 @@ func (c *Cluster) commit(cmd *api.Command) (*api.Result, error) {
 func (c *Cluster) Lead(ctx context.Context) error {
 	return duties.Run(ctx, duties.Config{
 		Self: "leader", Term: c.Term(), Store: c.Store, Clock: c.Clock, Logger: slog.New(slog.DiscardHandler),
-		Propose: func(_ context.Context, cmd *api.Command) (*api.Result, error) { return c.commit(cmd) },
+		Propose: func(_ context.Context, cmd *api.Command) (*api.Result, error) { return c.commit("leader", cmd) },
 		Voters:  voters{c}, PromoteAfter: time.Second,
 		Probe: func(context.Context, string) (*api.PeerInfoReply, error) {
 			return &api.PeerInfoReply{AppliedIndex: c.Store.Index(), LastIndex: c.Store.Index()}, nil

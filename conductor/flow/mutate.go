@@ -83,7 +83,7 @@ func (r *runner) mutate(ctx context.Context, c change) ([]*api.Op, error) {
 func (r *runner) attempt(soft context.Context, c change) (seen bool, err error) {
 	ctx := r.hard
 	digest := sha256.Sum256([]byte(c.kind + "\x00" + c.args))
-	if _, err := r.commit(ctx, "", &api.Op{Op: &api.Op_IntentOpen{IntentOpen: &api.IntentOpen{
+	if _, err := r.commit(ctx, c.kind+": intent opened", &api.Op{Op: &api.Op_IntentOpen{IntentOpen: &api.IntentOpen{
 		NodeId: r.node, Token: r.token, Kind: c.kind, ArgsDigest: digest[:],
 	}}}); err != nil {
 		return false, err
@@ -170,7 +170,7 @@ func (r *runner) close(result string) error {
 	if ops == nil {
 		return nil
 	}
-	_, err := r.commit(r.hard, "", ops...)
+	_, err := r.commit(r.hard, r.intent().GetKind()+": intent closed, "+result, ops...)
 	return err
 }
 

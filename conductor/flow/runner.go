@@ -149,7 +149,7 @@ func (r *runner) acquire(ctx context.Context) error {
 		step := f.GetSteps()[f.GetCursor()]
 		lock.HoldLimitMs, lock.StallLimitMs = step.GetHoldLimitMs(), step.GetStallLimitMs()
 	}
-	res, err := r.commit(ctx, "work on a flow", &api.Op{Op: &api.Op_LockAcquire{LockAcquire: lock}})
+	res, err := r.commit(ctx, "take the lock for "+purpose(f), &api.Op{Op: &api.Op_LockAcquire{LockAcquire: lock}})
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 	}
 	step := f.GetSteps()[f.GetCursor()]
 	if !f.GetStarted() {
-		if _, err := r.commit(ctx, "start "+node.IDOf(step).String(), r.start(f, int(f.GetCursor()), f.GetAttempt()+1)); err != nil {
+		if _, err := r.commit(ctx, node.IDOf(step).String()+": started", r.start(f, int(f.GetCursor()), f.GetAttempt()+1)); err != nil {
 			return err
 		}
 		r.begun = f.GetAttempt() + 1
@@ -197,7 +197,7 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 	switch {
 	case errors.As(err, &back):
 		r.event(f, fmt.Sprintf("back to step %d: %s", back.to+1, back.reason))
-		_, err := r.commit(ctx, back.reason, &api.Op{Op: &api.Op_FlowRewind{FlowRewind: &api.FlowRewind{
+		_, err := r.commit(ctx, fmt.Sprintf("%s: back to step %d: %s", node.IDOf(step), back.to+1, back.reason), &api.Op{Op: &api.Op_FlowRewind{FlowRewind: &api.FlowRewind{
 			NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), To: back.to, Reason: back.reason,
 		}}})
 		return err
@@ -242,12 +242,14 @@ func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outc
 		done.Event = api.Event_EV_RESUME
 	}
 	ops := append(out.ops, &api.Op{Op: &api.Op_StepDone{StepDone: done}})
+	reason := node.IDOf(step).String() + ": done"
 	next := int(f.GetCursor()) + 1
 	// A request (abort) is looked at between steps: do not start the next one.
 	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE && !r.isStopping() {
 		ops = append(ops, r.start(f, next, f.GetAttempt()+1))
+		reason += ", " + node.IDOf(f.GetSteps()[next]).String() + ": started"
 	}
-	if _, err = r.commit(ctx, node.IDOf(step).String()+" done", ops...); err != nil {
+	if _, err = r.commit(ctx, reason, ops...); err != nil {
 		return err
 	}
 	r.begun = f.GetAttempt() + 1 // if the next was started
@@ -298,13 +300,11 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 		ops = append(ops, r.write(f, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING}}))
 	}
 	ops = append(ops, &api.Op{Op: &api.Op_FlowEnd{FlowEnd: op}}, r.release())
-	text, reason := purpose(f)+" done", msg
+	text := purpose(f) + " done"
 	if status != api.FlowStatus_FLOW_DONE {
 		text = purpose(f) + " failed: " + msg
-	} else {
-		reason = text
 	}
-	if _, err := r.commit(ctx, reason, ops...); err != nil {
+	if _, err := r.commit(ctx, text, ops...); err != nil {
 		return err
 	}
 	r.event(f, text)

@@ -226,7 +226,7 @@ func (k *Keeper) renew(ctx context.Context, id string, t *api.Timing, last **Gat
 		progressed := g.takeProgress()
 		sent := k.cfg.Clock.Elapsed()
 		pctx, cancel := context.WithTimeout(ctx, rpc)
-		_, err := k.cfg.Proposer.Propose(pctx, k.command("", &api.Op{Op: &api.Op_LeaseRenew{LeaseRenew: &api.LeaseRenew{
+		_, err := k.cfg.Proposer.Propose(pctx, k.command("renew the lease", &api.Op{Op: &api.Op_LeaseRenew{LeaseRenew: &api.LeaseRenew{
 			LeaseId: id, Seq: seq, Progressed: progressed,
 		}}}))
 		cancel()
