@@ -203,6 +203,18 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.featureLevelSet(o.FeatureLevelSet)
 	case *api.Op_RestoreEpochRaise:
 		return w.restoreEpochRaise(o.RestoreEpochRaise)
+	case *api.Op_ArtifactSet:
+		return w.artifactSet(o.ArtifactSet, out)
+	case *api.Op_ArtifactCopy:
+		return w.artifactCopy(o.ArtifactCopy, out)
+	case *api.Op_ArtifactTouch:
+		return w.artifactTouch(o.ArtifactTouch)
+	case *api.Op_ArtifactDrop:
+		return w.artifactDrop(o.ArtifactDrop)
+	case *api.Op_RamdiskSet:
+		return w.ramdiskSet(o.RamdiskSet, out)
+	case *api.Op_RamdiskDelete:
+		return w.ramdiskDelete(o.RamdiskDelete)
 	}
 	return errs.New(errs.Invalid, "%w", errEmptyOp)
 }

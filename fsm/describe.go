@@ -21,12 +21,12 @@ func describe(op *api.Op) (name, subject string) {
 // carries.
 func subjectOf(m protoreflect.Message) string {
 	fields := m.Descriptor().Fields()
-	for _, name := range []protoreflect.Name{"node_id", "port_id", "lease_id", "id", "name", "network", "member_id"} {
+	for _, name := range []protoreflect.Name{"node_id", "port_id", "lease_id", "id", "name", "network", "digest", "arch", "member_id"} {
 		if fd := fields.ByName(name); fd != nil && fd.Kind() == protoreflect.StringKind {
 			return m.Get(fd).String()
 		}
 	}
-	for _, name := range []protoreflect.Name{"node", "port", "network", "member", "token", "lease", "inventory"} {
+	for _, name := range []protoreflect.Name{"node", "port", "network", "member", "token", "lease", "inventory", "artifact", "ramdisk"} {
 		if fd := fields.ByName(name); fd != nil && fd.Kind() == protoreflect.MessageKind && !fd.IsList() {
 			return subjectOf(m.Get(fd).Message())
 		}

@@ -117,7 +117,9 @@ func (g *gen) command() *api.Command {
 }
 
 func (g *gen) op() *api.Op {
-	switch g.n(5, "group") {
+	switch g.n(6, "group") {
+	case 6:
+		return g.artifactOp()
 	case 0:
 		return g.recordOp()
 	case 1, 2:

@@ -247,6 +247,7 @@ func (l *laws) invariants() {
 			live[le.GetConductor()] = true
 		}
 	}
+	artifactInvariants(v, check)
 	given := map[string]bool{}
 	for a := range v.Addresses() {
 		check(v.PortByMAC(a.GetMac()).GetNodeId() == a.GetNodeId() && v.Network(a.GetNetwork()) != nil, "stray address %v", a)

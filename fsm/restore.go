@@ -182,8 +182,17 @@ func (l *loader) load(kind byte, payload []byte) error {
 	return fmt.Errorf("a record of the unknown kind %d", kind)
 }
 
+// place is where records of a kind stand in a snapshot: in order of kind, but
+// audit and history last.
+func place(kind byte) int {
+	if kind == kindAudit || kind == kindHistory {
+		return 256 + int(kind)
+	}
+	return int(kind)
+}
+
 func (l *loader) rise(kind byte, key string) error {
-	if kind < l.kind || kind == l.kind && key <= l.key {
+	if place(kind) < place(l.kind) || kind == l.kind && key <= l.key {
 		return fmt.Errorf("a record of kind %d out of order", kind)
 	}
 	l.kind, l.key = kind, key

@@ -23,6 +23,8 @@ const (
 	TableMembers     = "members"     // key: member id
 	TableInventories = "inventories" // key: node id
 	TableSettings    = "settings"    // key: "settings"
+	TableArtifacts   = "artifacts"   // key: digest
+	TableRamdisks    = "ramdisks"    // key: arch "/" purpose
 
 	tableTokens   = "tokens"
 	tableRequests = "requests"
@@ -46,6 +48,7 @@ const (
 	byConductor = "conductor"
 	byLive      = "live"
 	byAge       = "age"
+	byAlias     = "alias"
 )
 
 // only is the key of tables that hold one record.
@@ -75,6 +78,8 @@ var (
 	settings    = &table[*api.Settings]{TableSettings, 12, true, func(*api.Settings) string { return TableSettings }}
 	tokens      = &table[*api.JoinToken]{tableTokens, 13, false, (*api.JoinToken).GetId}
 	requests    = &table[*api.RequestResult]{tableRequests, 14, false, (*api.RequestResult).GetRequestId}
+	artifacts   = &table[*api.Artifact]{TableArtifacts, 40, true, (*api.Artifact).GetDigest}
+	ramdisks    = &table[*api.Ramdisk]{TableRamdisks, 41, true, func(r *api.Ramdisk) string { return ramdiskKey(r.GetArch(), r.GetPurpose()) }}
 )
 
 // anyTable is a table without its type, for what treats all alike.
@@ -89,6 +94,7 @@ type anyTable interface {
 // tables are in order of kind: the order of snapshots and digests.
 var tables = []anyTable{
 	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, requests,
+	artifacts, ramdisks,
 }
 
 func (t *table[R]) tableName() string            { return t.name }
@@ -206,6 +212,10 @@ func newSchema() *memdb.DBSchema {
 		tableSchema(requests.name, requests.key, map[string]index[*api.RequestResult]{
 			byAge: always(func(r *api.RequestResult) string { return be64(r.GetTick()) + be64(r.GetResult().GetIndex()) }),
 		}),
+		tableSchema(artifacts.name, artifacts.key, map[string]index[*api.Artifact]{
+			byAlias: unlessEmpty((*api.Artifact).GetAlias),
+		}),
+		tableSchema(ramdisks.name, ramdisks.key, nil),
 		tableSchema(tableHistory, func(p *past) string { return p.node }, nil),
 		tableSchema(tableHead, func(*head) string { return only }, nil),
 	} {

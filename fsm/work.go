@@ -230,5 +230,9 @@ func stamp(m proto.Message, index uint64) {
 		r.Index = index
 	case *api.Settings:
 		r.Index = index
+	case *api.Artifact:
+		r.Index = index
+	case *api.Ramdisk:
+		r.Index = index
 	}
 }
