@@ -2,6 +2,7 @@ package drivers
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/ironring/ironring/api"
@@ -12,7 +13,38 @@ type Target struct {
 	NodeID string // for messages only
 	Driver string
 	Info   Info // unsealed driver_info
+	// Trust is asked about certificates that driver_info does not settle;
+	// nil trusts none.
+	Trust Trust
 }
+
+// Trust remembers the certificate that a BMC was first known by.
+type Trust interface {
+	// Known is the fingerprint that is trusted for an address (host:port), ""
+	// when there is none yet.
+	Known(address string) string
+	// First records the first fingerprint seen at an address. Nothing may be
+	// sent to the BMC unless it returns nil.
+	First(ctx context.Context, address, fingerprint string) error
+}
+
+// CertificateError says that a BMC has shown another certificate than the one
+// that is trusted. It is of kind errs.Denied, but no login was tried.
+type CertificateError struct {
+	Address string // host:port
+	Want    string // "sha256:HEX" that is trusted
+	Seen    string
+	How     string // what accepts the new one
+}
+
+func (e *CertificateError) Error() string {
+	return "the certificate of the BMC at " + e.Address + " has changed: trusted is " + e.Want + ", seen is " + e.Seen +
+		"; nothing was sent. Find out why, then " + e.How
+}
+
+// ErrRight marks an errs.Denied of a BMC that had taken the login: the account
+// lacks a right. It says nothing about the password.
+var ErrRight = errors.New("the account lacks the right")
 
 // Grant is the right to change a machine, of the holder of a lease and a lock.
 // It is checked before and during each mutating call, from several goroutines.
@@ -66,6 +98,15 @@ type Capabilities struct {
 	PersistentBoot bool // BootOptions.Persistent
 	UEFIBoot       bool // BootOptions.UEFI
 	Identify       bool // Identifier
+	BootMode       bool // BootModer
+	SecureBoot     bool // SecureBooter
+	Media          bool // MediaAttacher
+	Sensors        bool // SensorReader
+	Events         bool // EventReader
+	ClearEvents    bool // EventClearer
+	NMI            bool // NMISender
+	Indicator      bool // IndicatorSetter
+	Items          bool // ItemReader
 }
 
 // PowerReader reads the power state.

@@ -1,12 +1,15 @@
 package drivers
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // Registry is the set of drivers that a process knows. It does not change once
@@ -43,6 +46,18 @@ func (r *Registry) Names() []string {
 	return slices.Sorted(maps.Keys(r.byName))
 }
 
+// Close has every driver give back what it keeps between calls; it returns when
+// all have, or ctx has ended. They can be used again afterwards.
+func (r *Registry) Close(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, d := range r.byName {
+		if c, ok := d.(Closer); ok {
+			all.Go(func() { c.Close(ctx) })
+		}
+	}
+	all.Wait()
+}
+
 // Secret reports whether a driver_info key holds a secret. A key counts as
 // secret when any driver says so, or when it looks like one: what a driver of
 // tomorrow calls a password must be sealed today.
@@ -54,11 +69,5 @@ func (r *Registry) Secret(key string) bool {
 			}
 		}
 	}
-	key = strings.ToLower(key)
-	for _, hint := range []string{"password", "passwd", "secret", "token", "private_key"} {
-		if strings.Contains(key, hint) {
-			return true
-		}
-	}
-	return false
+	return seal.LooksSecret(key)
 }
