@@ -23,6 +23,7 @@ import (
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 	nodes "github.com/ironring/ironring/node"
 )
 
@@ -74,7 +75,7 @@ func New(cfg Config) *Access {
 }
 
 // AAD is what seals a node's driver_info to the node.
-func AAD(node string) string { return "node/" + node + "/driver_info" }
+func AAD(node string) string { return seal.NodeAAD(node, "driver_info") }
 
 // Power reads the power state.
 func (a *Access) Power(ctx context.Context, node string) (state api.PowerState, err error) {

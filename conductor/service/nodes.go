@@ -32,7 +32,7 @@ func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*
 	if n.Id == "" {
 		n.Id = uuid.NewString()
 	}
-	if err := s.prepare(n, true); err != nil {
+	if err := s.prepare(n, node.SpecFields); err != nil {
 		return nil, err
 	}
 	if err := checkHints(n, "properties", "instance_info"); err != nil {
@@ -41,7 +41,7 @@ func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*
 	seen := map[string]bool{}
 	ops := []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: n}}}}
 	for _, p := range req.GetPorts() {
-		port, err := newPort(n.Id, p)
+		port, err := s.newPort(n.Id, p)
 		if err != nil {
 			return nil, err
 		}
@@ -62,10 +62,10 @@ func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*
 	return &api.NodeReply{Node: masked(s.cfg.Cluster.Store().View().Node(n.Id)), Index: res.GetIndex()}, nil
 }
 
-// prepare checks a node's spec fields and brings its documents into canonical
-// form. With driver it also has the driver check driver_info and seals the
-// secrets in it, which must be done whenever driver or driver_info change.
-func (s *Service) prepare(n *api.Node, driver bool) error {
+// prepare checks a node's spec fields, brings its documents into canonical form
+// and seals the secrets in those of the named fields that are documents. When
+// the driver or driver_info are named, the driver checks driver_info.
+func (s *Service) prepare(n *api.Node, fields []string) error {
 	for _, d := range node.Documents {
 		doc := d.Of(n)
 		if len(*doc) == 0 {
@@ -77,24 +77,27 @@ func (s *Service) prepare(n *api.Node, driver bool) error {
 		}
 		*doc = c
 	}
-	if err := node.CheckSpec(n); err != nil || !driver {
+	if err := node.CheckSpec(n); err != nil {
 		return err
 	}
-	d, err := s.driver(n.GetDriver())
-	if err != nil {
+	var d drivers.Driver
+	if touches(fields, "driver", "driver_info") {
+		var err error
+		if d, err = s.driver(n.GetDriver()); err != nil {
+			return err
+		}
+		info, err := s.openInfo(d, n)
+		if err != nil {
+			return err
+		}
+		if err := d.Validate(info); err != nil {
+			return errs.About(errs.Invalid, errs.SubjectOf(err), "%w", err)
+		}
+	}
+	if err := s.sealDocs(n, d, fields); err != nil {
 		return err
 	}
-	info, err := s.openInfo(n)
-	if err != nil {
-		return err
-	}
-	if err := d.Validate(info); err != nil {
-		return errs.About(errs.Invalid, errs.SubjectOf(err), "%w", err)
-	}
-	if n.DriverInfo, err = s.sealInfo(d, n); err != nil {
-		return err
-	}
-	return node.CheckSpec(n) // sealing makes it longer
+	return node.CheckSpec(n) // sealing makes them longer
 }
 
 // checkHints checks the root device hints in those of the named fields that can
@@ -198,7 +201,10 @@ func (s *Service) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*
 		if err != nil {
 			return nil, err
 		}
-		if err := s.prepare(changed, touches(fields, "driver", "driver_info")); err != nil {
+		if touches(fields, "driver") && !touches(fields, "driver_info") {
+			fields = append(fields, "driver_info") // another driver may call other keys secrets
+		}
+		if err := s.prepare(changed, fields); err != nil {
 			return nil, err
 		}
 		if err := checkHints(changed, fields...); err != nil {
@@ -261,9 +267,9 @@ func masked(n *api.Node) *api.Node {
 		return nil
 	}
 	c := proto.CloneOf(n)
-	c.DriverInfo = seal.MaskDoc(c.DriverInfo)
-	c.Extra = seal.MaskDoc(c.Extra)
-	c.InstanceInfo = seal.MaskDoc(c.InstanceInfo)
+	for _, d := range node.Documents {
+		*d.Of(c) = seal.MaskDoc(*d.Of(c))
+	}
 	return c
 }
 

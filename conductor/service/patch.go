@@ -64,7 +64,7 @@ func setOne(n *api.Node, field, path string, inside bool, value string) error {
 	tmp := new(api.Node)
 	key, _ := json.Marshal(field)
 	if err := protojson.Unmarshal([]byte("{"+string(key)+":"+value+"}"), tmp); err != nil {
-		return errs.About(errs.Invalid, field, "%s: no such field, or not a value for it: %s", field, value)
+		return errs.About(errs.Invalid, field, "%s: no such field, or not a value for it", field) // the value may be a secret under a misspelt key
 	}
 	return node.Apply(n, []string{field}, tmp)
 }
@@ -137,7 +137,7 @@ func onlyFields(n *api.Node, fields []string) *api.Node {
 }
 
 // openInfo is driver_info in clear; it must not outlive the request.
-func (s *Service) openInfo(n *api.Node) (drivers.Info, error) {
+func (s *Service) openInfo(d drivers.Driver, n *api.Node) (drivers.Info, error) {
 	doc, err := s.cfg.Cluster.Keyring().OpenDoc(bmc.AAD(n.GetId()), n.GetDriverInfo())
 	if err != nil {
 		return nil, errs.About(errs.Invalid, "driver_info", "driver_info: %w", err)
@@ -148,49 +148,46 @@ func (s *Service) openInfo(n *api.Node) (drivers.Info, error) {
 	if err := dec.Decode(&info); err != nil {
 		return nil, errs.About(errs.Invalid, "driver_info", "driver_info is not a JSON object")
 	}
-	if key := maskedKey(info); key != "" {
-		return nil, errs.About(errs.Invalid, "driver_info", "driver_info/%s is %s, as it is shown: give the secret itself, or change only the other keys", key, seal.Mask)
+	for _, f := range d.Fields() {
+		// A number would lose what makes 0123 another password than 123.
+		if _, number := info[f.Name].(json.Number); number && f.Secret {
+			return nil, errs.About(errs.Invalid, f.Name, "driver_info/%s is a secret and must be a string", f.Name)
+		}
 	}
 	return info, nil
 }
 
-// maskedKey is the path of a value that was read masked and sent back; storing
-// it would lose the secret.
-func maskedKey(m map[string]any) string {
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		switch v := m[k].(type) {
-		case string:
-			if v == seal.Mask {
-				return k
-			}
-		case map[string]any:
-			if inner := maskedKey(v); inner != "" {
-				return k + "/" + inner
-			}
+// sealDocs seals the secrets in the named documents of a node: what looks like
+// one, and in driver_info what the driver calls one. d may be nil when
+// driver_info is not among them.
+func (s *Service) sealDocs(n *api.Node, d drivers.Driver, fields []string) error {
+	for _, doc := range node.Documents {
+		if !slices.Contains(fields, doc.Field) {
+			continue
 		}
+		if path := seal.MaskedPath(*doc.Of(n)); path != "" {
+			return errs.About(errs.Invalid, doc.Field, "%s/%s is %s, as it is shown: give the secret itself, or change only the other keys", doc.Field, path, seal.Mask)
+		}
+		secret := seal.SecretPath
+		if doc.Field == "driver_info" {
+			secret = secretOf(d)
+		}
+		sealed, err := s.cfg.Cluster.Keyring().SealDoc(seal.NodeAAD(n.GetId(), doc.Field), *doc.Of(n), secret)
+		if err != nil {
+			return errs.About(errs.KindOf(err), doc.Field, "%s: %w", doc.Field, err)
+		}
+		*doc.Of(n) = sealed
 	}
-	return ""
+	return nil
 }
 
-// sealInfo seals the secrets of driver_info: what the driver calls a secret
-// and what looks like one.
-func (s *Service) sealInfo(d drivers.Driver, n *api.Node) ([]byte, error) {
+// secretOf says which values of driver_info are secrets for a driver.
+func secretOf(d drivers.Driver) func(path []string) bool {
 	secret := map[string]bool{}
 	for _, f := range d.Fields() {
 		secret[f.Name] = f.Secret
 	}
-	return s.cfg.Cluster.Keyring().SealDoc(bmc.AAD(n.GetId()), n.GetDriverInfo(), func(path []string) bool {
-		return slices.ContainsFunc(path, func(k string) bool { return secret[k] || looksSecret(k) })
-	})
-}
-
-// looksSecret errs on the side of sealing.
-func looksSecret(key string) bool {
-	k := strings.ToLower(key)
-	for _, w := range []string{"password", "passwd", "secret", "token", "credential", "private_key", "api_key"} {
-		if strings.Contains(k, w) {
-			return true
-		}
+	return func(path []string) bool {
+		return slices.ContainsFunc(path, func(k string) bool { return secret[k] || seal.LooksSecret(k) })
 	}
-	return false
 }

@@ -4,14 +4,16 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
 
-// newPort checks a port that a client sent.
-func newPort(nodeID string, in *api.Port) (*api.Port, error) {
+// newPort checks a port that a client sent, and seals the secrets in it.
+func (s *Service) newPort(nodeID string, in *api.Port) (*api.Port, error) {
 	p := &api.Port{
 		Id: in.GetId(), NodeId: nodeID, Address: in.GetAddress(), PxeEnabled: in.GetPxeEnabled(),
 		PhysicalNetwork: in.GetPhysicalNetwork(), Extra: in.GetExtra(),
@@ -22,7 +24,27 @@ func newPort(nodeID string, in *api.Port) (*api.Port, error) {
 	if err := node.NormalizePort(p); err != nil {
 		return nil, err
 	}
-	return p, node.CheckPort(p)
+	if err := node.CheckPort(p); err != nil {
+		return nil, err
+	}
+	if path := seal.MaskedPath(p.GetExtra()); path != "" {
+		return nil, errs.About(errs.Invalid, "extra", "extra/%s is %s, as it is shown: give the secret itself", path, seal.Mask)
+	}
+	var err error
+	if p.Extra, err = s.cfg.Cluster.Keyring().SealDoc(seal.PortAAD(p.GetId(), "extra"), p.GetExtra(), seal.SecretPath); err != nil {
+		return nil, errs.About(errs.KindOf(err), "extra", "extra: %w", err)
+	}
+	return p, node.CheckPort(p) // sealing makes it longer
+}
+
+// maskedPort is a port that may leave the peer.
+func maskedPort(p *api.Port) *api.Port {
+	if p == nil {
+		return nil
+	}
+	c := proto.CloneOf(p)
+	c.Extra = seal.MaskDoc(c.Extra)
+	return c
 }
 
 // CreatePort implements api.IronringServer.
@@ -31,7 +53,7 @@ func (s *Service) CreatePort(ctx context.Context, req *api.CreatePortRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPort(n.GetId(), req.GetPort())
+	p, err := s.newPort(n.GetId(), req.GetPort())
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +61,7 @@ func (s *Service) CreatePort(ctx context.Context, req *api.CreatePortRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return &api.PortReply{Port: s.cfg.Cluster.Store().View().PortByMAC(p.GetAddress()), Index: res.GetIndex()}, nil
+	return &api.PortReply{Port: maskedPort(s.cfg.Cluster.Store().View().PortByMAC(p.GetAddress())), Index: res.GetIndex()}, nil
 }
 
 // ListPorts implements api.IronringServer.
@@ -54,11 +76,13 @@ func (s *Service) ListPorts(ctx context.Context, req *api.ListPortsRequest) (*ap
 		if err != nil {
 			return nil, err
 		}
-		out.Ports = v.PortsOf(n.GetId())
+		for _, p := range v.PortsOf(n.GetId()) {
+			out.Ports = append(out.Ports, maskedPort(p))
+		}
 		return out, nil
 	}
 	for p := range v.Ports() {
-		out.Ports = append(out.Ports, p)
+		out.Ports = append(out.Ports, maskedPort(p))
 	}
 	return out, nil
 }

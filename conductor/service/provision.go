@@ -14,6 +14,7 @@ import (
 	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rootdisk"
+	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
 
@@ -139,7 +140,7 @@ func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	if _, err := rootdisk.ParseHints(a.RootDevice); err != nil {
 		return nil, errs.About(errs.Invalid, "root_device", "root_device: %w", err)
 	}
-	return s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, func(path []string) bool { return looksSecret(path[len(path)-1]) })
+	return s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, seal.SecretPath)
 }
 
 // Power implements api.IronringServer.

@@ -17,8 +17,14 @@ const Mask = "******"
 // maxDepth bounds the documents that are walked.
 const maxDepth = 25
 
-// SealDoc seals the string values of a JSON document for which secret says so
-// by their path (object keys, and indexes of arrays). A value that is sealed
+// number marks the plain text of a sealed value that is a JSON number. No
+// secret that is a text begins with it: Seal is given JSON texts of valid
+// UTF-8, and this is none.
+const number = "\xff#"
+
+// SealDoc seals the strings and numbers of a JSON document for which secret
+// says so by their path (object keys, and indexes of arrays); true, false and
+// null stay as they are, for they say next to nothing. A value that is sealed
 // already is kept when it opens under the same aad, and refused otherwise.
 // The result is canonical JSON: sorted keys, no space, numbers as written.
 func (k *Keyring) SealDoc(aad string, doc []byte, secret func(path []string) bool) ([]byte, error) {
@@ -30,12 +36,15 @@ func (k *Keyring) SealDoc(aad string, doc []byte, secret func(path []string) boo
 				return nil, errs.New(errs.Invalid, "value %s is sealed but cannot be used here: %w", dotted(path), err)
 			}
 			return s, nil
-		case len(path) == 0 || v == nil || !secret(path):
+		case len(path) == 0 || !secret(path):
 			return v, nil
-		case !isString:
-			return nil, errs.New(errs.Invalid, "value %s is a secret and must be a string", dotted(path))
+		case isString:
+			return k.Seal(aad, []byte(s))
 		}
-		return k.Seal(aad, []byte(s))
+		if n, ok := v.(json.Number); ok {
+			return k.Seal(aad, []byte(number+n.String()))
+		}
+		return v, nil
 	})
 }
 
@@ -47,6 +56,9 @@ func (k *Keyring) OpenDoc(aad string, doc []byte) ([]byte, error) {
 			return v, nil
 		}
 		plain, err := k.Open(aad, s)
+		if n, ok := bytes.CutPrefix(plain, []byte(number)); ok {
+			return json.Number(n), err
+		}
 		return string(plain), err
 	})
 }
@@ -77,6 +89,26 @@ func MaskDoc(doc []byte) []byte {
 		out = append(append(out, doc[:i]...), `"`+Mask+`"`...)
 		doc = doc[endOfString(doc, i):]
 	}
+}
+
+// MaskedPath is the path, with slashes, of a value that was read masked and
+// sent back; "" when there is none. Storing it would lose the secret.
+func MaskedPath(doc []byte) string {
+	if !bytes.Contains(doc, []byte(Mask)) {
+		return ""
+	}
+	var found []string
+	_, _ = walkDoc(doc, func(path []string, v any) (any, error) { // what is no JSON holds no path
+		if v == Mask {
+			found = append(found, dotted(path))
+		}
+		return v, nil
+	})
+	slices.Sort(found) // objects have no order
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0]
 }
 
 // endOfString is the index behind the string that starts at i in a valid

@@ -108,8 +108,14 @@ func TestDocuments(t *testing.T) {
 	if got := string(MaskDoc(sealed)); got != masked {
 		t.Errorf("masked %s", got)
 	}
-	if _, err := k.SealDoc(aad, []byte(`{"password":5}`), secret); !errors.Is(err, errs.Invalid) {
-		t.Errorf("a number as password: %v", err)
+	// Numbers come back as numbers; what says nothing is left alone.
+	const others = `{"a":{"password":{"password":1.50}},"b":{"password":true},"c":{"password":null},"password":-7}`
+	sealed, err = k.SealDoc(aad, []byte(others), secret)
+	if err != nil || strings.Contains(string(sealed), "1.50") || strings.Contains(string(sealed), "-7") || !strings.Contains(string(sealed), `{"password":true}`) {
+		t.Errorf("numbers sealed as %s, %v", sealed, err)
+	}
+	if opened, err := k.OpenDoc(aad, sealed); err != nil || string(opened) != others {
+		t.Errorf("numbers opened as %s, %v", opened, err)
 	}
 	if got := MaskDoc([]byte(`{"broken`)); string(got) != `"******"` {
 		t.Errorf("broken document masked as %s", got)
@@ -141,5 +147,32 @@ func TestMaskDocKeepsTheDocumentWhole(t *testing.T) {
 	}
 	if got := string(MaskDoc([]byte(`{"a":`))); got != `"`+Mask+`"` {
 		t.Errorf("a document that cannot be read is shown as %s", got)
+	}
+}
+
+func TestLooksSecret(t *testing.T) {
+	for key, want := range map[string]bool{
+		"password": true, "ipmi_password": true, "BMC-Password": true, "root_passwd": true, "api-key": true, "apiKey": true,
+		"privateKey": true, "ssh_private_key": true, "key": true, "luks_key": true, "auth_token": true, "snmp_community": true, "credentials": true,
+		"ssh_public_key": false, "authorized_key": false, "keyboard": false, "monkey": false, "redfish_address": false, "root_device": false,
+		"serial": false, "user": false, "": false,
+	} {
+		if LooksSecret(key) != want {
+			t.Errorf("LooksSecret(%q) is not %v", key, want)
+		}
+	}
+	if !SecretPath([]string{"credentials", "0", "user"}) || SecretPath([]string{"a", "b"}) {
+		t.Error("a value below a secret is one")
+	}
+}
+
+func TestMaskedPath(t *testing.T) {
+	for doc, want := range map[string]string{
+		``: "", `{}`: "", `{"a":"*****"}`: "", `{"a":"x******"}`: "", `{`: "", `{"******`: "",
+		`{"a":"******"}`: "a", `{"b":{"c":["x","******"]},"z":"******"}`: "b/c/1", `{"******":1}`: "",
+	} {
+		if got := MaskedPath([]byte(doc)); got != want {
+			t.Errorf("MaskedPath(%s) = %q, want %q", doc, got, want)
+		}
 	}
 }

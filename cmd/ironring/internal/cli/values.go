@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // maxValue bounds what is read from a file or standard input for one value.
@@ -21,19 +22,6 @@ const valuesHelp = `Values are given as
   key=env:NAME     the environment variable NAME
 Keys that look like secrets (password, secret, token, private key) are taken
 by the last three only: the command line can be read by every user of the host.`
-
-// secretWords mark keys whose values must not stand on a command line.
-var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "credential", "private_key", "privatekey", "community", "api_key", "apikey"}
-
-func secretKey(key string) bool {
-	key = strings.ToLower(strings.ReplaceAll(key, "-", "_"))
-	for _, w := range secretWords {
-		if strings.Contains(key, w) {
-			return true
-		}
-	}
-	return strings.HasSuffix(key, "_key") || key == "key"
-}
 
 // values reads the key=value flags of one command. Standard input can be used
 // once in it.
@@ -50,7 +38,7 @@ func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err
 		return "", nil, errs.New(errs.Invalid, "--%s: not key=value", flag)
 	}
 	if k, isJSON := strings.CutSuffix(key, ":"); isJSON {
-		if secretKey(k) {
+		if seal.LooksSecret(k) {
 			return "", nil, plainSecret(flag, k)
 		}
 		if !json.Valid([]byte(text)) {
@@ -68,7 +56,7 @@ func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err
 		if text = v.f.Getenv(name); text == "" {
 			err = errs.About(errs.Invalid, key, "--%s %s: the environment variable %s is not set", flag, key, name)
 		}
-	case secretKey(key):
+	case seal.LooksSecret(key):
 		err = plainSecret(flag, key)
 	}
 	if err != nil {
