@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/ironring/ironring/agent/signature"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rootdisk"
@@ -13,18 +15,19 @@ import (
 
 const (
 	// endWipe is cleared at both ends of a disk: MBR, GPT and its copy,
-	// md (all versions), LVM, DDF, IMSM, ZFS labels, bcache, btrfs, ext, xfs,
-	// ISO 9660 and swap signatures lie inside.
+	// md (all versions), LVM, DDF, IMSM, ZFS labels, bcache, DRBD, Ceph's first
+	// label, LUKS, btrfs, ext, xfs, ISO 9660 and swap signatures lie inside.
 	endWipe = 4 << 20
 	// partWipe is cleared at both ends of each partition, because a new table
 	// with the same layout would bring the old signatures back to light.
 	partWipe = 1 << 20
-	// mirrorWipe is cleared at each of btrfsMirrors.
+	// mirrorWipe is cleared at each of mirrors.
 	mirrorWipe = 4 << 10
 )
 
-// btrfsMirrors are where btrfs keeps copies of its superblock.
-var btrfsMirrors = []int64{64 << 20, 256 << 30}
+// mirrors are where formats keep copies of their superblock away from the
+// ends: the last place of LUKS2's second header, btrfs, Ceph.
+var mirrors = append([]int64{4 << 20, 64 << 20, 256 << 30}, signature.Bluestore...)
 
 // span is a piece of a disk.
 type span struct{ off, n int64 }
@@ -36,53 +39,114 @@ func (a *agent) eraseMetadata(ctx context.Context, t *task) (any, error) {
 	if err := t.decode(&args); err != nil {
 		return nil, err
 	}
-	if len(args.Disks) == 0 {
-		return nil, errs.New(errs.Invalid, "no disks given")
+	disks, out, err := a.toErase(ctx, args)
+	if err != nil {
+		return nil, err
 	}
-	// All are matched before the first one is touched.
+	for _, d := range out.Skipped {
+		t.log.Warn("the disk is not erased", "disk", d.Name, "serial", d.Serial, "reason", d.Reason)
+	}
+	for i, d := range disks {
+		name := d.Name
+		of, err := a.eraseDisk(ctx, t, d, func(done, total int64) {
+			t.progress(uint64(done), uint64(total), fmt.Sprintf("disk %d of %d, %s", i+1, len(disks), name))
+		})
+		if err != nil {
+			return nil, errs.New(errs.KindOf(err), "erase metadata of %s: %w", d.Name, err)
+		}
+		out.Disks = append(out.Disks, agentproto.ErasedDisk{DiskID: rootdisk.ID(d), MemberOf: of})
+	}
+	return out, nil
+}
+
+// toErase says which disks are to be erased and which are left alone. All are
+// matched before the first one is touched.
+func (a *agent) toErase(ctx context.Context, args agentproto.EraseArgs) ([]agentproto.Disk, *agentproto.EraseResult, error) {
+	if len(args.Disks) == 0 && !args.Every {
+		return nil, nil, errs.New(errs.Invalid, "no disks given")
+	}
+	if args.Every {
+		if err := a.hw.ReleaseDisks(ctx); err != nil {
+			return nil, nil, errs.New(errs.KindOf(err), "release the disks: %w", err)
+		}
+	}
 	all, err := a.hw.Disks(ctx)
 	if err != nil {
-		return nil, errs.New(errs.KindOf(err), "list disks: %w", err)
+		return nil, nil, errs.New(errs.KindOf(err), "list disks: %w", err)
+	}
+	out := &agentproto.EraseResult{}
+	if args.Every {
+		disks, err := everyDisk(all, out)
+		return disks, out, err
 	}
 	var disks []agentproto.Disk
 	used := map[string]bool{}
 	for _, id := range args.Disks {
 		d, err := matchDisk(all, id)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if used[d.Name] {
-			return nil, errs.New(errs.Invalid, "disk %s is named twice", d.Name)
+			return nil, nil, errs.New(errs.Invalid, "disk %s is named twice", d.Name)
 		}
 		used[d.Name] = true
 		disks = append(disks, d)
 	}
-	out := &agentproto.EraseResult{}
-	for i, d := range disks {
-		name := d.Name
-		err := a.eraseDisk(ctx, t, d, func(done, total int64) {
-			t.progress(uint64(done), uint64(total), fmt.Sprintf("disk %d of %d, %s", i+1, len(disks), name))
-		})
-		if err != nil {
-			return nil, errs.New(errs.KindOf(err), "erase metadata of %s: %w", d.Name, err)
-		}
-		out.Disks = append(out.Disks, rootdisk.ID(d))
-	}
-	return out, nil
+	return disks, out, nil
 }
 
-func (a *agent) eraseDisk(ctx context.Context, t *task, d agentproto.Disk, progress func(done, total int64)) error {
-	_, dev, err := a.openDisk(ctx, rootdisk.ID(d))
+// everyDisk is each disk that may be written; the others go to out.Skipped.
+func everyDisk(all []agentproto.Disk, out *agentproto.EraseResult) ([]agentproto.Disk, error) {
+	var disks []agentproto.Disk
+	var reasons []string
+	for i, why := range rootdisk.Untouchable(all) {
+		if why == "" {
+			disks = append(disks, all[i])
+			continue
+		}
+		out.Skipped = append(out.Skipped, agentproto.SkippedDisk{DiskID: rootdisk.ID(all[i]), Reason: why})
+		reasons = append(reasons, all[i].Name+": "+why)
+	}
+	if len(disks) == 0 {
+		return nil, errs.New(errs.Invalid, "the machine has no disk that may be erased: %s", strings.Join(append(reasons, "nothing was written"), "; "))
+	}
+	return disks, nil
+}
+
+func (a *agent) eraseDisk(ctx context.Context, t *task, d agentproto.Disk, progress func(done, total int64)) (memberOf []string, err error) {
+	dev, err := a.hw.OpenDisk(ctx, d.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer dev.Close()
+	if uint64(dev.Size()) != d.SizeBytes {
+		return nil, errs.New(errs.Denied, "identity mismatch: it has %d bytes, %d were reported", dev.Size(), d.SizeBytes)
+	}
+	memberOf = signature.Members(dev, dev.Size())
 	parts, err := readPartitions(dev, d.LogicalBlk)
 	if err != nil {
 		// The ends are cleared all the same, and with them the damaged table.
 		t.log.Warn("partitions cannot be told, only the disk's own ends are cleared", "disk", d.Name, "err", err)
 	}
+	parts = append(parts, logicalPartitions(dev, parts, d.LogicalBlk)...)
 	spans := eraseSpans(dev.Size(), parts, max(512, int64(d.LogicalBlk)))
+	if err := zeroSpans(ctx, dev, spans, progress); err != nil {
+		return nil, err
+	}
+	if err := verifyZero(dev, spans); err != nil {
+		return nil, err
+	}
+	if left := signature.Members(dev, dev.Size()); len(left) > 0 {
+		return nil, errs.New(errs.Internal, "the disk still looks like a member of %s", strings.Join(left, ", "))
+	}
+	if err := dev.RereadPartitions(); err != nil {
+		t.log.Warn("the kernel does not read the empty partition table", "disk", d.Name, "err", err)
+	}
+	t.log.Info("metadata is erased, data remains", "disk", d.Name, "serial", d.Serial, "partitions", len(parts), "member_of", strings.Join(memberOf, ", "))
+	return memberOf, nil
+}
+
+func zeroSpans(ctx context.Context, dev BlockDevice, spans []span, progress func(done, total int64)) error {
 	var total, done int64
 	for _, s := range spans {
 		total += s.n
@@ -101,13 +165,6 @@ func (a *agent) eraseDisk(ctx context.Context, t *task, d agentproto.Disk, progr
 			progress(done, total)
 		}
 	}
-	if err := verifyZero(dev, spans); err != nil {
-		return err
-	}
-	if err := dev.RereadPartitions(); err != nil {
-		t.log.Warn("the kernel does not read the empty partition table", "disk", d.Name, "err", err)
-	}
-	t.log.Info("metadata is erased, data remains", "disk", d.Name, "serial", d.Serial, "partitions", len(parts))
 	return nil
 }
 
@@ -130,7 +187,7 @@ func eraseSpans(size int64, parts []partition, block int64) []span {
 		add(int64(p.start)*block, min(n, partWipe))
 		add(int64(p.start)*block+max(0, n-partWipe), min(n, partWipe))
 	}
-	for _, off := range btrfsMirrors {
+	for _, off := range mirrors {
 		add(off, mirrorWipe)
 	}
 	add(max(0, size-endWipe), endWipe)

@@ -20,6 +20,9 @@ type Hardware interface {
 	Inventory(ctx context.Context) (*agentproto.Inventory, error)
 	// Disks are the block devices as they are now.
 	Disks(ctx context.Context) ([]agentproto.Disk, error)
+	// ReleaseDisks stops software RAIDs that the kernel has assembled, so that
+	// their members can be opened. What runs on top keeps its disks.
+	ReleaseDisks(ctx context.Context) error
 	// OpenDisk opens a disk that Disks named, for this process alone.
 	OpenDisk(ctx context.Context, name string) (BlockDevice, error)
 	// EFI are the firmware's variables, nil when it booted in BIOS mode.

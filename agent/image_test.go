@@ -380,7 +380,7 @@ func TestEraseMetadata(t *testing.T) {
 	}
 	st = w.run("ok", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: []agentproto.DiskID{diskA()}})
 	var res agentproto.EraseResult
-	if err := json.Unmarshal(st.Result, &res); err != nil || len(res.Disks) != 1 || res.Disks[0].Serial != "DISK-A" {
+	if err := json.Unmarshal(st.Result, &res); err != nil || len(res.Disks) != 1 || res.Disks[0].Serial != "DISK-A" || len(res.Skipped) != 0 {
 		t.Fatal(st)
 	}
 	b, err := os.ReadFile(w.path("vda"))

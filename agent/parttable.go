@@ -23,6 +23,7 @@ type partition struct {
 	signature [16]byte
 	sigType   efi.SignatureType
 	format    byte // of efi.HardDrive
+	kind      byte // of an MBR entry
 }
 
 const (
@@ -106,7 +107,7 @@ func readMBR(b []byte) []partition {
 		kind := e[4]
 		p := partition{
 			number: uint32(i + 1), start: uint64(binary.LittleEndian.Uint32(e[8:])), blocks: uint64(binary.LittleEndian.Uint32(e[12:])),
-			isESP: kind == espMBR, sigType: efi.SignatureMBR, format: 1,
+			isESP: kind == espMBR, sigType: efi.SignatureMBR, format: 1, kind: kind,
 		}
 		copy(p.signature[:4], b[440:444])
 		if kind == 0 || p.blocks == 0 || p.start == 0 {
@@ -118,6 +119,44 @@ func readMBR(b []byte) []partition {
 		parts = append(parts, p)
 	}
 	return parts
+}
+
+// maxLogical bounds the chain of an extended partition.
+const maxLogical = 128
+
+// logicalPartitions are those inside the extended partitions among parts, for
+// what needs to know where they lie and no more. A chain that is damaged ends
+// where it is.
+func logicalPartitions(dev BlockDevice, parts []partition, blockSize int) []partition {
+	block := uint64(max(512, blockSize))
+	sector := make([]byte, 512)
+	var out []partition
+	for _, ext := range parts {
+		if ext.format != 1 || ext.kind != 0x05 && ext.kind != 0x0f && ext.kind != 0x85 {
+			continue
+		}
+		for at := ext.start; len(out) < maxLogical; {
+			if at >= uint64(dev.Size())/block {
+				break
+			}
+			if _, err := dev.ReadAt(sector, int64(at*block)); err != nil {
+				break
+			}
+			next := uint64(0)
+			for _, p := range readMBR(sector) {
+				if p.kind == 0x05 || p.kind == 0x0f || p.kind == 0x85 {
+					next = ext.start + p.start
+				} else {
+					out = append(out, partition{start: at + p.start, blocks: p.blocks, format: 1, kind: p.kind})
+				}
+			}
+			if next <= at { // the chain only goes up
+				break
+			}
+			at = next
+		}
+	}
+	return out
 }
 
 // storage shows a BlockDevice to go-diskfs, for reading only.

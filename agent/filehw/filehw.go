@@ -11,6 +11,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/ironring/ironring/agent"
 	"github.com/ironring/ironring/agent/efi"
+	"github.com/ironring/ironring/agent/signature"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rootdisk"
@@ -47,8 +49,9 @@ type Machine struct {
 	cfg     Config
 	written map[string]*atomic.Uint64
 
-	mu   sync.Mutex
-	open map[string]bool // guarded by mu
+	mu       sync.Mutex
+	open     map[string]bool // guarded by mu
+	released bool            // guarded by mu; ReleaseDisks was called
 }
 
 var _ agent.Hardware = (*Machine)(nil)
@@ -121,11 +124,45 @@ func (m *Machine) Inventory(ctx context.Context) (*agentproto.Inventory, error) 
 
 // Disks implements agent.Hardware.
 func (m *Machine) Disks(context.Context) ([]agentproto.Disk, error) {
+	m.mu.Lock()
+	released := m.released
+	m.mu.Unlock()
 	disks := append([]agentproto.Disk(nil), m.cfg.Inventory.Disks...)
 	for i := range disks {
-		disks[i].Excluded = rootdisk.Ineligible(disks[i])
+		d := &disks[i]
+		if released {
+			d.Holders = slices.DeleteFunc(slices.Clone(d.Holders), func(h string) bool { return strings.HasPrefix(h, "md") })
+		}
+		if d.Excluded = rootdisk.Ineligible(*d); d.Excluded == "" {
+			if of := m.members(d.Name); len(of) > 0 {
+				d.Excluded = rootdisk.Member(of)
+			}
+		}
 	}
 	return disks, nil
+}
+
+// members names what a disk is a member of by its own bytes.
+func (m *Machine) members(name string) []string {
+	f, err := os.Open(m.cfg.Files[name])
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	return signature.Members(f, st.Size())
+}
+
+// ReleaseDisks implements agent.Hardware: holders that are md arrays are gone
+// from then on.
+func (m *Machine) ReleaseDisks(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.released = true
+	return nil
 }
 
 // OpenDisk implements agent.Hardware.

@@ -79,6 +79,38 @@ func (d *device) RereadPartitions() error {
 	return err
 }
 
+// releaseLimit is how long an array may take to stop.
+const releaseLimit = 5 * time.Second
+
+// ReleaseDisks implements agent.Hardware. Our ramdisk assembles nothing, but a
+// kernel with md built in does. It is asked again and again because arrays may
+// be made of arrays, and because it lets go of members a moment later.
+func (m *Machine) ReleaseDisks(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, releaseLimit)
+	defer cancel()
+	for {
+		var running []string
+		for _, name := range m.names("sys/block") {
+			if s := m.read("sys/block", name, "md/array_state"); s != "" && s != "clear" {
+				running = append(running, name)
+			}
+		}
+		if len(running) == 0 {
+			return nil
+		}
+		for _, name := range running {
+			m.cfg.Logger.Warn("a RAID is stopped", "array", name)
+			// Whether it worked is seen in the next round.
+			_ = os.WriteFile(m.path("sys/block", name, "md/array_state"), []byte("clear"), 0)
+		}
+		select {
+		case <-ctx.Done():
+			return errs.New(errs.Busy, "RAID %s does not stop, something on it is in use: %w", strings.Join(running, ", "), ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 const hdioGetIdentity = 0x030d
 
 // ataSerial is the serial number that an ATA disk tells.

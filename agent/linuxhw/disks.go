@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ironring/ironring/agent/signature"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/rootdisk"
 )
@@ -31,13 +32,26 @@ func (m *Machine) Disks(ctx context.Context) ([]agentproto.Disk, error) {
 		}
 		d := m.disk(name)
 		if d.Excluded = rootdisk.Ineligible(d); d.Excluded == "" {
-			if sig := m.raidSignature(name, d.SizeBytes); sig != "" {
-				d.Excluded = "raid member (" + sig + ")"
+			if of := m.members(name, d.SizeBytes); len(of) > 0 {
+				d.Excluded = rootdisk.Member(of)
 			}
 		}
 		out = append(out, d)
 	}
 	return out, ctx.Err()
+}
+
+// members names what the disk is a member of by its own bytes.
+func (m *Machine) members(name string, size uint64) []string {
+	if size == 0 {
+		return nil
+	}
+	f, err := os.Open(m.path("dev", name))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	return signature.Members(f, int64(size))
 }
 
 func (m *Machine) disk(name string) agentproto.Disk {

@@ -3,14 +3,13 @@
 package linuxhw
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -106,34 +105,38 @@ func TestInventory(t *testing.T) {
 	}
 }
 
-func TestRAIDSignature(t *testing.T) {
-	const size = 8<<20 + 512*3
-	for want, put := range map[string]struct {
-		off  int64
-		data []byte
-	}{
-		"":           {100, []byte("nothing")},
-		"linux md":   {4 << 10, binary.LittleEndian.AppendUint32(nil, mdMagic)},
-		"intel raid": {size - 1024, []byte("Intel Raid ISM Cfg Sig. 1.3.00")},
-		"ddf":        {size - 512, []byte{0xde, 0x11, 0xde, 0x11}},
-	} {
-		b := make([]byte, size)
-		copy(b[put.off:], put.data)
-		if got := raidSignature(bytes.NewReader(b), size); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
+// A kernel with md built in has assembled arrays; one of them does not stop.
+func TestReleaseDisks(t *testing.T) {
+	root := tree(t, map[string]string{
+		"sys/block/md0/md/array_state": "clean\n", "sys/block/md127/md/array_state": "clear\n", "sys/block/sda/size": "8",
+	})
+	m := New(Config{Root: root})
+	if err := m.ReleaseDisks(context.Background()); err != nil {
+		t.Fatal(err)
 	}
-	for _, off := range []int64{0, (size/512 - 16) &^ 7 * 512, size&^(64<<10-1) - 64<<10} {
-		b := make([]byte, size)
-		binary.LittleEndian.PutUint32(b[off:], mdMagic)
-		if got := raidSignature(bytes.NewReader(b), size); got != "linux md" {
-			t.Errorf("at %d: %q", off, got)
-		}
+	if got := m.read("sys/block/md0/md/array_state"); got != "clear" {
+		t.Errorf("the array is %s", got)
 	}
-	for _, small := range []int64{0, 1, 512, 4096} {
-		if got := raidSignature(bytes.NewReader(make([]byte, small)), small); got != "" {
-			t.Error(small, got)
-		}
+	stuck := filepath.Join(root, "sys/block/md1/md")
+	if err := os.MkdirAll(stuck, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/proc/version", filepath.Join(stuck, "array_state")); err != nil { // nobody can write it
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
+	defer cancel()
+	if err := m.ReleaseDisks(ctx); !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), "md1") || strings.Contains(err.Error(), "md0") {
+		t.Errorf("an array that does not stop: %v", err)
+	}
+}
+
+// The bytes of a disk, not only what holds it, show that it is a member.
+func TestMemberByBytes(t *testing.T) {
+	root := tree(t, map[string]string{"sys/block/sda/size": "2048", "dev/sda": string(make([]byte, 4096)) + "\xfc\x4e\x2b\xa9" + string(make([]byte, 1<<20-4100))})
+	disks, err := New(Config{Root: root}).Disks(context.Background())
+	if err != nil || len(disks) != 1 || disks[0].Excluded != "raid member (linux md)" {
+		t.Errorf("%+v %v", disks, err)
 	}
 }
 

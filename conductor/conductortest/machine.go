@@ -16,6 +16,7 @@ import (
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/rootdisk"
 )
 
 // MachineConfig describes a machine. Cluster, Node, BMC and Hub are required.
@@ -300,7 +301,16 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 		if err := json.Unmarshal(c.GetArgs(), &args); err != nil {
 			return nil, errs.New(errs.Invalid, "%w", err)
 		}
-		return agentproto.EraseResult(args), nil
+		var res agentproto.EraseResult
+		for _, id := range args.Disks {
+			res.Disks = append(res.Disks, agentproto.ErasedDisk{DiskID: id})
+		}
+		if args.Every {
+			for _, d := range a.m.cfg.Disks {
+				res.Disks = append(res.Disks, agentproto.ErasedDisk{DiskID: rootdisk.ID(d)})
+			}
+		}
+		return res, nil
 	case agentproto.CmdBootEntry:
 		return agentproto.BootEntryResult{Mode: "uefi"}, nil
 	}

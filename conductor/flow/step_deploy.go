@@ -130,37 +130,3 @@ func (r *runner) bootEntry(ctx context.Context, p position) (outcome, error) {
 	}
 	return outcome{result: res}, nil
 }
-
-// eraseMetadata wipes partition tables and signatures of every disk that could
-// be a root disk. The data remains, and the record says so.
-func (r *runner) eraseMetadata(ctx context.Context, p position) (outcome, error) {
-	inv, err := r.stored()
-	if err != nil {
-		return outcome{}, err
-	}
-	var args agentproto.EraseArgs
-	for _, d := range inv.Disks {
-		if d.Excluded == "" {
-			args.Disks = append(args.Disks, agentproto.DiskID{Name: d.Name, Serial: d.Serial, WWN: d.WWN, ByPath: d.ByPath, SizeBytes: d.SizeBytes})
-		}
-	}
-	var res agentproto.EraseResult
-	if err := r.command(ctx, p, agentproto.CmdEraseMetadata, args, &res); err != nil {
-		return outcome{}, err
-	}
-	if len(res.Disks) != len(args.Disks) {
-		return outcome{}, errs.About(errs.Internal, r.node, "the agent erased %d of %d disks", len(res.Disks), len(args.Disks))
-	}
-	erased := &api.Erasure{Level: api.Erasure_METADATA, DoneMs: r.cfg.Clock.Now().UnixMilli(), FlowId: p.flow.GetId()}
-	for _, d := range res.Disks {
-		name := d.Serial
-		if name == "" {
-			name = d.Name
-		}
-		erased.Disks = append(erased.Disks, name)
-	}
-	return outcome{
-		result: map[string]any{"disks": erased.GetDisks(), "level": "metadata only, data remains"},
-		ops:    []*api.Op{r.write(p.flow, []string{"erasure", "root_disk"}, &api.Node{Erasure: erased})},
-	}, nil
-}

@@ -116,14 +116,30 @@ type WriteImageResult struct {
 	Disk          DiskID  `json:"disk"`
 }
 
-// EraseArgs name the disks whose partition tables and signatures go.
+// EraseArgs name the disks whose partition tables and signatures go, or say
+// that it is every disk that may be written at all.
 type EraseArgs struct {
-	Disks []DiskID `json:"disks"`
+	Disks []DiskID `json:"disks,omitempty"`
+	Every bool     `json:"every,omitempty"`
 }
 
-// EraseResult names the disks whose metadata is gone. Data remains.
+// EraseResult names the disks whose metadata is gone, and with Every those
+// that were left alone. Data remains.
 type EraseResult struct {
-	Disks []DiskID `json:"disks"`
+	Disks   []ErasedDisk  `json:"disks"`
+	Skipped []SkippedDisk `json:"skipped,omitempty"`
+}
+
+// ErasedDisk is a disk and what it was a member of before.
+type ErasedDisk struct {
+	DiskID
+	MemberOf []string `json:"member_of,omitempty"`
+}
+
+// SkippedDisk is a disk that was not written, and why.
+type SkippedDisk struct {
+	DiskID
+	Reason string `json:"reason"`
 }
 
 // BootEntryArgs name the disk that the firmware shall boot.

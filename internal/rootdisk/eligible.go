@@ -76,6 +76,26 @@ func Ineligible(d agentproto.Disk) string {
 	return ""
 }
 
+// Member is the reason against a disk that its own bytes show to be a member
+// of these.
+func Member(of []string) string { return "raid member (" + strings.Join(of, ", ") + ")" }
+
+// Untouchable says for each disk why not even a clean of the whole machine may
+// write it, "" when it may. Other than for Ineligible, a member of a RAID that
+// is not assembled may be written: the machine is ours to wipe. Of a unit that
+// is seen by several paths none is written: it may be shared with others.
+func Untouchable(disks []agentproto.Disk) []string {
+	why := make([]string, len(disks))
+	for i, d := range disks {
+		d.Excluded = "" // what the agent saw in the disk's bytes
+		why[i] = Ineligible(d)
+		if other := samePath(disks, i); why[i] == "" && other >= 0 {
+			why[i] = "multipath (same WWN as " + disks[other].Name + ")"
+		}
+	}
+	return why
+}
+
 // reasons says for each disk why it is not a candidate, "" when it is one.
 func reasons(disks []agentproto.Disk, o Options) []string {
 	why := make([]string, len(disks))
