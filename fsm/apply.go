@@ -167,6 +167,8 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.leaseExpire(o.LeaseExpire)
 	case *api.Op_LeaseFence:
 		return w.leaseFence(o.LeaseFence)
+	case *api.Op_PhoneHome:
+		return w.phoneHome(o.PhoneHome, out)
 	case *api.Op_LeaseTombstone:
 		return w.leaseTombstone(o.LeaseTombstone)
 	case *api.Op_LeaseRelease:
@@ -209,6 +211,16 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.artifactCopy(o.ArtifactCopy, out)
 	case *api.Op_ArtifactTouch:
 		return w.artifactTouch(o.ArtifactTouch)
+	case *api.Op_KeysRequest:
+		return w.keysRequest(o.KeysRequest)
+	case *api.Op_KeysRotate:
+		return w.keysRotate(o.KeysRotate)
+	case *api.Op_KeysReseal:
+		return w.keysReseal(o.KeysReseal)
+	case *api.Op_KeysRetire:
+		return w.keysRetire(o.KeysRetire)
+	case *api.Op_ReachSet:
+		return w.reachSet(o.ReachSet, out)
 	case *api.Op_ArtifactDrop:
 		return w.artifactDrop(o.ArtifactDrop)
 	case *api.Op_RamdiskSet:

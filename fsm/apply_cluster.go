@@ -114,6 +114,7 @@ func (w *work) assign(op *api.Assign) error {
 	if err := w.leader(op.GetTerm()); err != nil {
 		return err
 	}
+	w.forgetReach(id)
 	if len(op.GetNodes()) > maxList {
 		return errs.New(errs.Invalid, "%d assignments in one command, at most %d", len(op.GetNodes()), maxList)
 	}

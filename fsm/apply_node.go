@@ -251,6 +251,8 @@ func checkFlowFields(n *api.Node) error {
 		n.GetBmc().GetSystemUuid(), n.GetBmc().GetSerial(), n.GetBmc().GetVendor(), n.GetBmc().GetModel(),
 		n.GetBmc().GetFirmware(), n.GetErasure().GetFlowId(), n.GetBmcPark().GetMessage(),
 		string(n.GetBmcPark().GetCredentialsDigest()),
+		n.GetEvidence().GetPolicy(), n.GetEvidence().GetToken(), n.GetEvidence().GetFlowId(), n.GetEvidence().GetBootEntry(),
+		n.GetEvidence().GetSeen(), n.GetEvidence().GetSource(),
 	} {
 		size += len(s)
 	}

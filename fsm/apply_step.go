@@ -28,6 +28,9 @@ func (w *work) stepStart(op *api.StepStart, out *api.OpResult) error {
 	if err := checkSize("cmd_id", len(op.GetCmdId()), maxID); err != nil {
 		return err
 	}
+	if err := checkSize("incarnation", len(op.GetIncarnation()), maxID); err != nil {
+		return err
+	}
 	n, err := w.editNode(id)
 	if err != nil {
 		return err
@@ -37,6 +40,7 @@ func (w *work) stepStart(op *api.StepStart, out *api.OpResult) error {
 	s.Starts++
 	s.StartedMs, s.DoneMs, s.Result, s.Error = w.meta.GetWallMs(), 0, nil, ""
 	f.Attempt, f.Started, f.CmdId = op.GetAttempt(), true, op.GetCmdId()
+	f.AgentIncarnation = op.GetIncarnation()
 	limit := op.GetDeadlineMs()
 	if limit == 0 {
 		limit = s.GetHoldLimitMs()
@@ -99,6 +103,7 @@ func (w *work) stepDone(op *api.StepDone, out *api.OpResult) error {
 	s := f.Steps[f.GetCursor()]
 	s.DoneMs, s.Result, s.Error = w.meta.GetWallMs(), op.GetResult(), ""
 	f.Cursor++
+	f.PowerOns += min(op.GetPowerOns(), 1)
 	f.Started, f.CmdId, f.StepDeadlineTick = false, "", 0
 	if err := w.fireStep(n, op.GetEvent()); err != nil {
 		return err

@@ -170,6 +170,9 @@ func (g *gen) flowOp() *api.Op {
 	id := g.id()
 	tok := g.token(id)
 	flow, cursor, attempt := g.at(id)
+	if g.rarely("phone home") {
+		return &api.Op{Op: &api.Op_PhoneHome{PhoneHome: &api.PhoneHome{NodeId: id, Token: []string{"t", "u"}[g.n(1, "its token")], Source: "192.0.2.9"}}}
+	}
 	switch g.n(12, "flow op") {
 	case 0, 1, 2:
 		op := &api.FlowCreate{NodeId: id, Flow: g.flow(), DeadlineMs: uint64(g.n(5, "deadline"))}
@@ -184,11 +187,12 @@ func (g *gen) flowOp() *api.Op {
 		return &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: id, Event: g.event()}}}
 	case 4, 5:
 		return &api.Op{Op: &api.Op_StepStart{StepStart: &api.StepStart{
-			NodeId: id, Token: tok, FlowId: flow, Cursor: cursor, Attempt: attempt + 1, CmdId: "c", Event: g.event(),
+			NodeId: id, Token: tok, FlowId: flow, Cursor: cursor, Attempt: attempt + 1, CmdId: "c", Event: g.event(), Incarnation: "i",
 		}}}
 	case 6, 7:
 		return &api.Op{Op: &api.Op_StepDone{StepDone: &api.StepDone{
 			NodeId: id, Token: tok, FlowId: flow, Cursor: cursor, Attempt: attempt, Result: g.doc(), Event: g.event(),
+			PowerOns: uint32(g.n(2, "power-ons")),
 		}}}
 	case 8:
 		return &api.Op{Op: &api.Op_FlowRewind{FlowRewind: &api.FlowRewind{
@@ -209,7 +213,8 @@ func (g *gen) flowOp() *api.Op {
 	case 10:
 		n := &api.Node{
 			PowerState: api.PowerState(g.n(2, "power")), LastError: "x",
-			Boot: &api.Boot{Target: api.BootTarget(g.n(2, "target")), Nonce: fmt.Sprint("n", g.n(2, "nonce"))},
+			Evidence: &api.Evidence{Policy: "phone_home", Token: "t", FlowId: flow},
+			Boot:     &api.Boot{Target: api.BootTarget(g.n(2, "target")), Nonce: fmt.Sprint("n", g.n(2, "nonce"))},
 		}
 		fields := node.FlowFields
 		return &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id, Token: tok, Node: n, Fields: []string{fields[g.n(len(fields)-1, "field")], "boot"}}}}
@@ -256,6 +261,13 @@ func (g *gen) lockOp() *api.Op {
 }
 
 func (g *gen) clusterOp() *api.Op {
+	if g.rarely("keys") {
+		return g.keysOp()
+	}
+	if g.rarely("reach") {
+		subnet := []string{"10.1.2.0/24", "2001:db8::/64", "10.1.2.3/24", "x"}[g.n(3, "subnet")]
+		return &api.Op{Op: &api.Op_ReachSet{ReachSet: &api.ReachSet{Member: g.member(), Subnet: subnet, Reachable: g.n(1, "reachable") == 1}}}
+	}
 	switch g.n(12, "cluster op") {
 	case 0, 1, 2:
 		m := g.member()

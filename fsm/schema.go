@@ -1,8 +1,10 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/hashicorp/go-memdb"
 	"google.golang.org/protobuf/proto"
@@ -23,6 +25,7 @@ const (
 	TableMembers     = "members"     // key: member id
 	TableInventories = "inventories" // key: node id
 	TableSettings    = "settings"    // key: "settings"
+	TableReach       = "reach"       // key: member "/" subnet
 	TableArtifacts   = "artifacts"   // key: digest
 	TableRamdisks    = "ramdisks"    // key: arch "/" purpose
 
@@ -80,6 +83,7 @@ var (
 	requests    = &table[*api.RequestResult]{tableRequests, 14, false, (*api.RequestResult).GetRequestId}
 	artifacts   = &table[*api.Artifact]{TableArtifacts, 40, true, (*api.Artifact).GetDigest}
 	ramdisks    = &table[*api.Ramdisk]{TableRamdisks, 41, true, func(r *api.Ramdisk) string { return ramdiskKey(r.GetArch(), r.GetPurpose()) }}
+	reaches     = &table[*api.Reach]{TableReach, 30, true, reachKey}
 )
 
 // anyTable is a table without its type, for what treats all alike.
@@ -92,10 +96,10 @@ type anyTable interface {
 }
 
 // tables are in order of kind: the order of snapshots and digests.
-var tables = []anyTable{
+var tables = slices.SortedFunc(slices.Values([]anyTable{
 	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, requests,
-	artifacts, ramdisks,
-}
+	artifacts, ramdisks, reaches,
+}), func(a, b anyTable) int { return cmp.Compare(a.frameKind(), b.frameKind()) })
 
 func (t *table[R]) tableName() string            { return t.name }
 func (t *table[R]) frameKind() byte              { return t.kind }
@@ -208,6 +212,7 @@ func newSchema() *memdb.DBSchema {
 		tableSchema(members.name, members.key, nil),
 		tableSchema(inventories.name, inventories.key, nil),
 		tableSchema(settings.name, settings.key, nil),
+		tableSchema(reaches.name, reaches.key, nil),
 		tableSchema(tokens.name, tokens.key, nil),
 		tableSchema(requests.name, requests.key, map[string]index[*api.RequestResult]{
 			byAge: always(func(r *api.RequestResult) string { return be64(r.GetTick()) + be64(r.GetResult().GetIndex()) }),

@@ -213,6 +213,10 @@ func (v *View) History(nodeID string) []*api.History {
 	must(err)
 	if raw == nil {
 		return nil
+// Reaches are what members observed of subnets of BMCs that at least one of
+// them does not reach.
+func (v *View) Reaches() []*api.Reach { return collect(scan(v.txn, reaches, byID)) }
+
 	}
 	h := raw.(*past).entries
 	return h[:len(h):len(h)] // the rest of the array belongs to Apply

@@ -229,6 +229,8 @@ func stamp(m proto.Message, index uint64) {
 	case *api.Inventory:
 		r.Index = index
 	case *api.Settings:
+	case *api.Reach:
+		r.Index = index
 		r.Index = index
 	case *api.Artifact:
 		r.Index = index

@@ -26,7 +26,7 @@ var AnytimeFields = []string{
 // FlowFields are the fields that the holder of the lock writes (NodeWrite).
 var FlowFields = []string{
 	"power_state", "target_power", "last_error", "fault", "boot", "root_disk",
-	"bmc", "erasure", "bmc_park",
+	"bmc", "erasure", "bmc_park", "evidence",
 }
 
 // ObserveFields are the flow fields that the assigned owner may also write
@@ -59,6 +59,7 @@ var copiers = map[string]func(dst, src *api.Node){
 	"bmc":          func(d, s *api.Node) { d.Bmc = proto.CloneOf(s.GetBmc()) },
 	"erasure":      func(d, s *api.Node) { d.Erasure = proto.CloneOf(s.GetErasure()) },
 	"bmc_park":     func(d, s *api.Node) { d.BmcPark = proto.CloneOf(s.GetBmcPark()) },
+	"evidence":     func(d, s *api.Node) { d.Evidence = proto.CloneOf(s.GetEvidence()) },
 }
 
 // Apply copies the named spec and flow fields from src to dst, a nil src being
