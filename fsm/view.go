@@ -204,6 +204,10 @@ func (v *View) Member(id string) *api.Member { return first(v.txn, members, byID
 // Members are all members.
 func (v *View) Members() []*api.Member { return collect(scan(v.txn, members, byID)) }
 
+// Reaches are what members observed of subnets of BMCs that at least one of
+// them does not reach.
+func (v *View) Reaches() []*api.Reach { return collect(scan(v.txn, reaches, byID)) }
+
 // JoinToken is a join token by id.
 func (v *View) JoinToken(id string) *api.JoinToken { return first(v.txn, tokens, byID, id) }
 
@@ -213,10 +217,6 @@ func (v *View) History(nodeID string) []*api.History {
 	must(err)
 	if raw == nil {
 		return nil
-// Reaches are what members observed of subnets of BMCs that at least one of
-// them does not reach.
-func (v *View) Reaches() []*api.Reach { return collect(scan(v.txn, reaches, byID)) }
-
 	}
 	h := raw.(*past).entries
 	return h[:len(h):len(h)] // the rest of the array belongs to Apply
