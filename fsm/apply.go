@@ -211,14 +211,6 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.artifactCopy(o.ArtifactCopy, out)
 	case *api.Op_ArtifactTouch:
 		return w.artifactTouch(o.ArtifactTouch)
-	case *api.Op_KeysRequest:
-		return w.keysRequest(o.KeysRequest)
-	case *api.Op_KeysRotate:
-		return w.keysRotate(o.KeysRotate)
-	case *api.Op_KeysReseal:
-		return w.keysReseal(o.KeysReseal)
-	case *api.Op_KeysRetire:
-		return w.keysRetire(o.KeysRetire)
 	case *api.Op_ReachSet:
 		return w.reachSet(o.ReachSet, out)
 	case *api.Op_ArtifactDrop:

@@ -107,6 +107,7 @@ func (w *work) memberRemove(op *api.MemberRemove) error {
 		return errs.About(errs.WrongState, id, "member %s has the live lease %s: stop it, or wait until the lease expires", id, l[0].GetId())
 	}
 	drop(w, members, id)
+	w.forgetReach(id)
 	return nil
 }
 
@@ -114,7 +115,6 @@ func (w *work) assign(op *api.Assign) error {
 	if err := w.leader(op.GetTerm()); err != nil {
 		return err
 	}
-	w.forgetReach(id)
 	if len(op.GetNodes()) > maxList {
 		return errs.New(errs.Invalid, "%d assignments in one command, at most %d", len(op.GetNodes()), maxList)
 	}
