@@ -101,8 +101,8 @@ func (g *gen) doc() []byte {
 // command draws a whole command.
 func (g *gen) command() *api.Command {
 	cmd := &api.Command{Meta: &api.Meta{
-		Principal: []string{"client:a", "peer:p1", "system", ""}[g.n(3, "principal")],
-		WallMs:    int64(g.n(1000, "wall")),
+		Principal: []string{"client:a", "peer:p1", "system"}[g.n(2, "principal")], Source: "unix", Reason: "drawn",
+		WallMs: int64(g.n(1000, "wall")),
 	}}
 	if g.rarely("incomplete") {
 		*[]*string{&cmd.Meta.Principal, &cmd.Meta.Source, &cmd.Meta.Reason}[g.n(2, "which")] = ""
