@@ -10,12 +10,6 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// Answers to request ids are kept so long and so many.
-const (
-	requestTicks = 600_000
-	requestsKept = 100_000
-)
-
 // Apply applies a committed entry: one result for each of its commands. A
 // refused command has Result.failure set and has changed nothing. The error is
 // for what must stop the process: an entry that this build does not
@@ -37,13 +31,14 @@ func (s *Store) Apply(index, term uint64, entry []byte) ([]*api.Result, error) {
 
 	w := &work{
 		db: db.Txn(true), index: index, term: term, head: *at, hints: s.hints, newHints: hints{},
-		slots: map[slotKey]*slot{}, reported: make(map[slotKey]struct{}, 2*len(e.GetCommands())),
+		answered: s.answered, slots: map[slotKey]*slot{}, reported: make(map[slotKey]struct{}, 2*len(e.GetCommands())),
 	}
 	defer w.db.Abort() // nothing once committed
 	results := make([]*api.Result, len(e.GetCommands()))
 	for i, cmd := range e.GetCommands() {
 		results[i] = w.command(cmd, len(entry))
 	}
+	w.flushAnswers()
 	w.head.index, w.head.term = index, term
 	h := w.head // a copy, so that the state does not keep the whole work alive
 	must(w.db.Insert(tableHead, &h))
@@ -60,10 +55,8 @@ func (w *work) command(cmd *api.Command, entrySize int) *api.Result {
 		res.Failure = failure(err)
 		return res
 	}
-	if id := w.meta.GetRequestId(); id != "" {
-		if known := get(w, requests, id); known != nil {
-			return known.GetResult()
-		}
+	if known := w.known(); known != nil {
+		return known
 	}
 	for _, op := range cmd.GetOps() {
 		out := &api.OpResult{}
@@ -74,8 +67,8 @@ func (w *work) command(cmd *api.Command, entrySize int) *api.Result {
 		res.Ops = append(res.Ops, out)
 	}
 	w.audit(cmd)
-	w.remember(res)
 	w.flush()
+	w.remember(res)
 	return res
 }
 
@@ -93,22 +86,6 @@ func (w *work) admit(cmd *api.Command, entrySize int) error {
 		return errs.New(errs.Invalid, "a command without operations")
 	}
 	return checkMeta(w.meta)
-}
-
-// remember keeps the answer to a request id, and forgets the oldest.
-func (w *work) remember(res *api.Result) {
-	id := w.meta.GetRequestId()
-	if id == "" {
-		return
-	}
-	put(w, requests, &api.RequestResult{RequestId: id, Tick: w.c.ticks, Result: res})
-	if w.head.requests < requestsKept {
-		return
-	}
-	for r := range scan(w.db, requests, byAge) {
-		drop(w, requests, r.GetRequestId())
-		return
-	}
 }
 
 func failure(err error) *api.Failure {

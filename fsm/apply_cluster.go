@@ -155,18 +155,12 @@ func (w *work) assignOne(a *api.Assignment) error {
 	return nil
 }
 
-// tick moves the cluster clock, and forgets old answers to request ids.
+// tick moves the cluster clock.
 func (w *work) tick(op *api.Tick) error {
 	if err := w.leader(op.GetTerm()); err != nil {
 		return err
 	}
 	w.c.ticks = after(w.c.ticks, min(op.GetMs(), tickMax))
-	for r := range scan(w.db, requests, byAge) {
-		if after(r.GetTick(), requestTicks) > w.c.ticks {
-			break
-		}
-		drop(w, requests, r.GetRequestId())
-	}
 	return nil
 }
 

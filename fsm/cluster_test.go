@@ -100,7 +100,7 @@ func TestRequestID(t *testing.T) {
 	for range 61 {
 		f.ok(tick(10_000, 1))
 	}
-	if f.s.View().Request("r1") != nil {
+	if answerTo(f.s.View(), "r1") != nil {
 		t.Error("the answer is kept for ever")
 	}
 }

@@ -89,7 +89,7 @@ func (l *laws) apply(cmds []*api.Command) {
 		}
 		good = append(good, cmds[i])
 		id := cmds[i].GetMeta().GetRequestId()
-		if id == "" || before.Request(id) == nil && !asked[id] { // else it is a stored answer
+		if id == "" || answerTo(before, id) == nil && !asked[id] { // else it is a stored answer
 			l.accepted(cmds[i])
 		}
 		asked[id] = true

@@ -24,7 +24,7 @@ func (s *Store) Restore(from io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.db.Store(db)
-	s.hints = hints{}
+	s.hints, s.answered = hints{}, answeredBy(h.answers)
 	s.changes.reset(h.index)
 	return nil
 }
@@ -174,8 +174,12 @@ func (l *loader) load(kind byte, payload []byte) error {
 		switch kind {
 		case nodes.kind:
 			l.head.nodes++
-		case requests.kind:
-			l.head.requests++
+		case kindAnswers:
+			l.head.answers = append(l.head.answers, m.(*api.RequestResult))
+			if len(l.head.answers) > requestsKept {
+				return fmt.Errorf("more than %d answers to request ids", requestsKept)
+			}
+			return nil
 		}
 		return l.txn.Insert(t.tableName(), m)
 	}

@@ -30,7 +30,7 @@ const (
 	TableRamdisks    = "ramdisks"    // key: arch "/" purpose
 
 	tableTokens   = "tokens"
-	tableRequests = "requests"
+	tableRequests = "requests" // not of memdb, see answers.go
 	tableHistory  = "history"
 	tableHead     = "head"
 )
@@ -50,7 +50,6 @@ const (
 	byLease     = "lease"
 	byConductor = "conductor"
 	byLive      = "live"
-	byAge       = "age"
 	byAlias     = "alias"
 )
 
@@ -65,8 +64,8 @@ type table[R proto.Message] struct {
 	key     func(R) string
 }
 
-// The tables of plain records. History and audit are kept apart, see
-// history.go.
+// The tables of plain records. History, audit and answers are kept apart, see
+// history.go and answers.go.
 var (
 	nodes       = &table[*api.Node]{TableNodes, 2, true, (*api.Node).GetId}
 	ports       = &table[*api.Port]{TablePorts, 3, true, (*api.Port).GetId}
@@ -80,7 +79,6 @@ var (
 	inventories = &table[*api.Inventory]{TableInventories, 11, true, (*api.Inventory).GetNodeId}
 	settings    = &table[*api.Settings]{TableSettings, 12, true, func(*api.Settings) string { return TableSettings }}
 	tokens      = &table[*api.JoinToken]{tableTokens, 13, false, (*api.JoinToken).GetId}
-	requests    = &table[*api.RequestResult]{tableRequests, 14, false, (*api.RequestResult).GetRequestId}
 	artifacts   = &table[*api.Artifact]{TableArtifacts, 40, true, (*api.Artifact).GetDigest}
 	ramdisks    = &table[*api.Ramdisk]{TableRamdisks, 41, true, func(r *api.Ramdisk) string { return ramdiskKey(r.GetArch(), r.GetPurpose()) }}
 	reaches     = &table[*api.Reach]{TableReach, 30, true, reachKey}
@@ -97,7 +95,7 @@ type anyTable interface {
 
 // tables are in order of kind: the order of snapshots and digests.
 var tables = slices.SortedFunc(slices.Values([]anyTable{
-	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, requests,
+	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, answers,
 	artifacts, ramdisks, reaches,
 }), func(a, b anyTable) int { return cmp.Compare(a.frameKind(), b.frameKind()) })
 
@@ -214,9 +212,6 @@ func newSchema() *memdb.DBSchema {
 		tableSchema(settings.name, settings.key, nil),
 		tableSchema(reaches.name, reaches.key, nil),
 		tableSchema(tokens.name, tokens.key, nil),
-		tableSchema(requests.name, requests.key, map[string]index[*api.RequestResult]{
-			byAge: always(func(r *api.RequestResult) string { return be64(r.GetTick()) + be64(r.GetResult().GetIndex()) }),
-		}),
 		tableSchema(artifacts.name, artifacts.key, map[string]index[*api.Artifact]{
 			byAlias: unlessEmpty((*api.Artifact).GetAlias),
 		}),

@@ -16,19 +16,20 @@ type Store struct {
 	db      atomic.Pointer[memdb.MemDB] // replaced by Restore
 	changes changeRing
 
-	mu    sync.Mutex // serialises Apply and Restore; guards hints
-	hints hints
+	mu       sync.Mutex                    // serialises Apply and Restore
+	hints    hints                         // guarded by mu
+	answered map[string]*api.RequestResult // guarded by mu; head.answers by request id
 }
 
 // head is the state's one-of-a-kind part: counters, the index, and counts
 // that memdb cannot give. It is replaced with each entry.
 type head struct {
 	counters
-	index    uint64 // of the last entry
-	term     uint64 // of the last entry
-	nodes    int
-	requests int
-	audits   []*api.Audit // oldest first; only ever appended to, by flush alone
+	index   uint64 // of the last entry
+	term    uint64 // of the last entry
+	nodes   int
+	answers []*api.RequestResult // by age; only ever appended to, by flushAnswers alone
+	audits  []*api.Audit         // oldest first; only ever appended to, by flush alone
 }
 
 // counters are Globals as a value, so that a refused command can be forgotten
@@ -59,7 +60,7 @@ func countersOf(g *api.Globals) counters {
 
 // New makes an empty store.
 func New() *Store {
-	s := &Store{hints: hints{}}
+	s := &Store{hints: hints{}, answered: map[string]*api.RequestResult{}}
 	db := newDB()
 	txn := db.Txn(true)
 	must(txn.Insert(tableHead, &head{}))

@@ -230,9 +230,6 @@ func (v *View) Inventory(nodeID string) *api.Inventory {
 	return first(v.txn, inventories, byID, nodeID)
 }
 
-// Request is the stored answer to a request id.
-func (v *View) Request(id string) *api.RequestResult { return first(v.txn, requests, byID, id) }
-
 func noSuch(what, id string) error {
 	return errs.About(errs.NotFound, id, "there is no %s %q", what, id)
 }

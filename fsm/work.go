@@ -20,6 +20,8 @@ type work struct {
 	head     head // as of the last accepted command
 	hints    hints
 	changes  []Change
+	answered map[string]*api.RequestResult // the Store's
+	answers  []*api.RequestResult          // of the entry so far
 	reported map[slotKey]struct{} // in changes
 
 	// Of the command; dropped when it is refused.
@@ -186,11 +188,8 @@ func (w *work) count(table string, was proto.Message, by int) {
 	if was != nil {
 		return // replaced
 	}
-	switch table {
-	case TableNodes:
+	if table == TableNodes {
 		w.head.nodes += by
-	case tableRequests:
-		w.head.requests += by
 	}
 }
 
