@@ -84,40 +84,46 @@ func parseDecimal(s string) (uint16, bool) {
 	return uint16(n), n <= 0xffff
 }
 
+// loader is what firmware of one architecture loads first. Values of option 93
+// are IANA's (RFC 4578 and its errata: 7 is UEFI x86-64, 9 the same at firmware
+// that followed the first text).
+type loader struct {
+	kind clientKind // that asks with this value
+	file string     // a key of the table in files.go, "" when there is none
+	name string     // for timelines
+}
+
+var loaders = map[iana.Arch]loader{
+	iana.INTEL_X86PC:     {pxeClient, "undionly.kpxe", "BIOS"},
+	iana.EFI_IA32:        {pxeClient, "", "UEFI x86, 32 bits"},
+	iana.EFI_X86_64:      {pxeClient, "snponly.efi", "UEFI x86-64"},
+	iana.EFI_BC:          {pxeClient, "snponly.efi", "UEFI x86-64"},
+	iana.EFI_ARM32:       {pxeClient, "", "UEFI ARM, 32 bits"},
+	iana.EFI_ARM64:       {pxeClient, "snponly-arm64.efi", "UEFI ARM64"},
+	iana.EFI_X86_HTTP:    {httpClient, "", "UEFI x86, 32 bits"},
+	iana.EFI_X86_64_HTTP: {httpClient, "snponly.efi", "UEFI x86-64"},
+	iana.EFI_BC_HTTP:     {httpClient, "snponly.efi", "UEFI x86-64"},
+	iana.EFI_ARM32_HTTP:  {httpClient, "", "UEFI ARM, 32 bits"},
+	iana.EFI_ARM64_HTTP:  {httpClient, "snponly-arm64.efi", "UEFI ARM64"},
+}
+
 // firstStage is the iPXE program for firmware of an architecture, a key of
 // the table in files.go; "" when there is none.
 func firstStage(c client) string {
-	if !c.archKnown {
+	l, ok := loaders[c.arch]
+	if !c.archKnown || !ok || l.kind != c.kind {
 		return ""
 	}
-	switch c.arch {
-	case iana.INTEL_X86PC:
-		if c.kind == pxeClient {
-			return "undionly.kpxe"
-		}
-	case iana.EFI_X86_64, iana.EFI_BC: // firmware uses 9 for x86-64 too
-		if c.kind == pxeClient {
-			return "snponly.efi"
-		}
-	case iana.EFI_X86_64_HTTP:
-		if c.kind == httpClient {
-			return "snponly.efi"
-		}
-	}
-	return ""
+	return l.file
 }
 
 // String is how timelines name a client.
 func (c client) String() string {
 	arch := "unknown architecture"
 	if c.archKnown {
-		switch c.arch {
-		case iana.INTEL_X86PC:
-			arch = "BIOS"
-		case iana.EFI_X86_64, iana.EFI_BC, iana.EFI_X86_64_HTTP:
-			arch = "UEFI x86-64"
-		default:
-			arch = c.arch.String()
+		arch = c.arch.String()
+		if l, ok := loaders[c.arch]; ok {
+			arch = l.name
 		}
 	}
 	switch c.kind {

@@ -7,12 +7,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/kernelargs"
 )
 
 // StaleAfter is how long a peer may be without contact with a leader before it
@@ -44,6 +46,11 @@ type Config struct {
 	IPXEDir    string   // "": DefaultIPXEDir
 
 	DHCPListen string // "host:port", normally ":67"
+	// DHCPMode is the most that this peer answers on any network; a network's
+	// own mode may say less.
+	DHCPMode api.DHCPMode
+	// ProxyListen is where clients of proxy mode ask again, normally ":4011".
+	ProxyListen string
 	// DHCPInterfaces binds one socket to each of these devices, so that other
 	// networks of the host are not heard. Empty: one socket for all.
 	DHCPInterfaces []string
@@ -73,7 +80,7 @@ func (c Config) Validate() error {
 		return errs.About(errs.Invalid, "CADigest", "boot service: CA digest must be 64 lower-case hex digits")
 	}
 	for _, l := range []struct{ name, addr string }{
-		{"DHCPListen", c.DHCPListen}, {"TFTPListen", c.TFTPListen}, {"HTTPListen", c.HTTPListen},
+		{"DHCPListen", c.DHCPListen}, {"ProxyListen", c.ProxyListen}, {"TFTPListen", c.TFTPListen}, {"HTTPListen", c.HTTPListen},
 	} {
 		if l.addr == "" {
 			continue
@@ -82,10 +89,8 @@ func (c Config) Validate() error {
 			return errs.About(errs.Invalid, l.name, "boot service: %s: %w", l.name, err)
 		}
 	}
-	for _, a := range c.KernelArgs {
-		if !validArg.MatchString(a) {
-			return errs.About(errs.Invalid, "KernelArgs", "boot service: kernel argument %q has characters that iPXE or the kernel would read in another way", a)
-		}
+	if _, err := kernelargs.Parse(strings.Join(c.KernelArgs, " ")); err != nil {
+		return errs.About(errs.Invalid, "KernelArgs", "boot service: %w", err)
 	}
 	for _, a := range c.Addresses {
 		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() {

@@ -37,6 +37,8 @@ type dhcpService struct {
 	us    func() us // this peer as answers show it
 	ipxe  *solicitors
 	conns []*net.UDPConn
+	again []*net.UDPConn // for the second questions of proxy mode
+	seen  *seen
 
 	inFlight chan struct{} // one token for each packet in work
 	quiet    *rate.Limiter // of log lines about strangers
@@ -45,9 +47,10 @@ type dhcpService struct {
 	allocating map[string]bool // by network and MAC; guarded by mu
 }
 
-// listenDHCP opens the sockets: one for each interface, or one for all.
-func listenDHCP(cfg Config) ([]*net.UDPConn, error) {
-	if cfg.DHCPListen == "" {
+// listenDHCP opens the sockets for an address: one for each interface, or one
+// for all.
+func listenDHCP(cfg Config, address string) ([]*net.UDPConn, error) {
+	if address == "" {
 		return nil, nil
 	}
 	devices := cfg.DHCPInterfaces
@@ -68,7 +71,7 @@ func listenDHCP(cfg Config) ([]*net.UDPConn, error) {
 			}
 			return err
 		}}
-		pc, err := lc.ListenPacket(context.Background(), "udp4", cfg.DHCPListen)
+		pc, err := lc.ListenPacket(context.Background(), "udp4", address)
 		if err != nil {
 			for _, c := range conns {
 				c.Close()
@@ -98,7 +101,7 @@ func listenError(what string, err error) error {
 // serve reads packets from one socket until it is closed. Each packet is
 // answered in a goroutine of its own, because answers may be delayed or wait
 // for an address to be committed; serve returns when all of them have ended.
-func (s *dhcpService) serve(ctx context.Context, conn *net.UDPConn) error {
+func (s *dhcpService) serve(ctx context.Context, conn *net.UDPConn, second bool) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	pc := ipv4.NewPacketConn(conn)
@@ -125,6 +128,7 @@ func (s *dhcpService) serve(ctx context.Context, conn *net.UDPConn) error {
 		if !ok {
 			continue
 		}
+		a.second = second
 		ifindex := 0
 		if cm != nil {
 			ifindex = cm.IfIndex
@@ -167,6 +171,9 @@ func (s *dhcpService) handle(ctx context.Context, pc *ipv4.PacketConn, ifindex i
 	}
 	if d.allocate {
 		d = s.allocate(ctx, a, d)
+	}
+	if d.observed.IsValid() {
+		s.seen.saw(d.observed, d.mac)
 	}
 	m := machine{mac: d.mac, nodeID: d.nodeID, nonce: d.nonce}
 	if d.reply == nil {

@@ -21,6 +21,10 @@ var programs = map[string]string{
 	"undionly.kpxe": "undionly.kpxe", // BIOS, uses the NIC's PXE driver
 	"ipxe.efi":      "ipxe.efi",      // UEFI x86-64 with drivers of its own
 	"ipxe.pxe":      "ipxe.pxe",      // BIOS with drivers of its own
+
+	// As iPXE's own build for ARM names them; Debian has no package of them.
+	"snponly-arm64.efi": "snponly-arm64.efi",
+	"ipxe-arm64.efi":    "ipxe-arm64.efi",
 }
 
 // ramdiskFiles are the parts of the ramdisk by HTTP path: file and stage.

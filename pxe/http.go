@@ -37,6 +37,7 @@ type httpService struct {
 	log  *slog.Logger
 	line *timeline
 	lis  net.Listener
+	seen *seen
 }
 
 func listenHTTP(cfg Config) (net.Listener, error) {
@@ -112,13 +113,13 @@ func (s *httpService) script(w http.ResponseWriter, r *http.Request, name string
 		return
 	}
 	v := s.cfg.Store.View()
-	rec := Record(v, mac)
+	from := remoteOf(r)
+	rec := RecordOn(v, mac, v.NetworkFor(from))
 	if !rec.Known {
 		http.NotFound(w, r)
 		return
 	}
 	m := machine{mac: mac, nodeID: rec.NodeID, nonce: rec.Nonce}
-	from := remoteOf(r)
 	say := func(answer string) {
 		s.line.add(m, kindHTTP, stageScript, fmt.Sprintf("%s %s from %s: %s", r.Method, pathBoot+mac, from, answer))
 	}
@@ -128,7 +129,9 @@ func (s *httpService) script(w http.ResponseWriter, r *http.Request, name string
 			http.Error(w, "this peer has no contact with a leader", http.StatusServiceUnavailable)
 			return
 		}
-		if !allocatedTo(v, from, mac) {
+		if key := r.URL.Query().Get(keyParam); opens(key, rec, from) {
+			s.seen.saw(from, mac)
+		} else if !allocatedTo(v, from, mac) {
 			s.log.Warn("boot script refused: the machine asks from an address that is not its own", "node", rec.NodeID, "mac", mac, "from", from)
 			say("refused, the address is not the one allocated to this MAC")
 			http.Error(w, "not from this address", http.StatusForbidden)
@@ -179,8 +182,12 @@ func (s *httpService) reach(w http.ResponseWriter, r *http.Request, mac string) 
 	if !q.Has("sent") {
 		for _, m := range ranked(s.cfg.Store.View().Members(), mac) {
 			if _, _, ok := validAddress(m.GetBootAddress()); ok && m.GetId() != s.cfg.Self {
+				again := url.Values{"index": {strconv.FormatUint(index, 10)}, "sent": {"1"}}
+				if key := q.Get(keyParam); key != "" {
+					again.Set(keyParam, key)
+				}
 				u := url.URL{Scheme: "http", Host: m.GetBootAddress(), Path: pathBoot + mac,
-					RawQuery: "index=" + strconv.FormatUint(index, 10) + "&sent=1"}
+					RawQuery: again.Encode()}
 				http.Redirect(w, r, u.String(), http.StatusTemporaryRedirect)
 				return false
 			}
@@ -195,7 +202,7 @@ func (s *httpService) reach(w http.ResponseWriter, r *http.Request, mac string) 
 func (s *httpService) ramdisk(w http.ResponseWriter, r *http.Request) {
 	part := ramdiskFiles[r.URL.Path]
 	from := remoteOf(r)
-	m := machineAt(s.cfg.Store.View(), from)
+	m := s.seen.machine(s.cfg.Store.View(), from)
 	say := func(format string, args ...any) {
 		s.line.add(m, kindHTTP, part.stage, fmt.Sprintf("%s %s from %s: ", r.Method, r.URL.Path, from)+fmt.Sprintf(format, args...))
 	}
@@ -236,7 +243,7 @@ func (s *httpService) ramdisk(w http.ResponseWriter, r *http.Request) {
 
 // program answers /ipxe/<name>, for firmware that boots over HTTP.
 func (s *httpService) program(w http.ResponseWriter, r *http.Request, name string) {
-	m := machineAt(s.cfg.Store.View(), remoteOf(r))
+	m := s.seen.machine(s.cfg.Store.View(), remoteOf(r))
 	data, err := readProgram(s.cfg.IPXEDir, name)
 	if err != nil {
 		s.line.add(m, kindHTTP, stageTFTP, fmt.Sprintf("%s %s: %v", r.Method, quoteName(r.URL.Path), err))

@@ -29,6 +29,7 @@ type ask struct {
 	from   netip.AddrPort
 	to     netip.Addr   // destination of the datagram; invalid when unknown
 	iface  []netip.Addr // own addresses of the interface that it came in by
+	second bool         // at the port for second questions of proxy mode
 }
 
 // us is what an answer says about this peer.
@@ -38,6 +39,7 @@ type us struct {
 	http  netip.AddrPort // where HTTP boot listens; invalid when it is off
 	tftp  netip.AddrPort // where TFTP listens; invalid when it is off
 	stale bool           // no contact with a leader
+	mode  api.DHCPMode   // the most that this peer answers
 }
 
 // reachable is where clients reach a listener of this peer: at the address
@@ -61,8 +63,9 @@ type verdict struct {
 	network string
 	// allocate: the MAC has no address on network yet; ask again with one.
 	allocate bool
-	text     string // for the timeline
-	reason   string // of silence
+	observed netip.Addr // the machine's address by another server's word; invalid when unknown
+	text     string     // for the timeline
+	reason   string     // of silence
 }
 
 func (d verdict) silent(format string, args ...any) verdict {
@@ -101,21 +104,30 @@ func decide(v *fsm.View, a ask, u us) verdict {
 		return d.silent("%s", why)
 	}
 	d.network, d.source = n.GetName(), self
-	if t == dhcpv4.MessageTypeRequest {
-		if id, set := addrOf(p.ServerIdentifier()); set && id != self {
-			return d.silent("the request is for server %s", id)
-		}
+	mode := max(u.mode, n.GetMode()) // the enumeration goes from all to nothing
+	if mode == api.DHCPMode_DHCP_OFF {
+		return d.silent("DHCP is off on network %s", n.GetName())
 	}
-	renewal := t == dhcpv4.MessageTypeRequest && !p.ClientIPAddr.IsUnspecified()
+	// Requests for other servers tell a peer in proxy mode where a machine is.
+	if id, set := addrOf(p.ServerIdentifier()); t == dhcpv4.MessageTypeRequest && set && id != self && (a.second || mode == api.DHCPMode_DHCP_FULL) {
+		return d.silent("the request is for server %s", id)
+	}
+	renewal := t == dhcpv4.MessageTypeRequest && !a.second && !p.ClientIPAddr.IsUnspecified()
 	if u.stale && !renewal && !underWork(rec.State) {
 		return d.silent("no contact with a leader, and the node was not deploying, cleaning or inspecting")
+	}
+	d.to = destination(a, p)
+	if mode == api.DHCPMode_DHCP_PROXY {
+		return proxyAnswer(d, a, n, rec, u, v)
+	}
+	if a.second {
+		return d.silent("network %s is not in proxy mode", n.GetName())
 	}
 	ip, err := netip.ParseAddr(v.Address(n.GetName(), mac).GetIp())
 	if err != nil {
 		d.allocate = true
 		return d.silent("no address on network %s", n.GetName())
 	}
-	d.to = destination(a, p)
 	if t == dhcpv4.MessageTypeRequest {
 		wanted, set := wantedAddr(p)
 		if !set {
@@ -126,62 +138,6 @@ func decide(v *fsm.View, a ask, u us) verdict {
 		}
 	}
 	return answer(d, p, n, rec, u, v, ip)
-}
-
-// place finds the network of a packet and this peer's address for it.
-func place(v *fsm.View, a ask, u us) (*api.Network, netip.Addr, string) {
-	p := a.packet
-	gi, relayed := addrOf(p.GatewayIPAddr)
-	if relayed {
-		link := gi
-		if sel := p.RelayAgentInfo(); sel != nil { // RFC 3527
-			if l, ok := addrOf(sel.Get(dhcpv4.LinkSelectionSubOption)); ok {
-				link = l
-			}
-		}
-		n := v.NetworkFor(link)
-		if n == nil {
-			return nil, netip.Addr{}, fmt.Sprintf("no network for the relay %s", link)
-		}
-		if self, ok := ownAddress(n, u.own); ok {
-			return n, self, ""
-		}
-		// The peer is not on that network: it is known to the relay by the
-		// address that the relay sent to.
-		if a.to.IsValid() && a.to != broadcast && !a.to.IsMulticast() {
-			return n, a.to, ""
-		}
-		return nil, netip.Addr{}, fmt.Sprintf("this peer has no address for network %s", n.GetName())
-	}
-	for _, own := range a.iface {
-		if n := v.NetworkFor(own); n != nil {
-			return n, own, ""
-		}
-	}
-	// A renewal by unicast may come in by any interface.
-	if ci, ok := addrOf(p.ClientIPAddr); ok && a.to.IsValid() && a.to != broadcast {
-		if n := v.NetworkFor(ci); n != nil {
-			if self, ok := ownAddress(n, u.own); ok {
-				return n, self, ""
-			}
-			return n, a.to, ""
-		}
-	}
-	return nil, netip.Addr{}, "no network that the request came from"
-}
-
-// ownAddress is the first of the peer's addresses that belongs to a network.
-func ownAddress(n *api.Network, own []netip.Addr) (netip.Addr, bool) {
-	prefix, err := netip.ParsePrefix(n.GetCidr())
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	for _, a := range own {
-		if prefix.Contains(a) {
-			return a, true
-		}
-	}
-	return netip.Addr{}, false
 }
 
 // wantedAddr is the address that a request is about.

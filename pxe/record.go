@@ -2,10 +2,12 @@ package pxe
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/kernelargs"
 )
 
 // BootRecord is what a machine gets when it asks the network how to boot. It
@@ -23,13 +25,18 @@ type BootRecord struct {
 	// HTTP boot addresses, both in the order of this MAC.
 	AgentPeers []string
 	BootPeers  []string
+	KernelArgs []string // of this node, after the site's
 	// BootPort is the port of HTTP boot at most peers, 0 when there is none:
 	// a machine finds the peer that answered DHCP at this port.
 	BootPort uint16
 }
 
 // Record says what the machine with a MAC gets. The MAC is as ports store it.
-func Record(v *fsm.View, mac string) BootRecord {
+func Record(v *fsm.View, mac string) BootRecord { return RecordOn(v, mac, nil) }
+
+// RecordOn is Record for a machine that asks from a network: the addresses of
+// the peers are those that the network's record gives them. nil: none is known.
+func RecordOn(v *fsm.View, mac string, n *api.Network) BootRecord {
 	r := BootRecord{MAC: mac, Target: api.BootTarget_BOOT_NOTHING}
 	port := v.PortByMAC(mac)
 	if port == nil {
@@ -42,27 +49,32 @@ func Record(v *fsm.View, mac string) BootRecord {
 	r.Known, r.NodeID, r.State = true, node.GetId(), node.GetState()
 	r.Target = node.GetBoot().GetTarget()
 	if r.Target == api.BootTarget_BOOT_RAMDISK {
-		r.ramdisk(port, node, ranked(v.Members(), mac))
+		r.ramdisk(port, node, ranked(v.Members(), mac), n)
 	}
 	return r
 }
 
 // ramdisk fills in what a ramdisk needs, or lowers the target and says why.
-func (r *BootRecord) ramdisk(port *api.Port, node *api.Node, order []*api.Member) {
+func (r *BootRecord) ramdisk(port *api.Port, node *api.Node, order []*api.Member, n *api.Network) {
 	r.Nonce = node.GetBoot().GetNonce()
 	for _, m := range order {
 		if len(r.AgentPeers) == maxLinePeers {
 			break
 		}
-		if _, _, ok := validAddress(m.GetAgentAddress()); ok {
-			r.AgentPeers = append(r.AgentPeers, m.GetAgentAddress())
+		here, _ := peerAddress(n, m.GetId())
+		if a, ok := memberAddress(m.GetAgentAddress(), here); ok {
+			r.AgentPeers = append(r.AgentPeers, a)
 		}
-		if _, _, ok := validAddress(m.GetBootAddress()); ok {
-			r.BootPeers = append(r.BootPeers, m.GetBootAddress())
+		if a, ok := memberAddress(m.GetBootAddress(), here); ok {
+			r.BootPeers = append(r.BootPeers, a)
 		}
 	}
 	r.BootPort = commonPort(r.BootPeers)
+	args, err := kernelargs.OfNode(node.GetProperties())
+	r.KernelArgs = args
 	switch {
+	case err != nil: // a record that was made before they were checked
+		r.Reason = "the node's kernel arguments cannot stand in a script"
 	case !port.GetPxeEnabled():
 		r.Reason = "network boot is off for this port"
 	case !validNodeID.MatchString(r.NodeID):
@@ -76,7 +88,17 @@ func (r *BootRecord) ramdisk(port *api.Port, node *api.Node, order []*api.Member
 	default:
 		return
 	}
-	r.Target, r.Nonce = api.BootTarget_BOOT_NOTHING, ""
+	r.Target, r.Nonce, r.KernelArgs = api.BootTarget_BOOT_NOTHING, "", nil
+}
+
+// memberAddress is where machines reach a listener of a member: at the address
+// that it advertises, or at the same port of its address on their network.
+func memberAddress(advertised string, here netip.Addr) (string, bool) {
+	_, port, ok := validAddress(advertised)
+	if ok && here.IsValid() {
+		return netip.AddrPortFrom(here, port).String(), true
+	}
+	return advertised, ok
 }
 
 // commonPort is the port that most addresses have, the lowest of several.

@@ -28,8 +28,10 @@ type Server struct {
 // that are off.
 type Addrs struct {
 	DHCP netip.AddrPort // of the first socket when there are several
-	TFTP netip.AddrPort
-	HTTP netip.AddrPort
+	// Proxy is for the second questions of proxy mode.
+	Proxy netip.AddrPort
+	TFTP  netip.AddrPort
+	HTTP  netip.AddrPort
 }
 
 // New opens the sockets, so that an address in use is an error here. Run or
@@ -58,26 +60,30 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) listen() error {
 	cfg := s.cfg
 	line := &timeline{self: cfg.Self, now: cfg.Clock.Now, observe: cfg.Observe, limiters: map[string]*rate.Limiter{}}
+	known := &seen{at: map[netip.Addr]string{}}
 	lis, err := listenHTTP(cfg)
 	if err != nil {
 		return err
 	}
-	s.http = &httpService{cfg: cfg, log: cfg.Logger, line: line, lis: lis}
+	s.http = &httpService{cfg: cfg, log: cfg.Logger, line: line, lis: lis, seen: known}
 	conn, err := listenTFTP(cfg)
 	if err != nil {
 		return err
 	}
-	s.tftp = &tftpService{cfg: cfg, log: cfg.Logger, line: line, conn: conn, byHost: map[netip.Addr]int{}}
-	conns, err := listenDHCP(cfg)
+	s.tftp = &tftpService{cfg: cfg, log: cfg.Logger, line: line, conn: conn, seen: known, byHost: map[netip.Addr]int{}}
+	conns, err := listenDHCP(cfg, cfg.DHCPListen)
 	if err != nil {
 		return err
 	}
 	s.dhcp = &dhcpService{
-		cfg: cfg, log: cfg.Logger, line: line, conns: conns,
+		cfg: cfg, log: cfg.Logger, line: line, conns: conns, seen: known,
 		host:       hostOf(cfg),
 		inFlight:   make(chan struct{}, maxInFlight),
 		quiet:      rate.NewLimiter(1, 10),
 		allocating: map[string]bool{},
+	}
+	if s.dhcp.again, err = listenDHCP(cfg, cfg.ProxyListen); err != nil {
+		return err
 	}
 	s.dhcp.us = s.us
 	s.dhcp.ipxe = &solicitors{now: cfg.Clock.Elapsed, at: map[string]time.Duration{}}
@@ -102,11 +108,16 @@ func CheckListen(cfg Config) error {
 	if conn != nil {
 		defer conn.Close()
 	}
-	conns, err := listenDHCP(cfg)
-	for _, c := range conns {
-		c.Close()
+	for _, address := range []string{cfg.DHCPListen, cfg.ProxyListen} {
+		conns, err := listenDHCP(cfg, address)
+		for _, c := range conns {
+			c.Close()
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // hostOf says where this peer's addresses come from: the configuration, the
@@ -135,6 +146,7 @@ func (s *Server) us() us {
 		http:  a.HTTP,
 		tftp:  a.TFTP,
 		stale: s.cfg.stale(),
+		mode:  s.cfg.DHCPMode,
 	}
 }
 
@@ -150,6 +162,9 @@ func (s *Server) Addrs() Addrs {
 	if s.dhcp != nil && len(s.dhcp.conns) > 0 {
 		a.DHCP = s.dhcp.conns[0].LocalAddr().(*net.UDPAddr).AddrPort()
 	}
+	if s.dhcp != nil && len(s.dhcp.again) > 0 {
+		a.Proxy = s.dhcp.again[0].LocalAddr().(*net.UDPAddr).AddrPort()
+	}
 	return a
 }
 
@@ -162,7 +177,7 @@ func (s *Server) Close() {
 		s.tftp.conn.Close()
 	}
 	if s.dhcp != nil {
-		for _, c := range s.dhcp.conns {
+		for _, c := range slices.Concat(s.dhcp.conns, s.dhcp.again) {
 			c.Close()
 		}
 	}
@@ -180,8 +195,8 @@ func (s *Server) Run(ctx context.Context) error {
 		s.cfg.Logger.Warn("boot file is missing: machines that need it will not boot from this peer", "file", f)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, c := range s.dhcp.conns {
-		g.Go(func() error { return s.dhcp.serve(ctx, c) })
+	for i, c := range slices.Concat(s.dhcp.conns, s.dhcp.again) {
+		g.Go(func() error { return s.dhcp.serve(ctx, c, i >= len(s.dhcp.conns)) })
 		g.Go(func() error {
 			<-ctx.Done()
 			c.Close() // wakes serve

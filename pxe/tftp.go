@@ -34,6 +34,7 @@ type tftpService struct {
 	log  *slog.Logger
 	line *timeline
 	conn *net.UDPConn
+	seen *seen
 	stop context.Context // ends transfers at their next block
 
 	mu     sync.Mutex
@@ -78,7 +79,7 @@ func (s *tftpService) serve(ctx context.Context) error {
 // read is called by the library, in a goroutine for each request.
 func (s *tftpService) read(name string, rf io.ReaderFrom) error {
 	from := remoteAddr(rf)
-	m := machineAt(s.cfg.Store.View(), from)
+	m := s.seen.machine(s.cfg.Store.View(), from)
 	data, err := s.open(name, from)
 	if err != nil {
 		s.log.Debug("tftp request refused", "name", quoteName(name), "from", from, "err", err)

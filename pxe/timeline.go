@@ -88,9 +88,14 @@ func machineAt(v *fsm.View, ip netip.Addr) machine {
 	if a == nil {
 		return machine{}
 	}
-	node := v.Node(v.PortByMAC(a.GetMac()).GetNodeId())
+	return machineOf(v, a.GetMac())
+}
+
+// machineOf is the known machine with a MAC; zero when there is none.
+func machineOf(v *fsm.View, mac string) machine {
+	node := v.Node(v.PortByMAC(mac).GetNodeId())
 	if node == nil {
 		return machine{}
 	}
-	return machine{mac: a.GetMac(), nodeID: node.GetId(), nonce: node.GetBoot().GetNonce()}
+	return machine{mac: mac, nodeID: node.GetId(), nonce: node.GetBoot().GetNonce()}
 }

@@ -15,7 +15,6 @@ var (
 	validNonce  = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	validDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	validHost   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$`)
-	validArg    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.,:/=@+-]{0,199}$`)
 )
 
 // ParseMAC reads an Ethernet address written as six pairs of hex digits with

@@ -14,6 +14,7 @@ import (
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/kernelargs"
 	"github.com/ironring/ironring/internal/rootdisk"
 	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
@@ -100,8 +101,9 @@ func (s *Service) prepare(n *api.Node, fields []string) error {
 	return node.CheckSpec(n) // sealing makes them longer
 }
 
-// checkHints checks the root device hints in those of the named fields that can
-// have some: a deploy would only notice when the machine has booted.
+// checkHints checks the root device hints and kernel arguments in those of the
+// named fields that can have some: a deploy would only notice when the machine
+// has booted, or does not.
 func checkHints(n *api.Node, fields ...string) error {
 	for _, name := range fields {
 		if name != "properties" && name != "instance_info" {
@@ -115,6 +117,11 @@ func checkHints(n *api.Node, fields ...string) error {
 		}
 		if _, err := rootdisk.ParseHints(doc.RootDevice); err != nil {
 			return errs.About(errs.Invalid, name+"/root_device", "%s/root_device: %w", name, err)
+		}
+		if name == "properties" {
+			if _, err := kernelargs.OfNode(n.GetProperties()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -73,7 +73,13 @@ func (c *Config) complete(host Host) error {
 		c.Drivers = []string{"ipmi", "redfish"}
 	}
 	for _, l := range c.listeners() {
-		if *l.listen, err = completeAddress(*l.listen, "0.0.0.0", l.port); err != nil {
+		host := "0.0.0.0"
+		if l.key == "pxe" { // it belongs to DHCP
+			if host, _, err = net.SplitHostPort(c.Listen.DHCP); err != nil {
+				return errs.About(errs.Invalid, "listen.dhcp", "listen.dhcp: %w", err)
+			}
+		}
+		if *l.listen, err = completeAddress(*l.listen, host, l.port); err != nil {
 			return errs.About(errs.Invalid, "listen."+l.key, "listen.%s: %w", l.key, err)
 		}
 	}
@@ -120,6 +126,7 @@ func (c *Config) listeners() []listener {
 		{"boot", &c.Listen.Boot, &c.Advertise.Boot, ports.Boot},
 		{"tftp", &c.Listen.TFTP, nil, ports.TFTP},
 		{"dhcp", &c.Listen.DHCP, nil, ports.DHCP},
+		{"pxe", &c.Listen.PXE, nil, ports.PXE},
 	}
 }
 

@@ -49,6 +49,7 @@ type Listen struct {
 	Boot    string `yaml:"boot"`
 	TFTP    string `yaml:"tftp"`
 	DHCP    string `yaml:"dhcp"`
+	PXE     string `yaml:"pxe"` // second questions of proxy DHCP
 }
 
 // Advertise holds the addresses that others are told. The default of each is
@@ -81,7 +82,7 @@ type BMC struct {
 type Boot struct {
 	RamdiskDir string `yaml:"ramdisk_dir"` // vmlinuz and initramfs.img, default data_dir/ramdisk
 	IPXEDir    string `yaml:"ipxe_dir"`    // default /usr/lib/ipxe
-	DHCP       string `yaml:"dhcp"`        // full, off
+	DHCP       string `yaml:"dhcp"`        // full, proxy, off; a network may have less
 	Interface  string `yaml:"interface"`   // NIC that DHCP listens on, "": all
 	KernelArgs string `yaml:"kernel_args"` // added to the ramdisk's kernel line
 }
@@ -97,6 +98,7 @@ const (
 	ProfileDefault = "default"
 	ProfileLAN     = "lan"
 	DHCPFull       = "full"
+	DHCPProxy      = "proxy"
 	DHCPOff        = "off"
 	FormatText     = "text"
 	FormatJSON     = "json"

@@ -115,7 +115,7 @@ func TestBadInput(t *testing.T) {
 		{"BMC", "data_dir: /d\nbmc: {read_timeout: 90s}\n", `bmc.read_timeout: "1m30s" must be 1s to 1m20s`},
 		{"profile", "data_dir: /d\nprofile: wan\n", `profile: "wan" must be default or lan`},
 		{"id", "data_dir: /d\nid: 'a b'\n", `id: "a b" must be`},
-		{"dhcp", "data_dir: /d\nboot: {dhcp: proxy}\n", `boot.dhcp: "proxy" must be full or off`},
+		{"dhcp", "data_dir: /d\nboot: {dhcp: some}\n", `boot.dhcp: "some" must be full, proxy or off`},
 		{"level", "data_dir: /d\nlog: {level: loud}\n", `log.level: "loud" must be`},
 		{"port", "data_dir: /d\nlisten: {api: '1.2.3.4:99999'}\n", `listen.api: "1.2.3.4:99999": port must be`},
 		{"host", "data_dir: /d\nlisten: {api: 'a b:80'}\n", `listen.api: "a b:80" has no valid host`},

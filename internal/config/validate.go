@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/kernelargs"
 )
 
 var (
@@ -35,13 +36,15 @@ func (c *Config) validate() error {
 	check(len(c.Zone) <= 64 && !strings.ContainsAny(c.Zone, "\x00\n\r\t"), "zone", c.Zone, "must be at most 64 bytes on one line")
 	check(c.Weight <= 100, "weight", strconv.Itoa(int(c.Weight)), "must be 1 to 100")
 	check(oneOf(c.Profile, ProfileDefault, ProfileLAN), "profile", c.Profile, "must be default or lan")
-	check(oneOf(c.Boot.DHCP, DHCPFull, DHCPOff), "boot.dhcp", c.Boot.DHCP, "must be full or off")
+	check(oneOf(c.Boot.DHCP, DHCPFull, DHCPProxy, DHCPOff), "boot.dhcp", c.Boot.DHCP, "must be full, proxy or off")
 	check(oneOf(c.Log.Level, "debug", "info", "warn", "error"), "log.level", c.Log.Level, "must be debug, info, warn or error")
 	check(oneOf(c.Log.Format, FormatText, FormatJSON), "log.format", c.Log.Format, "must be text or json")
 	check(filepath.IsAbs(c.Socket) && len(c.Socket) <= maxSocketPath, "socket", c.Socket, "must be an absolute path of at most 107 bytes; set socket to a shorter one")
 	check(filepath.IsAbs(c.Boot.RamdiskDir), "boot.ramdisk_dir", c.Boot.RamdiskDir, "must be an absolute path")
 	check(filepath.IsAbs(c.Boot.IPXEDir), "boot.ipxe_dir", c.Boot.IPXEDir, "must be an absolute path")
-	check(!strings.ContainsAny(c.Boot.KernelArgs, "\x00\n\r"), "boot.kernel_args", c.Boot.KernelArgs, "must be one line")
+	if _, err := kernelargs.Parse(c.Boot.KernelArgs); err != nil {
+		check(false, "boot.kernel_args", c.Boot.KernelArgs, "cannot stand on a kernel line: "+err.Error())
+	}
 	check(len(c.Boot.Interface) <= 15 && !strings.ContainsAny(c.Boot.Interface, "/ \t\n\x00"), "boot.interface", c.Boot.Interface, "is not the name of a network interface")
 	check(len(c.Drivers) > 0, "drivers", c.Drivers, "must name at least one driver")
 	for i, d := range c.Drivers {

@@ -20,6 +20,7 @@ const (
 	Boot    = 7484
 	TFTP    = 69
 	DHCP    = 67
+	PXE     = 4011
 )
 
 // Port is one listener of a peer.
@@ -42,6 +43,7 @@ func Table() []Port {
 		{"boot", Boot, "tcp", "firmware, iPXE, ramdisks", "HTTP: boot scripts, kernel, initramfs", "none: the provisioning network is trusted"},
 		{"tftp", TFTP, "udp", "firmware", "TFTP: the first boot stage only", "none: the provisioning network is trusted"},
 		{"dhcp", DHCP, "udp", "firmware, DHCP relays", "addresses and boot options for known ports", "none: answers known MAC addresses only"},
+		{"pxe", PXE, "udp", "firmware, iPXE", "boot options beside a foreign DHCP server (proxy mode)", "none: answers known MAC addresses only, each at its own address"},
 	}
 }
 

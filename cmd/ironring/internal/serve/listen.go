@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/config"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/pxe"
@@ -67,7 +68,10 @@ func listenUnix(path string) (net.Listener, error) {
 func listenBoot(cfg *config.Config) pxe.Config {
 	b := pxe.Config{TFTPListen: cfg.Listen.TFTP, HTTPListen: cfg.Listen.Boot}
 	if cfg.Boot.DHCP != config.DHCPOff {
-		b.DHCPListen = cfg.Listen.DHCP
+		b.DHCPListen, b.ProxyListen = cfg.Listen.DHCP, cfg.Listen.PXE
+		if cfg.Boot.DHCP == config.DHCPProxy {
+			b.DHCPMode = api.DHCPMode_DHCP_PROXY
+		}
 		if cfg.Boot.Interface != "" {
 			b.DHCPInterfaces = []string{cfg.Boot.Interface}
 		}
@@ -85,6 +89,7 @@ func checkBoot(b pxe.Config) error {
 		{"listen.boot", pxe.Config{HTTPListen: b.HTTPListen}},
 		{"listen.tftp", pxe.Config{TFTPListen: b.TFTPListen}},
 		{"listen.dhcp", pxe.Config{DHCPListen: b.DHCPListen, DHCPInterfaces: b.DHCPInterfaces}},
+		{"listen.pxe", pxe.Config{ProxyListen: b.ProxyListen, DHCPInterfaces: b.DHCPInterfaces}},
 	} {
 		if err := pxe.CheckListen(l.cfg); err != nil {
 			return errs.About(errs.KindOf(err), l.key, "%s: %w", l.key, err)
