@@ -232,6 +232,7 @@ func (x *CreateNodesRequest) GetNodes() []*CreateNodeRequest {
 type CreateNodesReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*CreateNodeResult    `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"` // one for each of the request, in its order
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +272,13 @@ func (x *CreateNodesReply) GetResults() []*CreateNodeResult {
 		return x.Results
 	}
 	return nil
+}
+
+func (x *CreateNodesReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type CreateNodeResult struct {
@@ -344,7 +352,7 @@ type isCreateNodeResult_Result interface {
 }
 
 type CreateNodeResult_Created struct {
-	Created *NodeReply `protobuf:"bytes,1,opt,name=created,proto3,oneof"`
+	Created *NodeReply `protobuf:"bytes,1,opt,name=created,proto3,oneof"` // of the node its id, name, rev, state, owner and driver only
 }
 
 type CreateNodeResult_Failure struct {
@@ -4463,9 +4471,10 @@ const file_services_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\"J\n" +
 	"\x12CreateNodesRequest\x124\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x1e.ironring.v1.CreateNodeRequestR\x05nodes\"K\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1e.ironring.v1.CreateNodeRequestR\x05nodes\"a\n" +
 	"\x10CreateNodesReply\x127\n" +
-	"\aresults\x18\x01 \x03(\v2\x1d.ironring.v1.CreateNodeResultR\aresults\"\x82\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.ironring.v1.CreateNodeResultR\aresults\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\x82\x01\n" +
 	"\x10CreateNodeResult\x122\n" +
 	"\acreated\x18\x01 \x01(\v2\x16.ironring.v1.NodeReplyH\x00R\acreated\x120\n" +
 	"\afailure\x18\x02 \x01(\v2\x14.ironring.v1.FailureH\x00R\afailureB\b\n" +
