@@ -17,6 +17,7 @@ import (
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
 )
 
 // maxTasks bounds the flows that one conductor works on at the same time, those
@@ -47,11 +48,12 @@ type Config struct {
 type Engine struct {
 	cfg   Config
 	slots chan struct{}
+	turns *turns
 }
 
 // New makes an Engine.
 func New(cfg Config) *Engine {
-	return &Engine{cfg: cfg, slots: make(chan struct{}, maxTasks)}
+	return &Engine{cfg: cfg, slots: make(chan struct{}, maxTasks), turns: newTurns()}
 }
 
 // Run works until ctx ends. It then stops in order: no step is begun, BMC
@@ -156,6 +158,14 @@ func (e *Engine) mine(id, leaseID string) bool {
 // get on, in which case it pauses so that its caller may try again at once.
 // before is how often in a row it has failed already.
 func (e *Engine) task(ctx context.Context, stopping <-chan struct{}, gate *lease.Gate, id string, before int) (failed bool) {
+	over := e.turn(ctx, stopping, id)
+	if over == nil {
+		return false
+	}
+	defer over()
+	if !e.mine(id, gate.Lease) {
+		return false // while it waited for its turn somebody else came first
+	}
 	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
@@ -164,7 +174,7 @@ func (e *Engine) task(ctx context.Context, stopping <-chan struct{}, gate *lease
 	case <-ctx.Done():
 		return false
 	}
-	r := &runner{Engine: e, gate: gate, hard: ctx, stopping: stopping, node: id, log: e.cfg.Logger.With("node", id)}
+	r := &runner{Engine: e, gate: gate, hard: ctx, stopping: stopping, node: id, turnOver: over, log: e.cfg.Logger.With("node", id)}
 	err := r.run(ctx)
 	if err == nil || ctx.Err() != nil || r.isStopping() {
 		return false
@@ -183,6 +193,38 @@ func (e *Engine) task(ctx context.Context, stopping <-chan struct{}, gate *lease
 	case <-t.C:
 	}
 	return true
+}
+
+// turn waits until work on a node may begin. Only work that somebody has begun
+// before has to: new flows come one by one, a takeover brings all at once.
+func (e *Engine) turn(ctx context.Context, stopping <-chan struct{}, id string) (over func()) {
+	v := e.cfg.Store.View()
+	f := v.Flow(id)
+	if f.GetStatus() != api.FlowStatus_FLOW_RUNNING || f.GetAttempt() == 0 {
+		return func() {}
+	}
+	subnet := ""
+	if v.Intent(id) != nil || !agentOnly(f) {
+		subnet = node.BMCSubnet(v.Node(id))
+	}
+	tell := func(why string) {
+		e.cfg.Journal.Update(id, func(f *api.LiveFacts) { f.Waits = why })
+	}
+	defer tell("")
+	return e.turns.take(ctx, stopping, id, subnet, f.GetCreatedTick(), tell)
+}
+
+// agentOnly says whether the step at the cursor leaves the BMC alone.
+func agentOnly(f *api.Flow) bool {
+	if int(f.GetCursor()) >= len(f.GetSteps()) {
+		return true
+	}
+	switch step := node.IDOf(f.GetSteps()[f.GetCursor()]); step.Interface {
+	case "power", "management":
+		return false
+	default:
+		return step != node.StepCheckIdentity
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {

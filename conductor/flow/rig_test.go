@@ -67,6 +67,7 @@ type stack struct {
 	keeper  *lease.Keeper
 	hub     *agents.Hub
 	journal *journal.Journal
+	engine  *Engine
 	stop    context.CancelFunc
 	done    chan error
 }
@@ -154,6 +155,7 @@ func (r *rig) start(id string) *stack {
 		Member: id, Store: r.c.Store, Propose: p.Propose, Keeper: s.keeper, Watch: b, BMC: access, Hub: s.hub, Journal: j,
 		Keyring: p.Keyring(), Clock: r.c.Clock, Logger: log,
 	})
+	s.engine = engine
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	p.OnKill(func() {

@@ -26,6 +26,7 @@ type runner struct {
 	hard     context.Context // ends when the gate closes: then nothing more may be done
 	stopping <-chan struct{} // closed when this peer stops in order
 	node     string
+	turnOver func() // gives back the turn of a takeover: others may begin
 	token    uint64
 	log      *slog.Logger
 
@@ -91,7 +92,12 @@ func (r *runner) run(ctx context.Context) error {
 		if r.isStopping() {
 			return r.park(ctx)
 		}
-		if err := r.advance(ctx, f); errors.Is(err, errStopping) {
+		if agentOnly(f) && r.intent() == nil {
+			r.turnOver()
+		}
+		err := r.advance(ctx, f)
+		r.turnOver()
+		if errors.Is(err, errStopping) {
 			return r.park(ctx)
 		} else if err != nil {
 			return err
