@@ -43,9 +43,10 @@ type Cluster struct {
 	peers   map[string]*Peer
 
 	mu    sync.Mutex
-	index uint64         // guarded by mu; of the last entry
-	term  uint64         // guarded by mu
-	log   []*api.Command // guarded by mu
+	index uint64          // guarded by mu; of the last entry
+	term  uint64          // guarded by mu
+	watch func(*fsm.View) // guarded by mu
+	log   []*api.Command  // guarded by mu
 }
 
 // New makes a cluster with the given members, all ready and with the fake
@@ -80,6 +81,14 @@ func (c *Cluster) Peer(id string) *Peer { return c.peers[id] }
 // Apply commits one command of the given operations.
 func (c *Cluster) Apply(ops ...*api.Op) (*api.Result, error) {
 	return c.commit("test", &api.Command{Meta: &api.Meta{Principal: "system", Reason: "the test asks for it"}, Ops: ops})
+}
+
+// Watch has f called with the state after each entry, in order; it must not
+// call the Cluster.
+func (c *Cluster) Watch(f func(v *fsm.View)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watch = f
 }
 
 // Must is Apply that must be accepted.
@@ -121,6 +130,9 @@ func (c *Cluster) commit(peer string, cmd *api.Command) (*api.Result, error) {
 	res, err := c.Store.Apply(c.index, c.term, raw)
 	if err != nil {
 		panic(err) // what would stop a peer
+	}
+	if c.watch != nil {
+		c.watch(c.Store.View())
 	}
 	return res[0], rpc.FromFailure(res[0].GetFailure())
 }
