@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -33,6 +34,7 @@ func (s *Store) Apply(index, term uint64, entry []byte) ([]*api.Result, error) {
 		db: db.Txn(true), index: index, term: term, head: *at, hints: s.hints, newHints: hints{},
 		answered: s.answered, slots: map[slotKey]*slot{}, reported: make(map[slotKey]struct{}, 2*len(e.GetCommands())),
 	}
+	w.sealed = bytes.Contains(entry, []byte(sealedStart))
 	defer w.db.Abort() // nothing once committed
 	results := make([]*api.Result, len(e.GetCommands()))
 	for i, cmd := range e.GetCommands() {
@@ -57,6 +59,12 @@ func (w *work) command(cmd *api.Command, entrySize int) *api.Result {
 	}
 	if known := w.known(); known != nil {
 		return known
+	}
+	if w.sealed {
+		if err := w.checkSealed(cmd); err != nil {
+			res.Failure = failure(err)
+			return res
+		}
 	}
 	for _, op := range cmd.GetOps() {
 		out := &api.OpResult{}
@@ -136,6 +144,8 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.agentEnrol(o.AgentEnrol, out)
 	case *api.Op_InventorySet:
 		return w.inventorySet(o.InventorySet, out)
+	case *api.Op_PhoneHome:
+		return w.phoneHome(o.PhoneHome, out)
 	case *api.Op_LeaseRegister:
 		return w.leaseRegister(o.LeaseRegister, out)
 	case *api.Op_LeaseRenew:
@@ -144,8 +154,6 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.leaseExpire(o.LeaseExpire)
 	case *api.Op_LeaseFence:
 		return w.leaseFence(o.LeaseFence)
-	case *api.Op_PhoneHome:
-		return w.phoneHome(o.PhoneHome, out)
 	case *api.Op_LeaseTombstone:
 		return w.leaseTombstone(o.LeaseTombstone)
 	case *api.Op_LeaseRelease:
@@ -180,6 +188,16 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.tokenConsume(o.TokenConsume, out)
 	case *api.Op_FeatureLevelSet:
 		return w.featureLevelSet(o.FeatureLevelSet)
+	case *api.Op_KeysRequest:
+		return w.keysRequest(o.KeysRequest)
+	case *api.Op_KeysRotate:
+		return w.keysRotate(o.KeysRotate)
+	case *api.Op_KeysReseal:
+		return w.keysReseal(o.KeysReseal)
+	case *api.Op_KeysRetire:
+		return w.keysRetire(o.KeysRetire)
+	case *api.Op_ReachSet:
+		return w.reachSet(o.ReachSet, out)
 	case *api.Op_RestoreEpochRaise:
 		return w.restoreEpochRaise(o.RestoreEpochRaise)
 	case *api.Op_ArtifactSet:
@@ -188,8 +206,6 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.artifactCopy(o.ArtifactCopy, out)
 	case *api.Op_ArtifactTouch:
 		return w.artifactTouch(o.ArtifactTouch)
-	case *api.Op_ReachSet:
-		return w.reachSet(o.ReachSet, out)
 	case *api.Op_ArtifactDrop:
 		return w.artifactDrop(o.ArtifactDrop)
 	case *api.Op_RamdiskSet:

@@ -33,6 +33,12 @@ func (w *work) bootstrap(op *api.Bootstrap) error {
 	s = proto.CloneOf(s)
 	s.Rev = 1
 	put(w, settings, s)
+	if id := op.GetDataKey(); id != "" {
+		if err := checkID("data key", id); err != nil {
+			return err
+		}
+		put(w, keys, &api.Keys{Generation: 1, DataPrimary: id, DataKeys: []string{id}, RotatedMs: w.meta.GetWallMs()})
+	}
 	w.c.clusterID = op.GetClusterId()
 	w.c.featureLevel = max(w.c.featureLevel, 1)
 	return nil
@@ -106,6 +112,7 @@ func (w *work) memberRemove(op *api.MemberRemove) error {
 	if l := find(w, leases, byLive, id, live); len(l) > 0 {
 		return errs.About(errs.WrongState, id, "member %s has the live lease %s: stop it, or wait until the lease expires", id, l[0].GetId())
 	}
+	w.retireMember(get(w, members, id))
 	drop(w, members, id)
 	w.forgetReach(id)
 	return nil

@@ -261,6 +261,9 @@ func (g *gen) lockOp() *api.Op {
 }
 
 func (g *gen) clusterOp() *api.Op {
+	if g.rarely("keys") {
+		return g.keysOp()
+	}
 	if g.rarely("reach") {
 		subnet := []string{"10.1.2.0/24", "2001:db8::/64", "10.1.2.3/24", "x"}[g.n(3, "subnet")]
 		return &api.Op{Op: &api.Op_ReachSet{ReachSet: &api.ReachSet{Member: g.member(), Subnet: subnet, Reachable: g.n(1, "reachable") == 1}}}

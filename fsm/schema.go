@@ -25,11 +25,13 @@ const (
 	TableMembers     = "members"     // key: member id
 	TableInventories = "inventories" // key: node id
 	TableSettings    = "settings"    // key: "settings"
+	TableKeys        = "keys"        // key: "keys"
 	TableReach       = "reach"       // key: member "/" subnet
 	TableArtifacts   = "artifacts"   // key: digest
 	TableRamdisks    = "ramdisks"    // key: arch "/" purpose
 
 	tableTokens   = "tokens"
+	tableFormer   = "former"
 	tableRequests = "requests" // not of memdb, see answers.go
 	tableHistory  = "history"
 	tableHead     = "head"
@@ -81,6 +83,8 @@ var (
 	tokens      = &table[*api.JoinToken]{tableTokens, 13, false, (*api.JoinToken).GetId}
 	artifacts   = &table[*api.Artifact]{TableArtifacts, 40, true, (*api.Artifact).GetDigest}
 	ramdisks    = &table[*api.Ramdisk]{TableRamdisks, 41, true, func(r *api.Ramdisk) string { return ramdiskKey(r.GetArch(), r.GetPurpose()) }}
+	keys        = &table[*api.Keys]{TableKeys, 20, true, func(*api.Keys) string { return TableKeys }}
+	former      = &table[*api.FormerMember]{tableFormer, 21, false, formerKey}
 	reaches     = &table[*api.Reach]{TableReach, 30, true, reachKey}
 )
 
@@ -96,7 +100,7 @@ type anyTable interface {
 // tables are in order of kind: the order of snapshots and digests.
 var tables = slices.SortedFunc(slices.Values([]anyTable{
 	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, answers,
-	artifacts, ramdisks, reaches,
+	artifacts, ramdisks, keys, former, reaches,
 }), func(a, b anyTable) int { return cmp.Compare(a.frameKind(), b.frameKind()) })
 
 func (t *table[R]) tableName() string            { return t.name }
@@ -210,6 +214,8 @@ func newSchema() *memdb.DBSchema {
 		tableSchema(members.name, members.key, nil),
 		tableSchema(inventories.name, inventories.key, nil),
 		tableSchema(settings.name, settings.key, nil),
+		tableSchema(keys.name, keys.key, nil),
+		tableSchema(former.name, former.key, nil),
 		tableSchema(reaches.name, reaches.key, nil),
 		tableSchema(tokens.name, tokens.key, nil),
 		tableSchema(artifacts.name, artifacts.key, map[string]index[*api.Artifact]{

@@ -70,6 +70,15 @@ func (v *View) Globals() *api.Globals { return v.head.globals() }
 // Settings are those of Bootstrap or of the last SettingsSet.
 func (v *View) Settings() *api.Settings { return first(v.txn, settings, byID, TableSettings) }
 
+// Keys says which keys the cluster uses; nil before there are any.
+func (v *View) Keys() *api.Keys { return first(v.txn, keys, byID, TableKeys) }
+
+// Former is the member that had this id and the key of this digest and is none
+// any more; nil when there was none.
+func (v *View) Former(id string, keyDigest []byte) *api.FormerMember {
+	return first(v.txn, former, byID, formerKey(&api.FormerMember{Id: id, KeyDigest: keyDigest}))
+}
+
 // Node is a node by id.
 func (v *View) Node(id string) *api.Node { return first(v.txn, nodes, byID, id) }
 

@@ -17,11 +17,12 @@ type work struct {
 	db       *memdb.Txn
 	index    uint64
 	term     uint64
+	sealed   bool // it may bring sealed values
 	head     head // as of the last accepted command
 	hints    hints
-	changes  []Change
 	answered map[string]*api.RequestResult // the Store's
 	answers  []*api.RequestResult          // of the entry so far
+	changes  []Change
 	reported map[slotKey]struct{} // in changes
 
 	// Of the command; dropped when it is refused.
@@ -227,9 +228,13 @@ func stamp(m proto.Message, index uint64) {
 		r.Index = index
 	case *api.Inventory:
 		r.Index = index
-	case *api.Settings:
 	case *api.Reach:
 		r.Index = index
+	case *api.Settings:
+		r.Index = index
+	case *api.Keys:
+		r.Index = index
+	case *api.FormerMember:
 		r.Index = index
 	case *api.Artifact:
 		r.Index = index
