@@ -1,0 +1,93 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// MaxSize bounds a single artifact: 1 TiB.
+const MaxSize = 1 << 40
+
+// Receive stores a file whose bytes next gives, io.EOF after the last. The
+// bytes must have the digest and the size. When the file is here already next
+// is not called.
+func (k *Keeper) Receive(digest string, size uint64, next func() ([]byte, error)) error {
+	switch {
+	case !validDigest.MatchString(digest):
+		return errs.About(errs.Invalid, "digest", "digest %.80q is not 64 lower-case hex digits", digest)
+	case size == 0 || size > MaxSize:
+		return errs.About(errs.Invalid, "size", "an artifact has 1 byte to 1 TiB, not %d bytes", size)
+	}
+	k.want(digest)
+	if _, ok := k.store.Size(digest); ok {
+		return nil
+	}
+	in, err := k.store.receive(int64(size)) //nolint:gosec // bounded above
+	if err != nil {
+		return err
+	}
+	defer in.abort(errs.New(errs.Internal, "the upload ended")) // nothing after commit
+	for {
+		data, err := next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := in.Write(data); err != nil {
+			return err
+		}
+	}
+	return in.commit(digest)
+}
+
+// Replicate has another peer take a copy of a file that is here, and gives
+// all members that have it: the copies to commit. Where the cluster has only
+// this peer that is one; the leader sees to a second one later.
+func (k *Keeper) Replicate(ctx context.Context, digest string) (copies []string, err error) {
+	size, ok := k.store.Size(digest)
+	if !ok {
+		return nil, errs.About(errs.NotFound, digest, "artifact %s is not on this peer", digest[:12])
+	}
+	k.want(digest)
+	copies = []string{k.cfg.Self}
+	var failures []error
+	for _, peer := range k.live() {
+		conn, err := k.cfg.PeerConn(peer)
+		if err == nil {
+			_, err = api.NewArtifactsClient(conn).Fetch(ctx, &api.FetchArtifactRequest{
+				Digest: digest, Size: uint64(size), From: []string{k.cfg.Self}, //nolint:gosec // not negative
+			})
+		}
+		if err == nil {
+			return append(copies, peer), nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		k.log.Warn("a peer could not take a copy of an artifact", "artifact", digest, "to", peer, "err", err)
+		failures = append(failures, fmt.Errorf("%s: %w", peer, err))
+	}
+	if others := k.others(); others > 0 {
+		return nil, errs.About(errs.Unreachable, digest, "no second peer could take a copy, and an artifact is used only when two have it: %w",
+			errors.Join(append(failures, errs.New(errs.Unreachable, "%d other members", others))...))
+	}
+	return copies, nil
+}
+
+// others is how many members there are besides this one.
+func (k *Keeper) others() int {
+	n := 0
+	for _, m := range k.cfg.Store.View().Members() {
+		if m.GetId() != k.cfg.Self && m.GetPhase() != api.Member_LEFT {
+			n++
+		}
+	}
+	return n
+}

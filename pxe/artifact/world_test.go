@@ -1,0 +1,230 @@
+package artifact
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/rpc"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a cluster whose peers share one copy of the state.
+type world struct {
+	t     *testing.T
+	store *fsm.Store
+
+	mu    sync.Mutex
+	index uint64           // guarded by mu
+	peers map[string]*peer // guarded by mu
+}
+
+// peer is one Keeper with its listener.
+type peer struct {
+	*Keeper
+	id     string
+	dir    string
+	addr   string
+	client *grpc.ClientConn
+	stop   func() // kills it; more than once is fine
+}
+
+func newWorld(t *testing.T, ids ...string) *world {
+	w := &world{t: t, store: fsm.New(), peers: map[string]*peer{}}
+	w.ok(&api.Op{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: "c", Settings: &api.Settings{Timing: &api.Timing{LeaseMs: 12000, HolderMs: 8000}, MaxVoters: 3, RingVersion: 1}}}})
+	for _, id := range ids {
+		w.join(id)
+		w.start(id, filepath.Join(t.TempDir(), id), nil)
+	}
+	return w
+}
+
+// join makes a ready member with a live lease.
+func (w *world) join(id string) {
+	w.ok(&api.Op{Op: &api.Op_MemberSet{MemberSet: &api.MemberSet{Member: &api.Member{Id: id, Phase: api.Member_READY, FeatureLevel: fsm.FeatureLevel, BootAddress: id + ".example:80"}}}},
+		&api.Op{Op: &api.Op_LeaseRegister{LeaseRegister: &api.LeaseRegister{Lease: &api.Lease{Id: "l-" + id, Conductor: id, MachineId: "m-" + id, BootId: "b"}, DirectoryLock: true}}})
+}
+
+// leave makes a member lose its lease.
+func (w *world) lapse(id string) {
+	w.ok(&api.Op{Op: &api.Op_LeaseRelease{LeaseRelease: &api.LeaseRelease{LeaseId: "l-" + id}}})
+}
+
+func (w *world) start(id, dir string, tune func(*Config)) *peer {
+	w.t.Helper()
+	cfg := Config{
+		Dir: dir, Self: id, Store: w.store, Propose: w.propose, PeerConn: w.conn, Clock: clock.System{},
+		Logger: slog.New(slog.DiscardHandler), Period: 50 * time.Millisecond,
+		Caller: func(context.Context) (string, error) { return "peer", nil },
+		Usage:  func(string) (uint64, uint64, error) { return 0, 1 << 40, nil },
+	}
+	if tune != nil {
+		tune(&cfg)
+	}
+	k, err := New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	srv := grpc.NewServer(rpc.ServerOptions(cfg.Logger)...)
+	api.RegisterArtifactsServer(srv, k)
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { _ = srv.Serve(lis) })
+	all.Go(func() {
+		if err := k.Run(ctx); err != nil {
+			w.t.Errorf("%s: %v", id, err)
+		}
+	})
+	client, err := grpc.NewClient(lis.Addr().String(), append(rpc.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p := &peer{Keeper: k, id: id, dir: dir, addr: lis.Addr().String(), client: client}
+	p.stop = sync.OnceFunc(func() {
+		srv.Stop()
+		cancel()
+		all.Wait()
+		client.Close()
+	})
+	w.t.Cleanup(p.stop)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.peers[id] = p
+	return p
+}
+
+func (w *world) peer(id string) *peer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.peers[id]
+}
+
+func (w *world) conn(id string) (*grpc.ClientConn, error) {
+	if p := w.peer(id); p != nil {
+		return p.client, nil
+	}
+	return nil, errs.New(errs.NotFound, "no member %s", id)
+}
+
+func (w *world) propose(_ context.Context, cmd *api.Command) (*api.Result, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.index++
+	cmd.Meta = fsm.CompleteMeta(cmd.GetMeta(), "test", 1)
+	b, err := proto.Marshal(&api.Entry{Commands: []*api.Command{cmd}})
+	if err != nil {
+		return nil, err
+	}
+	res, err := w.store.Apply(w.index, 1, b)
+	if err != nil {
+		return nil, err
+	}
+	if f := res[0].GetFailure(); f != nil {
+		return nil, errs.New(errs.ParseKind(f.GetKind()), "%s", f.GetMessage())
+	}
+	return res[0], nil
+}
+
+func (w *world) ok(ops ...*api.Op) {
+	w.t.Helper()
+	if _, err := w.propose(context.Background(), &api.Command{Meta: &api.Meta{Principal: "system", Reason: "test"}, Ops: ops}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// put stores bytes at a peer as the service does.
+func (w *world) put(id string, data []byte) (*api.Artifact, error) {
+	p, digest := w.peer(id), sum256(data)
+	rest := data
+	if err := p.Receive(digest, uint64(len(data)), func() ([]byte, error) {
+		if len(rest) == 0 {
+			return nil, io.EOF
+		}
+		part := rest[:min(len(rest), 100_000)]
+		rest = rest[len(part):]
+		return part, nil
+	}); err != nil {
+		return nil, err
+	}
+	copies, err := p.Replicate(w.t.Context(), digest)
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.propose(w.t.Context(), &api.Command{Meta: &api.Meta{Principal: "system", Reason: "test"}, Ops: []*api.Op{{Op: &api.Op_ArtifactSet{ArtifactSet: &api.ArtifactSet{
+		Artifact: &api.Artifact{Digest: digest, Size: uint64(len(data)), Copies: copies},
+	}}}}})
+	return w.store.View().Artifact(digest), err
+}
+
+func (w *world) mustPut(id string, data []byte) *api.Artifact {
+	w.t.Helper()
+	a, err := w.put(id, data)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// read gets a whole artifact as a machine does.
+func (p *peer) read(t *testing.T, digest string) ([]byte, error) {
+	r, err := p.Open(t.Context(), digest)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+func (w *world) wantRead(id string, data []byte) {
+	w.t.Helper()
+	if b, err := w.peer(id).read(w.t, sum256(data)); err != nil || !bytes.Equal(b, data) {
+		w.t.Errorf("%s gave %d bytes of %d: %v", id, len(b), len(data), err)
+	}
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func random(seed, n int) []byte {
+	b := make([]byte, n)
+	rand.New(rand.NewSource(int64(seed))).Read(b)
+	return b
+}
+
+func sum256(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+func copies(a *api.Artifact) string { return fmt.Sprint(a.GetCopies()) }
