@@ -93,6 +93,11 @@ func (c *Client) DeleteNetwork(ctx context.Context, req *api.DeleteNetworkReques
 	return call(ctx, c, write, req, api.IronringClient.DeleteNetwork)
 }
 
+// BootRecord reads what a node's machine would get now from one peer.
+func (c *Client) BootRecord(ctx context.Context, req *api.BootRecordRequest) (*api.BootRecordReply, error) {
+	return call(ctx, c, read, req, api.IronringClient.BootRecord)
+}
+
 // ClusterStatus reads the health of the cluster, as the answering peer sees it.
 func (c *Client) ClusterStatus(ctx context.Context, req *api.ClusterStatusRequest) (*api.ClusterStatusReply, error) {
 	return call(ctx, c, local, req, api.IronringClient.ClusterStatus)

@@ -31,8 +31,8 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// Config of a Conductor. All fields but PowerEvery and BMCReadTimeout are
-// required.
+// Config of a Conductor. All fields but PowerEvery, BMCReadTimeout and
+// DescribeBoot are required.
 type Config struct {
 	Cluster    service.Cluster
 	MachineID  string
@@ -43,6 +43,8 @@ type Config struct {
 	PowerEvery time.Duration // between two polls of one machine's power; 0: 2 min
 	// BMCReadTimeout is the longest that a question to a BMC may take; 0: 45 s.
 	BMCReadTimeout time.Duration
+	// DescribeBoot is service.Config.DescribeBoot. nil: no boot services.
+	DescribeBoot func(nodeID string) (*api.BootRecordReply, error)
 	Clock          clock.Clock
 	Logger         *slog.Logger
 }
@@ -101,7 +103,7 @@ func New(cfg Config) (*Conductor, error) {
 	})
 	c.service = service.New(service.Config{
 		Cluster: cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
-		Version: cfg.Version, Clock: cfg.Clock, Logger: cfg.Logger,
+		Version: cfg.Version, DescribeBoot: cfg.DescribeBoot, Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	return c, nil
 }

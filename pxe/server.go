@@ -22,6 +22,8 @@ type Server struct {
 	tftp   *tftpService
 	http   *httpService
 	router *routerService // nil: off
+
+	digests digests
 }
 
 // Addrs are the addresses that a Server listens on; the zero value of those

@@ -1,6 +1,7 @@
 package clienttest
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -111,6 +112,31 @@ func (p *Peer) ListNetworks(context.Context, *api.ListNetworksRequest) (*api.Lis
 	rep := &api.ListNetworksReply{Index: p.c.index}
 	for _, n := range p.c.networks {
 		rep.Networks = append(rep.Networks, proto.CloneOf(n))
+	}
+	return rep, nil
+}
+
+// BootRecord implements api.IronringServer: the ramdisk for each port, from p2
+// or the peer that is named.
+func (p *Peer) BootRecord(_ context.Context, req *api.BootRecordRequest) (*api.BootRecordReply, error) {
+	c := p.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.findLocked(req.GetNode())
+	if n == nil {
+		return nil, errs.About(errs.NotFound, req.GetNode(), "no node %q", req.GetNode())
+	}
+	rep := &api.BootRecordReply{NodeId: n.GetId(), Peer: cmp.Or(req.GetPeer(), "p2"), Index: c.index, Dhcp: "full", Files: []*api.BootFile{
+		{Name: "vmlinuz", Path: "/ramdisk/vmlinuz", UsedBy: "iPXE, by HTTP", Size: 8, Sha256: strings.Repeat("a", 64)},
+		{Name: "snponly.efi", Path: "/ipxe/snponly.efi", UsedBy: "UEFI x86-64 PXE, by TFTP", Problem: "is missing"},
+	}}
+	for _, port := range c.ports {
+		if port.GetNodeId() == n.GetId() {
+			rep.Ports = append(rep.Ports, &api.BootPort{
+				Mac: port.GetAddress(), Target: api.BootTarget_BOOT_RAMDISK, Nonce: true, Script: "#!ipxe\nset line x\n",
+				Addresses: []*api.BootAddress{{Network: "prov", Address: "10.77.0.10"}, {Network: "office", Mode: api.DHCPMode_DHCP_PROXY}},
+			})
+		}
 	}
 	return rep, nil
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/cluster"
 	"github.com/ironring/ironring/conductor/agents"
 	"github.com/ironring/ironring/conductor/journal"
 	"github.com/ironring/ironring/conductor/watch"
@@ -35,6 +36,7 @@ type Cluster interface {
 	ClusterID() string
 	Store() *fsm.Store
 	Propose(ctx context.Context, cmd *api.Command) (*api.Result, error)
+	ProposeAll(ctx context.Context, cmds []*api.Command) []cluster.Outcome
 	ReadIndex(ctx context.Context) (uint64, error)
 	LeaderContact() time.Duration
 	Alive(id string) bool
@@ -47,7 +49,7 @@ type Cluster interface {
 	Status(ctx context.Context) *api.ClusterStatusReply
 }
 
-// Config of a Service; all fields are required.
+// Config of a Service; all fields but DescribeBoot are required.
 type Config struct {
 	Cluster Cluster
 	// Leave takes this peer out of the cluster, its work parked before.
@@ -57,8 +59,11 @@ type Config struct {
 	Watch    *watch.Broker
 	Endpoint *agents.Endpoint
 	Version  string
-	Clock    clock.Clock
-	Logger   *slog.Logger
+	// DescribeBoot says what this peer's boot services would answer the machine
+	// of a node. nil: it has none.
+	DescribeBoot func(nodeID string) (*api.BootRecordReply, error)
+	Clock        clock.Clock
+	Logger       *slog.Logger
 }
 
 // Service implements the gRPC services of a peer. Safe for concurrent use.
@@ -99,9 +104,14 @@ func (s *Service) stale() bool { return s.cfg.Cluster.LeaderContact() > staleAft
 
 // propose commits one command for a client.
 func (s *Service) propose(ctx context.Context, requestID, reason string, ops ...*api.Op) (*api.Result, error) {
+	return s.cfg.Cluster.Propose(ctx, s.command(ctx, requestID, reason, ops...))
+}
+
+// command is what a client asked for.
+func (s *Service) command(ctx context.Context, requestID, reason string, ops ...*api.Op) *api.Command {
 	principal, source := caller(ctx)
-	return s.cfg.Cluster.Propose(ctx, &api.Command{
+	return &api.Command{
 		Meta: &api.Meta{Principal: principal, Source: source, RequestId: requestID, Reason: reason, WallMs: s.cfg.Clock.Now().UnixMilli()},
 		Ops:  ops,
-	})
+	}
 }

@@ -148,7 +148,9 @@ func (p *Peer) openConductor(reg *drivers.Registry) error {
 	p.conductor, err = conductor.New(conductor.Config{
 		Cluster: p.cluster, MachineID: machineID, BootID: bootID, Registry: reg, DataDir: p.cfg.DataDir,
 		Version: version.String(), BMCReadTimeout: p.cfg.BMC.ReadTimeout,
-		Clock: clock.System{}, Logger: p.log.With("part", "conductor"),
+		// The boot services need the conductor, so they are opened after it.
+		DescribeBoot: func(nodeID string) (*api.BootRecordReply, error) { return p.boot.Describe(nodeID) },
+		Clock:        clock.System{}, Logger: p.log.With("part", "conductor"),
 	})
 	return err
 }
