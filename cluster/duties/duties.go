@@ -87,6 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 	run(lockPeriod, newLocks(cfg))
 	run(voterPeriod, newServers(cfg))
 	run(slowPeriod, &features{cfg})
+	run(slowPeriod, newArtifacts(cfg))
 	g.Go(func() error { return newAssigner(cfg).run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
