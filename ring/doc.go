@@ -6,8 +6,9 @@
 // caller turns those into the flags of Member and Node.
 //
 // Candidates of a node are the members that are ready and not lost, of the
-// node's conductor group, with its driver; those of its zone when there are
-// any. Nodes with the same candidates share a pool. In a pool a member's cap is
+// node's conductor group, with its driver. Members that are known not to reach
+// the subnet of its BMC are none as long as another one is known to reach it.
+// Of these, those of its zone when there are any. Nodes with the same candidates share a pool. In a pool a member's cap is
 //
 //	ceil(1.10 * nodes of the pool * weight / sum of the receivers' weights)
 //

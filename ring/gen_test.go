@@ -24,6 +24,14 @@ func machines(n int) []Node {
 	return ns
 }
 
+// reach notes what a member knows of a subnet.
+func (m *Member) reach(subnet string, reached bool) {
+	if m.Reaches == nil {
+		m.Reaches = map[string]bool{}
+	}
+	m.Reaches[subnet] = reached
+}
+
 // apply makes the moves in a copy of the nodes.
 func apply(nodes []Node, moves []Move) []Node {
 	to := map[string]Move{}
@@ -72,6 +80,14 @@ func anyMembers() *rapid.Generator[[]Member] {
 				Ready:   !odd("draining"),
 				Stable:  !odd("new"),
 			}
+			for _, subnet := range []string{"a", "b"} {
+				switch rapid.IntRange(0, 7).Draw(t, "reach") {
+				case 0:
+					ms[i].reach(subnet, false)
+				case 1, 2:
+					ms[i].reach(subnet, true)
+				}
+			}
 			if odd("lost") {
 				ms[i].Lost = true
 				ms[i].LostLong = rapid.Bool().Draw(t, "long")
@@ -90,6 +106,7 @@ func anyNodes(pins bool) *rapid.Generator[[]Node] {
 				Group:   rapid.SampledFrom([]string{"", "", "", "rack1"}).Draw(t, "group"),
 				Driver:  rapid.SampledFrom([]string{"ipmi", "ipmi", "fake"}).Draw(t, "driver"),
 				Zone:    rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "zone"),
+				Subnet:  rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "subnet"),
 				Owner:   rapid.SampledFrom([]string{"", "p1", "p2", "p3", "p4", "gone"}).Draw(t, "owner"),
 				Pinned:  pins && rapid.IntRange(0, 4).Draw(t, "pinned") == 0,
 				NewWork: pins && rapid.IntRange(0, 4).Draw(t, "work") == 0,

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -52,6 +53,12 @@ func TestMoveLaws(t *testing.T) {
 				t.Fatalf("%+v: not a candidate: %+v", m, to)
 			case m.To == n.Owner && m.To != "":
 				t.Fatalf("%+v moves to its owner", m)
+			case m.To != "" && misses(to, n) && slices.ContainsFunc(in.Members, func(o Member) bool {
+				return o.Ready && !o.Lost && o.Group == n.Group && contains(o.Drivers, n.Driver) && o.Reaches[n.Subnet]
+			}):
+				t.Fatalf("%+v: to one that does not reach it, though another does", m)
+			case m.Reason == "owner does not reach its BMC" && !misses(owner, n):
+				t.Fatalf("%+v: it does, or nothing is known: %+v", m, owner)
 			case m.Reason == "":
 				t.Fatalf("%+v has no reason", m)
 			case n.Pinned && alive:
@@ -70,6 +77,11 @@ func TestMoveLaws(t *testing.T) {
 			t.Fatalf("%d voluntary moves of %d", voluntary, in.MaxVoluntary)
 		}
 	})
+}
+
+func misses(m Member, n Node) bool {
+	reached, known := m.Reaches[n.Subnet]
+	return n.Subnet != "" && known && !reached
 }
 
 func contains(list []string, s string) bool {

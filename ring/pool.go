@@ -11,20 +11,22 @@ type layout struct {
 	index   map[string]int
 	classes map[classKey]*class
 	pools   map[string]*pool // by candidates
+	missed  map[string]bool  // subnets that a member does not reach
 
 	lastKey   classKey // memo: neighbours tend to be of one class
 	lastClass *class
 }
 
-// classKey is what the candidates of a node depend on.
-type classKey struct{ group, driver, zone string }
+// classKey is what the candidates of a node depend on. subnet is "" unless a
+// member misses it.
+type classKey struct{ group, driver, zone, subnet string }
 
 // class is what all nodes of one key have in common.
 type class struct {
 	pool     *pool  // nil: there is no candidate
 	reason   string // why there is none
 	capable  []bool // by member: has the group and the driver
-	eligible []bool // by member: capable, ready and not lost
+	eligible []bool // by member: capable, ready and not lost, and reaches its BMC
 }
 
 // pool is the nodes with the same candidates.
@@ -44,10 +46,16 @@ func newLayout(members []Member) *layout {
 		index:   make(map[string]int, len(members)),
 		classes: map[classKey]*class{},
 		pools:   map[string]*pool{},
+		missed:  map[string]bool{},
 	}
 	slices.SortFunc(l.members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	for i, m := range l.members {
 		l.index[m.ID] = i
+		for subnet, reached := range m.Reaches {
+			if !reached {
+				l.missed[subnet] = true
+			}
+		}
 	}
 	return l
 }
@@ -61,7 +69,10 @@ func (l *layout) owner(n *Node) int {
 }
 
 func (l *layout) class(n *Node) *class {
-	key := classKey{n.Group, n.Driver, n.Zone}
+	key := classKey{group: n.Group, driver: n.Driver, zone: n.Zone}
+	if n.Subnet != "" && l.missed[n.Subnet] {
+		key.subnet = n.Subnet
+	}
 	if l.lastClass != nil && key == l.lastKey {
 		return l.lastClass
 	}
@@ -80,6 +91,11 @@ func (l *layout) newClass(key classKey) *class {
 	for i, m := range l.members {
 		c.capable[i] = m.Group == key.group && slices.Contains(m.Drivers, key.driver)
 		c.eligible[i] = c.capable[i] && m.Ready && !m.Lost
+	}
+	if key.subnet != "" {
+		l.keepReaching(c.eligible, key.subnet)
+	}
+	for i, m := range l.members {
 		inZone[i] = c.eligible[i] && key.zone != "" && m.Zone == key.zone
 	}
 	candidates := c.eligible
@@ -105,6 +121,20 @@ func (l *layout) newClass(key classKey) *class {
 		l.pools[string(name)] = c.pool
 	}
 	return c
+}
+
+// keepReaching takes those out who do not reach a subnet, if there is one who
+// does: where nobody does, moving a node would gain nothing.
+func (l *layout) keepReaching(eligible []bool, subnet string) {
+	for i, m := range l.members {
+		if eligible[i] && m.Reaches[subnet] {
+			for k, other := range l.members {
+				reached, known := other.Reaches[subnet]
+				eligible[k] = eligible[k] && (reached || !known)
+			}
+			return
+		}
+	}
 }
 
 // newPool chooses the receivers: stable candidates with a weight if there are

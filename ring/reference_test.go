@@ -31,8 +31,19 @@ func (r *reference) member(id string) (Member, bool) {
 	return Member{}, false
 }
 
-func (r *reference) eligible(n Node, m Member) bool {
+func (r *reference) able(n Node, m Member) bool {
 	return m.Ready && !m.Lost && m.Group == n.Group && contains(m.Drivers, n.Driver)
+}
+
+func (r *reference) eligible(n Node, m Member) bool {
+	if reached, known := m.Reaches[n.Subnet]; n.Subnet != "" && known && !reached {
+		for _, other := range r.in.Members {
+			if r.able(n, other) && other.Reaches[n.Subnet] {
+				return false
+			}
+		}
+	}
+	return r.able(n, m)
 }
 
 func (r *reference) candidates(n Node) []Member {
@@ -179,8 +190,11 @@ func (r *reference) plan() []Move {
 		case m.Lost, n.Pinned:
 		case !capable:
 			reason = "owner cannot serve it"
-		case !m.Ready && !nobody:
+		case nobody:
+		case !m.Ready:
 			reason = "owner drains"
+		case !r.eligible(n, m):
+			reason = "owner does not reach its BMC"
 		}
 		if reason == "" {
 			continue

@@ -20,6 +20,9 @@ type Member struct {
 	// LostLong: lost for so long that its idle nodes move too.
 	LostLong bool
 	Stable   bool // ready for so long that it may receive nodes
+	// Reaches says of subnets of BMCs whether the member reaches them. Of a
+	// subnet that is not named nothing is known against it.
+	Reaches map[string]bool
 }
 
 // Node is a machine as the ring sees it. IDs are unique.
@@ -28,6 +31,7 @@ type Node struct {
 	Group  string
 	Driver string
 	Zone   string // preferred zone, "" for none
+	Subnet string // of its BMC, "" where it does not matter
 	Owner  string // assigned member, "" for none
 	// Unassigned is the reason that is stored for having no owner; a Move that
 	// would only repeat it is left out.
@@ -133,8 +137,11 @@ func (l *layout) mustMove(n *Node, c *class, o int) string {
 	case n.Pinned || c.eligible[o]:
 	case !c.capable[o]:
 		return "owner cannot serve it"
-	case c.pool != nil: // the owner drains, and somebody else is there
+	case c.pool == nil:
+	case !l.members[o].Ready: // and somebody else is there
 		return "owner drains"
+	default: // only this makes a member that is ready and not lost no candidate
+		return "owner does not reach its BMC"
 	}
 	return ""
 }

@@ -271,3 +271,59 @@ func TestPlacer(t *testing.T) {
 		}
 	}
 }
+
+// An owner that loses a subnet of BMCs gives its nodes there to those that
+// reach it, and no others; where nobody reaches it nothing moves; work that is
+// locked stays.
+func TestReach(t *testing.T) {
+	const lost, fine = "10.1.2.0/24", "10.1.3.0/24"
+	nodes := machines(90)
+	for i := range nodes {
+		nodes[i].Subnet = []string{lost, fine}[i%2]
+	}
+	nodes = settled(peers(3), nodes)
+	plan := func(change func(ms []Member)) []Move {
+		ms := peers(3)
+		change(ms)
+		return Plan(Input{Members: ms, Nodes: nodes, MaxVoluntary: 0})
+	}
+	if moves := plan(func(ms []Member) { ms[0].reach(lost, false) }); len(moves) != 0 {
+		t.Errorf("nobody is known to reach it: %v", moves)
+	}
+	if moves := plan(func(ms []Member) { ms[0].reach(lost, false); ms[1].reach(lost, false); ms[2].reach(lost, false) }); len(moves) != 0 {
+		t.Errorf("nobody reaches it: %v", moves)
+	}
+	pinned := ""
+	for i := range nodes {
+		if nodes[i].Owner == "p1" && nodes[i].Subnet == lost {
+			nodes[i].Pinned, pinned = true, nodes[i].ID
+			break
+		}
+	}
+	want := -1 // the pinned one
+	from, subnets := map[string]string{}, map[string]string{}
+	for _, n := range nodes {
+		from[n.ID], subnets[n.ID] = n.Owner, n.Subnet
+		if n.Owner == "p1" && n.Subnet == lost {
+			want++
+		}
+	}
+	moves := plan(func(ms []Member) { ms[0].reach(lost, false); ms[1].reach(lost, true); ms[2].reach(lost, false) })
+	fromOthers := 0
+	for _, m := range moves {
+		if m.Node == pinned || subnets[m.Node] != lost || m.To != "p2" || m.Reason != "owner does not reach its BMC" {
+			t.Errorf("%+v", m)
+		}
+		if from[m.Node] == "p3" { // which misses it too
+			fromOthers++
+		}
+	}
+	if len(moves)-fromOthers != want || fromOthers == 0 {
+		t.Errorf("%d moves, %d of them from p3; p1 had %d to give", len(moves), fromOthers, want)
+	}
+	// What is not known of p3 is not held against it.
+	moves = plan(func(ms []Member) { ms[0].reach(lost, false); ms[1].reach(lost, true) })
+	if len(moves) != want {
+		t.Errorf("%d moves, p1 had %d to give", len(moves), want)
+	}
+}
