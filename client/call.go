@@ -34,7 +34,7 @@ func call[Req, Rep proto.Message](ctx context.Context, c *Client, m mode, in Req
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	req := prepare(in)
-	repeatable := m != write || requestID(req) != ""
+	repeatable := m != write || hasRequestID(req)
 	n := len(c.endpoints)
 	failed := make(map[int]error, n)
 	i := c.start()
@@ -132,20 +132,32 @@ func prepare[Req proto.Message](in Req) Req {
 	} else {
 		r = r.Type().New()
 	}
-	if fd := r.Descriptor().Fields().ByName("request_id"); fd != nil && r.Get(fd).String() == "" {
-		// V7 never fails with the standard source of randomness.
-		r.Set(fd, protoreflect.ValueOfString(uuid.Must(uuid.NewV7()).String()))
+	if many, ok := r.Interface().(*api.CreateNodesRequest); ok {
+		for _, n := range many.GetNodes() {
+			nameRequest(n.ProtoReflect())
+		}
 	}
+	nameRequest(r)
 	return r.Interface().(Req)
 }
 
-func requestID(req proto.Message) string {
+// nameRequest gives a request that can have a request id one.
+func nameRequest(r protoreflect.Message) {
+	if fd := r.Descriptor().Fields().ByName("request_id"); fd != nil && r.IsValid() && r.Get(fd).String() == "" {
+		// V7 never fails with the standard source of randomness.
+		r.Set(fd, protoreflect.ValueOfString(uuid.Must(uuid.NewV7()).String()))
+	}
+}
+
+// hasRequestID reports whether a prepared request may be repeated: it has an
+// id, or all that is in it has one.
+func hasRequestID(req proto.Message) bool {
+	if _, ok := req.(*api.CreateNodesRequest); ok {
+		return true
+	}
 	r := req.ProtoReflect()
 	fd := r.Descriptor().Fields().ByName("request_id")
-	if fd == nil {
-		return ""
-	}
-	return r.Get(fd).String()
+	return fd != nil && r.Get(fd).String() != ""
 }
 
 // setMinIndex raises the index that a read waits for; false when the request

@@ -13,6 +13,11 @@ func (c *Client) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*a
 	return call(ctx, c, write, req, api.IronringClient.CreateNode)
 }
 
+// CreateNodes enrols up to 256 nodes in one call. Each is enrolled with its ports or not at all, and has a result of its own.
+func (c *Client) CreateNodes(ctx context.Context, req *api.CreateNodesRequest) (*api.CreateNodesReply, error) {
+	return call(ctx, c, write, req, api.IronringClient.CreateNodes)
+}
+
 // GetNode reads a node, its flow and its lock.
 func (c *Client) GetNode(ctx context.Context, req *api.GetNodeRequest) (*api.NodeReply, error) {
 	return call(ctx, c, read, req, api.IronringClient.GetNode)

@@ -13,6 +13,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/ring"
 )
 
 // Bounds of the commit pipeline.
@@ -31,7 +32,7 @@ const (
 // goroutine, two entries under way. It only works on the leader.
 type committer struct {
 	raft    *raft.Raft
-	place   func([][]byte) [][]byte // adds owners to new nodes; keeps the count
+	place   func([]*proposal) [][]byte // the commands, with owners for new nodes
 	metrics *metrics
 	queue   chan *proposal
 	waiting atomic.Int64 // entries that were given to Raft and have no answer yet
@@ -40,9 +41,16 @@ type committer struct {
 // proposal is one command on its way. Its state decides who answers: the
 // caller that gives up, or the committer that took it.
 type proposal struct {
-	raw   []byte
+	command
+	nth   int // among the proposals of its caller
 	state atomic.Int32
-	done  chan outcome // holds one
+	done  chan outcome // has room for the answers of all proposals of its caller
+}
+
+// command is a marshalled command and the nodes that it creates, in order.
+type command struct {
+	raw   []byte
+	nodes []ring.Node
 }
 
 const (
@@ -52,33 +60,69 @@ const (
 )
 
 type outcome struct {
+	nth    int
 	result *api.Result
 	err    error
 }
 
-func newCommitter(r *raft.Raft, place func([][]byte) [][]byte, m *metrics) *committer {
+func newCommitter(r *raft.Raft, place func([]*proposal) [][]byte, m *metrics) *committer {
 	return &committer{raft: r, place: place, metrics: m, queue: make(chan *proposal, queueLength)}
 }
 
-// submit commits one marshalled command through this peer, which must lead.
-func (c *committer) submit(ctx context.Context, raw []byte) (*api.Result, error) {
+// submit commits commands through this peer, which must lead. Each has an
+// outcome of its own.
+func (c *committer) submit(ctx context.Context, commands ...command) []outcome {
+	out := make([]outcome, len(commands))
 	if c.raft.State() != raft.Leader {
-		return nil, errs.New(errs.NotLeader, "this peer does not lead")
-	}
-	p := &proposal{raw: raw, done: make(chan outcome, 1)}
-	select {
-	case c.queue <- p:
-	case <-ctx.Done():
-		return nil, errs.New(errs.Busy, "the commit queue is full, nothing was done: %w", ctx.Err())
-	}
-	select {
-	case o := <-p.done:
-		return o.result, o.err
-	case <-ctx.Done():
-		if p.state.CompareAndSwap(queued, dropped) {
-			return nil, errs.New(errs.Busy, "the command was still queued, nothing was done: %w", ctx.Err())
+		for i := range out {
+			out[i].err = errs.New(errs.NotLeader, "this peer does not lead")
 		}
-		return nil, errs.New(errs.Timeout, "no answer in time: %w", ctx.Err())
+		return out
+	}
+	all, done := make([]proposal, len(commands)), make(chan outcome, len(commands))
+	waiting := 0
+	for i := range all {
+		p := &all[i]
+		p.command, p.nth, p.done = commands[i], i, done
+		select {
+		case c.queue <- p:
+			waiting++
+		case <-ctx.Done():
+			p.state.Store(dropped)
+			out[i].err = errs.New(errs.Busy, "the commit queue is full, nothing was done: %w", ctx.Err())
+		}
+	}
+	for ; waiting > 0; waiting-- {
+		select {
+		case o := <-done:
+			out[o.nth] = o
+		case <-ctx.Done():
+			c.giveUp(ctx, all, out)
+			return out
+		}
+	}
+	return out
+}
+
+// giveUp takes the answers that are there, and says of the other commands
+// whether they may still be committed.
+func (c *committer) giveUp(ctx context.Context, all []proposal, out []outcome) {
+	for more := true; more; {
+		select {
+		case o := <-all[0].done:
+			out[o.nth] = o
+		default:
+			more = false
+		}
+	}
+	for i := range out {
+		switch {
+		case out[i].err != nil || out[i].result != nil:
+		case all[i].state.CompareAndSwap(queued, dropped):
+			out[i].err = errs.New(errs.Busy, "the command was still queued, nothing was done: %w", ctx.Err())
+		default:
+			out[i].err = errs.New(errs.Timeout, "no answer in time: %w", ctx.Err())
+		}
 	}
 }
 
@@ -108,7 +152,7 @@ func (c *committer) run(ctx context.Context) {
 			<-slots
 			continue
 		}
-		entry := packEntry(c.place(raws(batch)))
+		entry := packEntry(c.place(batch))
 		c.metrics.packed(len(batch))
 		c.waiting.Add(1)
 		future := c.raft.Apply(entry, enqueueTimeout)
@@ -122,12 +166,12 @@ func (c *committer) run(ctx context.Context) {
 	wg.Wait()
 	stopped := outcome{err: errs.New(errs.NotLeader, "this peer is stopping")}
 	if first != nil {
-		first.done <- stopped
+		first.answer(stopped)
 	}
 	for {
 		select {
 		case p := <-c.queue:
-			p.done <- stopped
+			p.answer(stopped)
 		default:
 			return
 		}
@@ -157,14 +201,6 @@ func (c *committer) collect(first *proposal) (batch []*proposal, next *proposal)
 // ownerRoom is what framing and the owner of a new node may add to a command.
 const ownerRoom = 1024
 
-func raws(batch []*proposal) [][]byte {
-	out := make([][]byte, len(batch))
-	for i, p := range batch {
-		out[i] = p.raw
-	}
-	return out
-}
-
 // packEntry writes an api.Entry without decoding its commands.
 func packEntry(commands [][]byte) []byte {
 	size := 0
@@ -188,11 +224,17 @@ func answer(batch []*proposal, future raft.ApplyFuture, err error) {
 	}
 	for i, p := range batch {
 		if err != nil {
-			p.done <- outcome{err: err}
+			p.answer(outcome{err: err})
 		} else {
-			p.done <- outcome{result: results[i]}
+			p.answer(outcome{result: results[i]})
 		}
 	}
+}
+
+// answer never blocks; it may be called once.
+func (p *proposal) answer(o outcome) {
+	o.nth = p.nth
+	p.done <- o
 }
 
 // commitError gives Raft's errors their kinds. Only those that say that the

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
@@ -95,7 +97,7 @@ func TestUnknownEntryEndsThePeer(t *testing.T) {
 	op = protowire.AppendBytes(op, nil)
 	cmd := protowire.AppendTag(nil, 2, protowire.BytesType)
 	cmd = protowire.AppendBytes(cmd, op)
-	if _, err := c.submit(context.Background(), cmd); err == nil {
+	if _, err := c.submit(context.Background(), command{raw: cmd}); err == nil {
 		t.Error("an entry that nobody understands was applied")
 	}
 	select {
@@ -123,6 +125,7 @@ func TestClusterListenerAdmitsPeersOnly(t *testing.T) {
 		ok bool
 	}{
 		"itself":             {c.CA(), pki.Identity{Role: pki.RolePeer, Name: "p1"}, true},
+		"another key":        {c.CA(), pki.Identity{Role: pki.RolePeer, Name: "p1"}, false},
 		"no member":          {c.CA(), pki.Identity{Role: pki.RolePeer, Name: "p9"}, false},
 		"client":             {c.CA(), pki.Identity{Role: pki.RoleClient, Name: "p1"}, false},
 		"agent":              {c.CA(), pki.Identity{Role: pki.RoleAgent, Name: "p1", Nonce: "n"}, false},
@@ -140,7 +143,10 @@ func TestClusterListenerAdmitsPeersOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &streams{holder: h, dial: c.cfg.Dial}
+		if name == "itself" {
+			h = c.TLS()
+		}
+		s := &streams{holder: h, dial: c.cfg.Dial, admit: func(pki.Identity, []byte) error { return nil }, conns: map[*peerConn]struct{}{}}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		conn, err := s.dialPeer(ctx, "p1", address, protoRaft)
 		if err == nil {
@@ -215,14 +221,52 @@ func TestPackEntry(t *testing.T) {
 	if len(e.GetCommands()) != 2 || !proto.Equal(e.GetCommands()[0], a) || !proto.Equal(e.GetCommands()[1], b) {
 		t.Errorf("packed %v", &e)
 	}
-	if createsNode(rawA) || !createsNode(rawB) || createsNode([]byte("rubbish")) {
-		t.Error("createsNode is wrong")
+}
+
+// Owners are written into marshalled commands: exactly those of new nodes,
+// whatever else the command has, and over what its sender claimed.
+func TestWithOwners(t *testing.T) {
+	create := func(id, owner string) *api.Op {
+		return &api.Op{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{Id: id, Name: "n" + id, Driver: "fake", Assigned: owner, ConductorGroup: "g"}}}}
+	}
+	port := &api.Op{Op: &api.Op_PortCreate{PortCreate: &api.PortCreate{Port: &api.Port{Id: "p", NodeId: "1", Address: "52:54:00:00:00:01"}}}}
+	cmd := &api.Command{Meta: &api.Meta{Principal: "a", Source: "b", Reason: "c", WallMs: 1}, Ops: []*api.Op{create("1", ""), port, create("2", "liar"), create("3", "liar")}}
+	raw, err := proto.Marshal(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nodes := newNodes(cmd); len(nodes) != 3 || nodes[1].ID != "2" || nodes[0].Group != "g" || nodes[0].Driver != "fake" {
+		t.Errorf("new nodes %v", nodes)
+	}
+	owners := []string{"p1", strings.Repeat("o", 64), ""}
+	placed := withOwners(raw, owners)
+	if len(placed) > len(raw)+ownerRoom {
+		t.Errorf("%d bytes became %d", len(raw), len(placed))
+	}
+	e, err := fsm.Decode(packEntry([][]byte{placed}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := proto.CloneOf(cmd)
+	for i, op := range []int{0, 2, 3} {
+		want.Ops[op].GetNodeCreate().Node.Assigned = owners[i]
+	}
+	if !proto.Equal(e.GetCommands()[0], want) {
+		t.Errorf("%v\nshould be\n%v", e.GetCommands()[0], want)
+	}
+	if again := withOwners(raw, nil); !bytes.Equal(again, raw) {
+		t.Error("a command without new nodes was changed")
+	}
+	if got := withOwners([]byte("rubbish"), owners); string(got) != "rubbish" {
+		t.Errorf("rubbish became %q", got)
 	}
 }
 
 func TestCollectRespectsBounds(t *testing.T) {
 	c := newCommitter(nil, nil, nil)
-	p := func(size int) *proposal { return &proposal{raw: make([]byte, size), done: make(chan outcome, 1)} }
+	p := func(size int) *proposal {
+		return &proposal{command: command{raw: make([]byte, size)}, done: make(chan outcome, 1)}
+	}
 	for range 600 {
 		c.queue <- p(10)
 	}

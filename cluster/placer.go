@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/cluster/duties"
@@ -28,32 +27,25 @@ type placer struct {
 
 func newPlacer(s *fsm.Store) *placer { return &placer{store: s} }
 
-// place returns the commands with an owner in each NodeCreate. What cannot be
-// decoded is left to Apply.
-func (p *placer) place(commands [][]byte) [][]byte {
-	ready := false
-	for i, raw := range commands {
-		if !createsNode(raw) {
+// place returns the commands with an owner for each node that they create.
+func (p *placer) place(batch []*proposal) [][]byte {
+	out, ready := make([][]byte, len(batch)), false
+	for i, c := range batch {
+		out[i] = c.raw
+		if len(c.nodes) == 0 {
 			continue
 		}
 		if !ready {
 			p.look()
 			ready = true
 		}
-		var cmd api.Command
-		if proto.Unmarshal(raw, &cmd) != nil {
-			continue
+		owners := make([]string, len(c.nodes))
+		for j, n := range c.nodes {
+			owners[j] = p.owner(n)
 		}
-		for _, op := range cmd.GetOps() {
-			if n := op.GetNodeCreate().GetNode(); n != nil {
-				n.Assigned = p.owner(n)
-			}
-		}
-		if with, err := proto.Marshal(&cmd); err == nil {
-			commands[i] = with
-		}
+		out[i] = withOwners(c.raw, owners)
 	}
-	return commands
+	return out
 }
 
 // look takes the members, and now and then the counts, from the state.
@@ -73,36 +65,60 @@ func (p *placer) look() {
 	}
 }
 
-func (p *placer) owner(n *api.Node) string {
+func (p *placer) owner(n ring.Node) string {
 	if p.ring == nil {
 		return ""
 	}
-	owner, _ := p.ring.Place(duties.Node(n)) // Assign records why there is none
+	owner, _ := p.ring.Place(n) // Assign records why there is none
 	return owner
 }
 
-// createsNode looks for a NodeCreate without decoding the command: field 2 of
-// Command is an Op, field 1 of Op is a NodeCreate.
-func createsNode(raw []byte) bool {
-	for len(raw) > 0 {
-		num, typ, n := protowire.ConsumeTag(raw)
-		if n < 0 {
-			return false
+// newNodes are the nodes that a command creates, in order.
+func newNodes(cmd *api.Command) (nodes []ring.Node) {
+	for _, op := range cmd.GetOps() {
+		if o, ok := op.GetOp().(*api.Op_NodeCreate); ok {
+			nodes = append(nodes, duties.Node(o.NodeCreate.GetNode()))
 		}
-		raw = raw[n:]
-		if num == 2 && typ == protowire.BytesType {
-			op, n := protowire.ConsumeBytes(raw)
-			if n < 0 {
-				return false
-			}
-			if first, _, m := protowire.ConsumeTag(op); m > 0 && first == 1 {
-				return true
-			}
-		}
-		if n = protowire.ConsumeFieldValue(num, typ, raw); n < 0 {
-			return false
-		}
-		raw = raw[n:]
 	}
-	return false
+	return nodes
+}
+
+// Numbers of the fields on the way from a command to the owner of a new node.
+const (
+	opsOfCommand     protowire.Number = 2
+	createOfOp       protowire.Number = 1
+	nodeOfCreate     protowire.Number = 1
+	assignedOfNode   protowire.Number = 60
+	ownerFrameLength                  = 16 // of the tags and lengths around a name
+)
+
+// withOwners sets the owners of the nodes that a marshalled command creates,
+// without decoding it. Of a field that comes twice a reader takes the last
+// value, and merges messages: so the owner is written behind each operation.
+func withOwners(raw []byte, owners []string) []byte {
+	out := make([]byte, 0, len(raw)+len(owners)*(ownerFrameLength+16))
+	for len(raw) > 0 && len(owners) > 0 {
+		num, typ, n := protowire.ConsumeField(raw)
+		if n < 0 {
+			break
+		}
+		field := raw[:n]
+		raw = raw[n:]
+		if num == opsOfCommand && typ == protowire.BytesType {
+			_, _, tag := protowire.ConsumeTag(field)
+			op, _ := protowire.ConsumeBytes(field[tag:])
+			if first, _, m := protowire.ConsumeTag(op); m > 0 && first == createOfOp {
+				var node, create []byte
+				node = protowire.AppendString(protowire.AppendTag(node, assignedOfNode, protowire.BytesType), owners[0])
+				create = protowire.AppendBytes(protowire.AppendTag(create, nodeOfCreate, protowire.BytesType), node)
+				extra := protowire.AppendBytes(protowire.AppendTag(nil, createOfOp, protowire.BytesType), create)
+				owners = owners[1:]
+				out = protowire.AppendVarint(protowire.AppendTag(out, opsOfCommand, protowire.BytesType), uint64(len(op)+len(extra)))
+				out = append(append(out, op...), extra...)
+				continue
+			}
+		}
+		out = append(out, field...)
+	}
+	return append(out, raw...)
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
-	"github.com/ironring/ironring/internal/rpc"
 )
 
 // How long Propose may take.
@@ -46,14 +45,12 @@ func (c *Cluster) propose(ctx context.Context, cmd *api.Command) (*api.Result, e
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.commit(ctx, raw, cmd.GetMeta().GetRequestId() != "")
+	res, err := c.commit(ctx, command{raw, newNodes(cmd)}, cmd.GetMeta().GetRequestId() != "")
 	if err != nil {
 		return nil, err
 	}
-	if err := c.store.WaitIndex(ctx, res.GetIndex()); err != nil {
-		return res, errs.New(errs.Timeout, "the command is committed, but this peer is behind: %w", err)
-	}
-	return res, rpc.FromFailure(res.GetFailure())
+	o := c.applied(ctx, res)
+	return o.Result, o.Err
 }
 
 func (c *Cluster) marshal(cmd *api.Command) ([]byte, error) {
@@ -76,7 +73,7 @@ func (c *Cluster) marshal(cmd *api.Command) ([]byte, error) {
 
 // commit brings a marshalled command to whoever leads. Answers that say that
 // nothing was done are tried again with the next leader.
-func (c *Cluster) commit(ctx context.Context, raw []byte, repeatable bool) (*api.Result, error) {
+func (c *Cluster) commit(ctx context.Context, cmd command, repeatable bool) (*api.Result, error) {
 	var last, unknown error // unknown: an attempt that may have succeeded
 	for deadline, try := time.Now().Add(leaderWait), 0; ; try++ {
 		if try > 0 {
@@ -88,7 +85,7 @@ func (c *Cluster) commit(ctx context.Context, raw []byte, repeatable bool) (*api
 		if err != nil {
 			return nil, outcomeOf(err, unknown)
 		}
-		res, err := c.commitAt(ctx, leader, raw, repeatable)
+		res, err := c.commitAt(ctx, leader, cmd, repeatable)
 		if err == nil {
 			return res, nil
 		}
@@ -115,29 +112,30 @@ func outcomeOf(err, unknown error) error {
 	return errs.New(errs.Timeout, "the outcome is unknown: %w", unknown)
 }
 
-func (c *Cluster) commitAt(ctx context.Context, leader string, raw []byte, repeatable bool) (*api.Result, error) {
+func (c *Cluster) commitAt(ctx context.Context, leader string, cmd command, repeatable bool) (*api.Result, error) {
 	if repeatable {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
 	}
 	if leader == c.ID() {
-		return c.submit(ctx, raw)
+		return c.submit(ctx, cmd)
 	}
 	cc, err := c.PeerConn(leader)
 	if err != nil {
 		return nil, errs.New(errs.Unreachable, "forward to leader %s: %w", leader, err)
 	}
-	return api.NewClusterClient(cc).Propose(ctx, &api.ProposeRequest{Command: raw})
+	return api.NewClusterClient(cc).Propose(ctx, &api.ProposeRequest{Command: cmd.raw})
 }
 
 // submit commits through this peer, which must lead.
-func (c *Cluster) submit(ctx context.Context, raw []byte) (*api.Result, error) {
+func (c *Cluster) submit(ctx context.Context, cmd command) (*api.Result, error) {
 	cm := c.committer.Load()
 	if cm == nil {
 		return nil, errs.New(errs.NotLeader, "this peer is not running")
 	}
-	return cm.submit(ctx, raw)
+	o := cm.submit(ctx, cmd)[0]
+	return o.result, o.err
 }
 
 // waitLeader is the member that leads, as soon as there is one.

@@ -26,10 +26,11 @@ func (s peerService) Propose(ctx context.Context, req *api.ProposeRequest) (*api
 	}
 	// A command of a newer peer that this one does not understand would stop
 	// every peer of its version once it is committed.
-	if _, err := fsm.Decode(packEntry([][]byte{req.GetCommand()})); err != nil {
+	e, err := fsm.Decode(packEntry([][]byte{req.GetCommand()}))
+	if err != nil {
 		return nil, errs.New(errs.Unsupported, "command of another peer: %w", err)
 	}
-	return s.c.submit(ctx, req.GetCommand())
+	return s.c.submit(ctx, command{req.GetCommand(), newNodes(e.GetCommands()[0])})
 }
 
 // ReadIndex implements api.ClusterServer.

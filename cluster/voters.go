@@ -89,7 +89,7 @@ func (c *Cluster) proposeHere(ctx context.Context, cmd *api.Command) (*api.Resul
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.submit(ctx, raw)
+	res, err := c.submit(ctx, command{raw, newNodes(cmd)})
 	if err != nil {
 		return nil, err
 	}

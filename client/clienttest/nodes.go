@@ -12,6 +12,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/rpc"
 )
 
 // once gives a repeated request the answer of the first, and notes writes
@@ -79,6 +80,27 @@ func (p *Peer) CreateNode(_ context.Context, req *api.CreateNodeRequest) (*api.N
 		c.nodes = append(c.nodes, n)
 		return &api.NodeReply{Node: masked(n), Index: c.index}, nil
 	})
+}
+
+// CreateNodes implements api.IronringServer.
+func (p *Peer) CreateNodes(ctx context.Context, req *api.CreateNodesRequest) (*api.CreateNodesReply, error) {
+	if n := len(req.GetNodes()); n > 256 {
+		return nil, errs.About(errs.Invalid, "nodes", "%d nodes in one call: at most 256 are allowed", n)
+	}
+	out := &api.CreateNodesReply{}
+	for _, one := range req.GetNodes() {
+		rep, err := p.CreateNode(ctx, one)
+		if err != nil {
+			out.Results = append(out.Results, &api.CreateNodeResult{Result: &api.CreateNodeResult_Failure{Failure: rpc.ToFailure(err)}})
+			continue
+		}
+		out.Index = max(out.Index, rep.GetIndex())
+		n := rep.GetNode()
+		out.Results = append(out.Results, &api.CreateNodeResult{Result: &api.CreateNodeResult_Created{Created: &api.NodeReply{Index: rep.GetIndex(), Node: &api.Node{
+			Id: n.GetId(), Name: n.GetName(), Rev: n.GetRev(), State: n.GetState(), Assigned: n.GetAssigned(), Driver: n.GetDriver(),
+		}}}})
+	}
+	return out, nil
 }
 
 // GetNode implements api.IronringServer.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/cluster"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
@@ -144,6 +145,15 @@ func (p *Peer) Propose(ctx context.Context, cmd *api.Command) (*api.Result, erro
 		return unknown()
 	}
 	return res, err
+}
+
+// ProposeAll is Propose for each.
+func (p *Peer) ProposeAll(ctx context.Context, cmds []*api.Command) []cluster.Outcome {
+	out := make([]cluster.Outcome, len(cmds))
+	for i, cmd := range cmds {
+		out[i].Result, out[i].Err = p.Propose(ctx, cmd)
+	}
+	return out
 }
 
 // ID is the member id.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
@@ -22,46 +21,6 @@ import (
 
 // Bounds of lists.
 const maxPage = 1000
-
-// CreateNode implements api.IronringServer.
-func (s *Service) CreateNode(ctx context.Context, req *api.CreateNodeRequest) (*api.NodeReply, error) {
-	in := req.GetNode()
-	n := &api.Node{Id: in.GetId()}
-	if err := node.Apply(n, node.SpecFields, in); err != nil {
-		return nil, err
-	}
-	if n.Id == "" {
-		n.Id = uuid.NewString()
-	}
-	if err := s.prepare(n, node.SpecFields); err != nil {
-		return nil, err
-	}
-	if err := checkHints(n, "properties", "instance_info"); err != nil {
-		return nil, err
-	}
-	seen := map[string]bool{}
-	ops := []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: n}}}}
-	for _, p := range req.GetPorts() {
-		port, err := s.newPort(n.Id, p)
-		if err != nil {
-			return nil, err
-		}
-		if seen[port.GetAddress()] {
-			return nil, errs.About(errs.Invalid, port.GetAddress(), "the MAC %s is given twice", port.GetAddress())
-		}
-		seen[port.GetAddress()] = true
-		ops = append(ops, &api.Op{Op: &api.Op_PortCreate{PortCreate: &api.PortCreate{Port: port}}})
-	}
-	res, err := s.propose(ctx, req.GetRequestId(), "create node", ops...)
-	if err != nil {
-		return nil, err
-	}
-	// A repeated request gets the first answer: its node, not ours.
-	if id := res.GetOps()[0].GetId(); id != "" {
-		n.Id = id
-	}
-	return &api.NodeReply{Node: masked(s.cfg.Cluster.Store().View().Node(n.Id)), Index: res.GetIndex()}, nil
-}
 
 // prepare checks a node's spec fields, brings its documents into canonical form
 // and seals the secrets in those of the named fields that are documents. When
@@ -98,7 +57,12 @@ func (s *Service) prepare(n *api.Node, fields []string) error {
 	if err := s.sealDocs(n, d, fields); err != nil {
 		return err
 	}
-	return node.CheckSpec(n) // sealing makes them longer
+	for _, d := range node.Documents {
+		if len(*d.Of(n)) > node.MaxDocument {
+			return errs.About(errs.Invalid, d.Field, "%s has %d bytes with its secrets sealed, at most %d are allowed", d.Field, len(*d.Of(n)), node.MaxDocument)
+		}
+	}
+	return nil
 }
 
 // checkHints checks the root device hints and kernel arguments in those of the

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
@@ -19,7 +18,7 @@ func (s *Service) newPort(nodeID string, in *api.Port) (*api.Port, error) {
 		PhysicalNetwork: in.GetPhysicalNetwork(), Extra: in.GetExtra(),
 	}
 	if p.Id == "" {
-		p.Id = uuid.NewString()
+		p.Id = newID()
 	}
 	if err := node.NormalizePort(p); err != nil {
 		return nil, err
