@@ -25,6 +25,7 @@ const (
 	keyFile      = "peer.key"      // PKCS 8
 	keyringFile  = "keyring"       // package seal
 	gossipFile   = "gossip.key"    // 32 bytes
+	sealKeyFile  = "seal.key"      // package seal: what new keys are sealed to
 	raftDir      = "raft"
 	logFile      = "raft.db" // in raftDir
 )
@@ -152,11 +153,12 @@ func (d *dataDir) sync() error {
 type identity struct {
 	ID        string          `json:"id"`
 	ClusterID string          `json:"cluster_id"`
-	Founder   bool            `json:"founder,omitempty"`   // made the cluster
-	Settings  json.RawMessage `json:"settings,omitempty"`  // of the new cluster, until Bootstrap is committed
-	Seeds     []seed          `json:"seeds,omitempty"`     // members at the time of joining
-	RaftMade  bool            `json:"raft_made,omitempty"` // the Raft store exists and must not vanish
-	Left      bool            `json:"left,omitempty"`      // left or was removed: never to start again
+	Founder   bool            `json:"founder,omitempty"`    // made the cluster
+	Settings  json.RawMessage `json:"settings,omitempty"`   // of the new cluster, until Bootstrap is committed
+	Seeds     []seed          `json:"seeds,omitempty"`      // members at the time of joining
+	RaftMade  bool            `json:"raft_made,omitempty"`  // the Raft store exists and must not vanish
+	Left      bool            `json:"left,omitempty"`       // left or was removed: never to start again
+	RemovedMs int64           `json:"removed_ms,omitempty"` // it was removed then
 }
 
 // seed is a member that a joiner was told of.

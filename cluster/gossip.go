@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log"
 	"log/slog"
 	"net"
@@ -24,6 +26,8 @@ type gossip struct {
 	mu    sync.Mutex
 	alive map[string]gossipMeta // guarded by mu
 	list  *memberlist.Memberlist
+	keys  *memberlist.Keyring  // guarded by mu; nil before start
+	old   map[string]time.Time // guarded by mu; keys that are understood until then
 }
 
 // gossipMeta travels with each alive message: at most 512 bytes.
@@ -75,7 +79,11 @@ func (g *gossip) start(name, label, advertise string, key []byte, meta gossipMet
 		return errs.New(errs.Invalid, "gossip address %q has no IP address: %v", advertise, err)
 	}
 	cfg := memberlist.DefaultLANConfig()
-	cfg.Name, cfg.Label, cfg.SecretKey = name, label, key
+	keys, err := memberlist.NewKeyring(nil, key)
+	if err != nil {
+		return errs.New(errs.Internal, "gossip key: %w", err)
+	}
+	cfg.Name, cfg.Label, cfg.Keyring = name, label, keys
 	cfg.Transport = g.transport
 	cfg.AdvertiseAddr, cfg.AdvertisePort = ips[0].String(), port
 	cfg.ProbeInterval, cfg.ProbeTimeout = 300*time.Millisecond, 150*time.Millisecond
@@ -96,8 +104,47 @@ func (g *gossip) start(name, label, advertise string, key []byte, meta gossipMet
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.list = list
+	g.list, g.keys = list, keys
 	return nil
+}
+
+// gossipKeyLen is that of AES-256.
+const gossipKeyLen = 32
+
+// rekey sends with a new key from now on. The old one is understood for a
+// little longer.
+func (g *gossip) rekey(key []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.keys == nil { // not started: it starts with the new key
+		return
+	}
+	was := g.keys.GetPrimaryKey()
+	if bytes.Equal(was, key) {
+		return
+	}
+	if err := errors.Join(g.keys.AddKey(key), g.keys.UseKey(key)); err != nil {
+		g.log.Warn("gossip: the new key is refused", "err", err)
+		return
+	}
+	if g.old == nil {
+		g.old = map[string]time.Time{}
+	}
+	g.old[string(was)] = time.Now().Add(gossipOverlap)
+}
+
+// forgetOldKeys drops keys whose time is over.
+func (g *gossip) forgetOldKeys() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for key, until := range g.old {
+		if time.Now().After(until) {
+			delete(g.old, key)
+			if err := g.keys.RemoveKey([]byte(key)); err != nil {
+				g.log.Warn("gossip: an old key stays", "err", err)
+			}
+		}
+	}
 }
 
 // keepJoined joins members that are not seen until the context ends: at the

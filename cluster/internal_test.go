@@ -146,7 +146,7 @@ func TestClusterListenerAdmitsPeersOnly(t *testing.T) {
 		if name == "itself" {
 			h = c.TLS()
 		}
-		s := &streams{holder: h, dial: c.cfg.Dial, admit: func(pki.Identity) error { return nil }, conns: map[*peerConn]struct{}{}}
+		s := &streams{holder: h, dial: c.cfg.Dial, admit: func(pki.Identity, []byte) error { return nil }, conns: map[*peerConn]struct{}{}}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		conn, err := s.dialPeer(ctx, "p1", address, protoRaft)
 		if err == nil {

@@ -12,11 +12,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
 	"github.com/ironring/ironring/internal/rpc"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // joinTimeout bounds the call to one member: it may have to wait for a leader.
@@ -34,7 +36,13 @@ func (d *dataDir) join(ctx context.Context, cfg Config, t joinToken) error {
 	if err != nil {
 		return err
 	}
-	req := &api.JoinRequest{TokenId: t.ID, Secret: t.Secret, CsrDer: csr, Member: cfg.Advertised, ClusterId: t.ClusterID}
+	self, err := d.joinSealKey()
+	if err != nil {
+		return err
+	}
+	m := proto.CloneOf(cfg.Advertised)
+	m.SealKey = self.Public()
+	req := &api.JoinRequest{TokenId: t.ID, Secret: t.Secret, CsrDer: csr, Member: m, ClusterId: t.ClusterID}
 	reply, err := askMembers(ctx, cfg, t, req)
 	if err != nil {
 		return err
@@ -66,6 +74,26 @@ func (d *dataDir) joinKey() ([]byte, error) {
 		return nil, err
 	}
 	return key, d.write(keyFile, key)
+}
+
+// joinSealKey is, like the key, the same for a repeated join.
+func (d *dataDir) joinSealKey() (*seal.Recipient, error) {
+	if d.has(sealKeyFile) {
+		raw, err := d.read(sealKeyFile)
+		if err != nil {
+			return nil, err
+		}
+		return seal.ParseRecipient(raw)
+	}
+	self, err := seal.NewRecipient()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := self.Marshal()
+	if err != nil {
+		return nil, errs.New(errs.Internal, "encode seal key: %w", err)
+	}
+	return self, d.write(sealKeyFile, raw)
 }
 
 // askMembers asks one member after the other. What one of them refuses, all

@@ -14,6 +14,7 @@ import (
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // Life of a join token.
@@ -104,6 +105,10 @@ func (s joinService) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 	if old := v.Member(m.GetId()); old != nil && !gone(old) && v.JoinToken(req.GetTokenId()).GetMemberId() != m.GetId() {
 		return nil, errs.About(errs.Exists, m.GetId(), "there is a member %q already: choose another id, or remove the old member first", m.GetId())
 	}
+	if v.Former(m.GetId(), key) != nil {
+		return nil, errs.About(errs.Exists, m.GetId(), "this data directory was that of the former member %s: empty it and join again", m.GetId())
+	}
+	m.KeyDigest = key
 	if err := c.consumeToken(ctx, req, key); err != nil {
 		return nil, err
 	}
@@ -119,6 +124,9 @@ func checkJoiner(m *api.Member) error {
 		if _, port, err := splitAddress(a); err != nil || port == 0 {
 			return errs.About(errs.Invalid, name, "the %s address %q of %s is not valid", name, a, m.GetId())
 		}
+	}
+	if _, err := seal.SealTo(m.GetSealKey(), "check", nil); err != nil {
+		return errs.About(errs.Invalid, "seal_key", "the seal key of %s is not valid", m.GetId())
 	}
 	return nil
 }
@@ -170,15 +178,20 @@ func (c *Cluster) welcome(req *api.JoinRequest) (*api.JoinReply, error) {
 	if err != nil {
 		return nil, err
 	}
+	v := c.store.View()
+	if err := c.installKeys(v.Keys()); err != nil {
+		return nil, err
+	}
+	c.creds.mu.Lock() // keyring and gossip key are of one generation
+	defer c.creds.mu.Unlock()
 	ring, err := c.creds.keyring.Marshal()
 	if err != nil {
 		return nil, errs.New(errs.Internal, "encode keyring: %v", err)
 	}
-	v := c.store.View()
 	return &api.JoinReply{
 		ClusterId: c.ClusterID(), CertDer: cert,
 		CaCertDer: c.creds.ca.CertDER(), CaKeyDer: c.creds.ca.KeyDER(),
-		DataKeyring: ring, GossipKeyring: c.creds.gossipKey,
+		DataKeyring: ring, GossipKeyring: c.creds.gossip,
 		Members: v.Members(), Settings: v.Settings(),
 	}, nil
 }

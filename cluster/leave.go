@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -19,8 +20,9 @@ const leaveTimeout = 30 * time.Second
 // that the peer cannot start again by mistake. Then Run ends. Work of this
 // peer must have been drained before.
 //
-// The keyring and the gossip key are not changed: who still has a copy of the
-// data directory can still read secrets and gossip, but not speak to peers.
+// The data keyring and the gossip key are changed after it, by the leader
+// (ADR 0013). What who still has a copy of the data directory can do is told
+// in docs/operating.md.
 func (c *Cluster) Leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
@@ -32,7 +34,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 		c.leaving.Store(false)
 		return err
 	}
-	c.markLeft()
+	c.markLeft(time.Time{})
 	return nil
 }
 
@@ -42,7 +44,11 @@ func (c *Cluster) leave(ctx context.Context) error {
 			return errs.New(errs.Busy, "hand over leadership before leaving: %w", err)
 		}
 	}
-	return c.remove(ctx, c.ID())
+	err := c.remove(ctx, c.ID())
+	if errors.Is(err, errs.Timeout) && c.knockedOut(ctx) {
+		return nil // the leader hung up on us before it could answer
+	}
+	return err
 }
 
 // Remove takes another, dead member out of the cluster for good. A member that
@@ -109,8 +115,24 @@ func (c *Cluster) removeServerAtLeader(ctx context.Context, id string) error {
 // Left is closed when this peer has left the cluster, or was removed.
 func (c *Cluster) Left() <-chan struct{} { return c.left }
 
-func (c *Cluster) markLeft() {
-	if err := c.updateIdentity(func(id *identity) { id.Left = true }); err != nil {
+// removedAt is when this peer was removed, as far as its state says.
+func (c *Cluster) removedAt(v *fsm.View) time.Time {
+	if f := v.Former(c.ID(), c.cfg.Advertised.GetKeyDigest()); f != nil {
+		return time.UnixMilli(f.GetRemovedMs())
+	}
+	return c.clock.Now()
+}
+
+// markLeft makes sure that this data directory never starts again. removed is
+// zero for a peer that left by itself.
+func (c *Cluster) markLeft(removed time.Time) {
+	err := c.updateIdentity(func(id *identity) {
+		id.Left = true
+		if !removed.IsZero() {
+			id.RemovedMs = removed.UnixMilli()
+		}
+	})
+	if err != nil {
 		c.log.Error("could not mark the data directory as left", "err", err)
 	}
 	c.leftOnce.Do(func() { close(c.left) })

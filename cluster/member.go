@@ -26,7 +26,7 @@ func (c *Cluster) bootstrap(ctx context.Context) error {
 		}
 	}
 	_, err := c.Propose(ctx, &api.Command{Meta: c.system("found the cluster"), Ops: []*api.Op{
-		{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: c.ClusterID(), Settings: settings}}},
+		{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: c.ClusterID(), Settings: settings, DataKey: c.creds.keyring.Primary()}}},
 	}})
 	if err != nil {
 		return err
@@ -84,8 +84,7 @@ func (c *Cluster) announceOnce(ctx context.Context, known *bool) error {
 	case c.leaving.Load():
 		return nil
 	case *known:
-		c.markLeft()
-		c.fatal(errs.New(errs.WrongState, "this peer was removed from the cluster: empty %s to join again with a new token", c.dir.path))
+		c.removed(c.removedAt(v))
 		return nil
 	case len(v.Members()) > 0: // only the founder of an empty cluster announces itself unasked
 		return errs.New(errs.NoQuorum, "this peer's record has not arrived yet")

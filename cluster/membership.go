@@ -15,11 +15,10 @@ import (
 
 // membership is what a member has of its cluster.
 type membership struct {
-	identity  *identity
-	ca        *pki.CA
-	holder    *pki.Holder
-	keyring   *seal.Keyring
-	gossipKey []byte
+	identity *identity
+	ca       *pki.CA
+	holder   *pki.Holder
+	secrets
 }
 
 // found makes a new cluster in an unused data directory. identity.json comes
@@ -47,7 +46,15 @@ func (d *dataDir) found(cfg Config) error {
 	if err != nil {
 		return errs.New(errs.Internal, "encode keyring: %w", err)
 	}
-	gossip := make([]byte, 32)
+	self, err := seal.NewRecipient()
+	if err != nil {
+		return err
+	}
+	sealKey, err := self.Marshal()
+	if err != nil {
+		return errs.New(errs.Internal, "encode seal key: %w", err)
+	}
+	gossip := make([]byte, gossipKeyLen)
 	rand.Read(gossip) // never fails since Go 1.24
 	settings, err := protojson.Marshal(cfg.Settings)
 	if err != nil {
@@ -55,7 +62,7 @@ func (d *dataDir) found(cfg Config) error {
 	}
 	if err := d.writeAll(map[string][]byte{
 		caCertFile: ca.CertDER(), caKeyFile: ca.KeyDER(), certFile: cert, keyFile: key,
-		keyringFile: ringFile, gossipFile: gossip,
+		keyringFile: ringFile, gossipFile: gossip, sealKeyFile: sealKey,
 	}); err != nil {
 		return err
 	}
@@ -77,12 +84,15 @@ func (d *dataDir) load(now time.Time) (*membership, error) {
 	if err != nil {
 		return nil, err
 	}
+	if id.RemovedMs > 0 {
+		return nil, errs.About(errs.WrongState, d.path, "%w", &RemovedError{Cluster: id.ClusterID, Member: id.ID, At: time.UnixMilli(id.RemovedMs)})
+	}
 	if id.Left {
 		return nil, errs.About(errs.WrongState, d.path, "member %s has left the cluster: empty %s to join again with a new token", id.ID, d.path)
 	}
 	c := &membership{identity: id}
 	files := map[string][]byte{}
-	for _, name := range []string{caCertFile, caKeyFile, certFile, keyFile, keyringFile, gossipFile} {
+	for _, name := range []string{caCertFile, caKeyFile, certFile, keyFile, keyringFile, gossipFile, sealKeyFile} {
 		if files[name], err = d.read(name); err != nil {
 			return nil, err
 		}
@@ -103,7 +113,10 @@ func (d *dataDir) load(now time.Time) (*membership, error) {
 	if c.keyring, err = seal.Parse(files[keyringFile]); err != nil {
 		return nil, d.damaged(keyringFile, "is damaged")
 	}
-	if c.gossipKey = files[gossipFile]; len(c.gossipKey) != 32 {
+	if c.self, err = seal.ParseRecipient(files[sealKeyFile]); err != nil {
+		return nil, d.damaged(sealKeyFile, "is damaged")
+	}
+	if c.gossip = files[gossipFile]; len(c.gossip) != gossipKeyLen {
 		return nil, d.damaged(gossipFile, "is damaged")
 	}
 	return c, d.renew(c, now)

@@ -98,7 +98,10 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		listener.Close()
 		return nil, err
 	}
+	c.cfg.Advertised.SealKey = c.creds.self.Public()
+	c.cfg.Advertised.KeyDigest = pki.KeyDigest(c.creds.holder.Leaf().RawSubjectPublicKeyInfo)
 	c.streams = newStreams(listener, c.creds.holder, c.admit, cfg.Dial, c.log)
+	c.streams.knock = c.answerKnock
 	c.machine = &machine{store: c.store, fatal: c.fatal, applied: c.metrics.applied}
 	c.storage, err = dir.openStorage(c.creds.identity, c.log)
 	return c, err

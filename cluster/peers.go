@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 
@@ -9,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
 	"github.com/ironring/ironring/internal/rpc"
@@ -61,27 +64,51 @@ func (c *Cluster) servers() []raft.Server {
 	return f.Configuration().Servers
 }
 
-// admit decides about a caller at the cluster listener. A member that was
-// removed is refused; but a peer that has no leader cannot know the latest
-// members and takes every peer of the cluster, or it might refuse the very
-// leader that would tell it.
-func (c *Cluster) admit(id pki.Identity) error {
+// admit decides about the other side of a connection. A member is known by its
+// id and its key, so that neither a former member of that id nor somebody who
+// made himself a certificate with a stolen CA key passes for it. But a peer
+// that has no leader cannot know the latest members and takes every peer that
+// it does not know to be a former one, or it might refuse the very leader that
+// would tell it.
+func (c *Cluster) admit(id pki.Identity, key []byte) error {
 	if id.Role != pki.RolePeer || id.Cluster != c.ClusterID() {
 		return errs.New(errs.Denied, "%s is not a peer of this cluster", id.Principal())
 	}
-	if m := c.store.View().Member(id.Name); m != nil && !gone(m) {
+	v := c.store.View()
+	if f := v.Former(id.Name, key); f != nil {
+		return errs.About(errs.Denied, id.Name, "peer %s is not a member of this cluster any more", id.Name)
+	}
+	m := v.Member(id.Name)
+	if isMember(m) && (len(m.GetKeyDigest()) == 0 || bytes.Equal(m.GetKeyDigest(), key)) {
 		return nil
 	}
-	for _, s := range c.servers() {
-		if string(s.ID) == id.Name {
-			return nil
+	if m == nil {
+		for _, s := range c.servers() {
+			if string(s.ID) == id.Name {
+				return nil
+			}
 		}
 	}
 	if leader, _ := c.Leader(); leader == "" {
 		return nil
 	}
-	return errs.About(errs.Denied, id.Name, "peer %s is not a member of this cluster, or not any more", id.Name)
+	return errs.About(errs.Denied, id.Name, "peer %s is not a member of this cluster, or has another key than the member", id.Name)
 }
+
+// AdmitTLS is for listeners that peers may call with their certificate beside
+// others: it refuses peers that are no members. Everybody else passes.
+func (c *Cluster) AdmitTLS(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil
+	}
+	id, err := pki.ParseIdentity(cs.PeerCertificates[0])
+	if err != nil || id.Role != pki.RolePeer {
+		return err
+	}
+	return c.admit(id, keyDigest(cs))
+}
+
+func isMember(m *api.Member) bool { return m != nil && !gone(m) }
 
 // peerConns caches one gRPC connection for each member.
 type peerConns struct {
@@ -114,7 +141,7 @@ func (c *Cluster) PeerConn(id string) (*grpc.ClientConn, error) {
 	}
 	cc, err := grpc.NewClient("passthrough:///"+id, append(rpc.DialOptions(),
 		grpc.WithContextDialer(dial),
-		grpc.WithTransportCredentials(credentials.NewTLS(c.creds.holder.PeerTLS(id, protoGRPC))))...)
+		grpc.WithTransportCredentials(credentials.NewTLS(c.streams.clientTLS(id, protoGRPC))))...)
 	if err != nil {
 		return nil, errs.New(errs.Internal, "connect to peer %s: %w", id, err)
 	}

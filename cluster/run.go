@@ -27,7 +27,12 @@ type failure struct {
 // fatal stops Run and tells OnFatal. Only the first call counts.
 func (c *Cluster) fatal(err error) {
 	c.failed.once.Do(func() {
-		c.log.Error("this peer must stop", "err", err)
+		var removed *RemovedError
+		if errors.As(err, &removed) {
+			c.log.Error(removed.Error())
+		} else {
+			c.log.Error("this peer must stop", "err", err)
+		}
 		c.failed.mu.Lock()
 		c.failed.err = err
 		cancel := c.failed.cancel
@@ -104,6 +109,8 @@ func (c *Cluster) work(ctx context.Context, r *raft.Raft, leading <-chan bool) {
 	wg.Go(func() { c.announce(inner) })
 	wg.Go(func() { c.watchMembers(inner) })
 	wg.Go(func() { c.keepCertificate(inner) })
+	wg.Go(func() { c.keepKeys(inner) })
+	wg.Go(func() { c.keepKnocking(inner) })
 	wg.Go(func() { c.gossip.keepJoined(inner, c.gossipSeeds) })
 	c.committer.Store(cm)
 	c.verifier.Store(v)
@@ -212,7 +219,7 @@ func (c *Cluster) foundRaft(conf *raft.Config, log raft.LogStore, transport raft
 
 func (c *Cluster) startGossip() error {
 	m := c.cfg.Advertised
-	return c.gossip.start(c.ID(), c.ClusterID(), m.GetGossipAddress(), c.creds.gossipKey,
+	return c.gossip.start(c.ID(), c.ClusterID(), m.GetGossipAddress(), c.creds.gossipKey(),
 		gossipMeta{Version: m.GetVersion(), Cluster: m.GetClusterAddress()})
 }
 

@@ -75,11 +75,15 @@ func (c *Cluster) membersOnlyStream(srv any, s grpc.ServerStream, _ *grpc.Stream
 }
 
 func (c *Cluster) checkCaller(ctx context.Context) error {
-	id, err := pki.IdentityFromContext(ctx)
+	cert, err := pki.CertificateFromContext(ctx)
 	if err != nil {
 		return err
 	}
-	return c.admit(id)
+	id, err := pki.ParseIdentity(cert)
+	if err != nil {
+		return err
+	}
+	return c.admit(id, pki.KeyDigest(cert.RawSubjectPublicKeyInfo))
 }
 
 func (c *Cluster) peerInfo() *api.PeerInfoReply {

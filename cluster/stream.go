@@ -19,8 +19,9 @@ import (
 
 // Raft and gRPC share the cluster listener; the TLS handshake says which.
 const (
-	protoRaft = "ironring-raft"
-	protoGRPC = "h2"
+	protoRaft  = "ironring-raft"
+	protoGRPC  = "h2"
+	protoKnock = "ironring-knock" // see knock.go
 
 	handshakeTimeout = 5 * time.Second
 	maxHandshakes    = 64
@@ -34,22 +35,29 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 type streams struct {
 	listener net.Listener
 	holder   *pki.Holder
-	admit    func(pki.Identity) error
+	admit    admitFunc
+	knock    func(ctx context.Context, conn net.Conn, id pki.Identity, key []byte) // answers one caller
+	knocks   chan struct{}                                                         // one for each that is answered
 	dial     dialFunc
 	log      *slog.Logger
 
 	raft, grpc *connQueue
 
-	mu    sync.Mutex
-	conns map[*peerConn]struct{} // guarded by mu; accepted and not closed
-	open  sync.WaitGroup         // one for each of conns
+	mu     sync.Mutex
+	conns  map[*peerConn]struct{} // guarded by mu; open ones, accepted or dialed for Raft
+	open   sync.WaitGroup         // one for each of conns
+	closed bool                   // guarded by mu
 }
 
-func newStreams(l net.Listener, h *pki.Holder, admit func(pki.Identity) error, dial dialFunc, log *slog.Logger) *streams {
+// admitFunc decides about the other side by its identity and the digest of its
+// key.
+type admitFunc func(id pki.Identity, key []byte) error
+
+func newStreams(l net.Listener, h *pki.Holder, admit admitFunc, dial dialFunc, log *slog.Logger) *streams {
 	return &streams{
 		listener: l, holder: h, admit: admit, dial: dial, log: log,
 		raft: newConnQueue(l.Addr()), grpc: newConnQueue(l.Addr()),
-		conns: map[*peerConn]struct{}{},
+		conns: map[*peerConn]struct{}{}, knocks: make(chan struct{}, maxKnocks),
 	}
 }
 
@@ -60,7 +68,12 @@ func (s *streams) run(ctx context.Context) error {
 	defer stop()
 	defer s.shutdown()
 	defer wg.Wait()
-	cfg := s.holder.PeerServerTLS(s.admit, protoRaft, protoGRPC)
+	cfg := s.holder.PeerServerTLS(func(id pki.Identity, cs tls.ConnectionState) error {
+		if cs.NegotiatedProtocol == protoKnock {
+			return nil // any certificate of a peer; the answer depends on whose
+		}
+		return s.admit(id, keyDigest(cs))
+	}, protoRaft, protoGRPC, protoKnock)
 	slots := make(chan struct{}, maxHandshakes)
 	for {
 		raw, err := s.listener.Accept()
@@ -105,7 +118,19 @@ func (s *streams) shake(ctx context.Context, conn *tls.Conn) {
 		conn.Close()
 		return
 	}
+	if conn.ConnectionState().NegotiatedProtocol == protoKnock {
+		s.answerKnock(ctx, conn, id)
+		return
+	}
 	pc := s.track(conn, id)
+	if pc == nil {
+		return
+	}
+	// Who was removed since the handshake may have been missed by drop.
+	if s.admit(id, pc.key) != nil {
+		pc.Close()
+		return
+	}
 	queue := s.grpc
 	if conn.ConnectionState().NegotiatedProtocol == protoRaft {
 		queue = s.raft
@@ -115,19 +140,30 @@ func (s *streams) shake(ctx context.Context, conn *tls.Conn) {
 	}
 }
 
+// keyDigest names the key that the other side has proven to have.
+func keyDigest(cs tls.ConnectionState) []byte {
+	return pki.KeyDigest(cs.PeerCertificates[0].RawSubjectPublicKeyInfo)
+}
+
+// track remembers a connection, so that it ends with the other side's
+// membership; nil when everything is being closed.
 func (s *streams) track(conn *tls.Conn, id pki.Identity) *peerConn {
-	pc := &peerConn{Conn: conn, id: id, owner: s}
+	pc := &peerConn{Conn: conn, id: id, key: keyDigest(conn.ConnectionState()), owner: s}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		conn.NetConn().Close()
+		return nil
+	}
 	s.conns[pc] = struct{}{}
 	s.open.Add(1)
 	return pc
 }
 
-// drop closes the connections of callers that are no longer admitted.
+// drop closes the connections with those who are no longer admitted.
 func (s *streams) drop() {
 	for _, pc := range s.all() {
-		if s.admit(pc.id) != nil {
+		if s.admit(pc.id, pc.key) != nil {
 			pc.Close()
 		}
 	}
@@ -148,6 +184,9 @@ func (s *streams) all() []*peerConn {
 func (s *streams) shutdown() {
 	s.raft.Close()
 	s.grpc.Close()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	for _, pc := range s.all() {
 		pc.Close()
 	}
@@ -161,18 +200,46 @@ func (s *streams) dialPeer(ctx context.Context, id, address, proto string) (net.
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, s.holder.PeerTLS(id, proto))
+	conn := tls.Client(raw, s.clientTLS(id, proto))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, err
 	}
-	return conn, nil
+	who, err := pki.ParseIdentity(conn.ConnectionState().PeerCertificates[0])
+	if err != nil { // cannot be: the handshake checked it
+		raw.Close()
+		return nil, err
+	}
+	pc := s.track(conn, who)
+	if pc == nil {
+		return nil, net.ErrClosed
+	}
+	return pc, nil
 }
 
-// peerConn is an accepted connection of a known peer.
+// clientTLS is for dialing the member with this id, "" for any: one that was
+// removed must not be taken for it.
+func (s *streams) clientTLS(id, proto string) *tls.Config {
+	cfg := s.holder.PeerTLS(id, proto)
+	verify := cfg.VerifyConnection
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := verify(cs); err != nil {
+			return err
+		}
+		who, err := pki.ParseIdentity(cs.PeerCertificates[0])
+		if err != nil {
+			return err
+		}
+		return s.admit(who, keyDigest(cs))
+	}
+	return cfg
+}
+
+// peerConn is a connection with a known peer.
 type peerConn struct {
 	*tls.Conn
 	id    pki.Identity
+	key   []byte // digest
 	owner *streams
 	once  sync.Once
 }

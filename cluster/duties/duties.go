@@ -61,6 +61,7 @@ type Config struct {
 	Probe   func(ctx context.Context, id string) (*api.PeerInfoReply, error) // how far a peer is
 	// PromoteAfter is how long a server must have been caught up to get a vote.
 	PromoteAfter time.Duration
+	Keys         KeyMaker
 }
 
 // Periods of the scans. scanPeriod is s of condition C5 in docs/leases.md.
@@ -85,6 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	run(tickPeriod, newTicker(cfg))
 	run(scanPeriod, newFences(cfg))
 	run(lockPeriod, newLocks(cfg))
+	run(tickPeriod, newKeys(cfg))
 	run(voterPeriod, newServers(cfg))
 	run(slowPeriod, &features{cfg})
 	run(slowPeriod, newArtifacts(cfg))

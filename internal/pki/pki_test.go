@@ -131,7 +131,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := holder(t, oldCA, Identity{Role: RolePeer, Name: "p1"}, past)
-	peersOnly := p1.PeerServerTLS(func(id Identity) error {
+	peersOnly := p1.PeerServerTLS(func(id Identity, _ tls.ConnectionState) error {
 		if id.Role != RolePeer {
 			return errs.New(errs.Denied, "peers only")
 		}

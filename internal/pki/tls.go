@@ -100,7 +100,7 @@ func (h *Holder) ServerTLS(required bool) *tls.Config {
 
 // PeerServerTLS is for the listener between peers: both sides prove
 // themselves, and admit decides about the caller's identity.
-func (h *Holder) PeerServerTLS(admit func(Identity) error, protos ...string) *tls.Config {
+func (h *Holder) PeerServerTLS(admit func(Identity, tls.ConnectionState) error, protos ...string) *tls.Config {
 	cfg := h.ServerTLS(true)
 	cfg.NextProtos = protos
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
@@ -108,7 +108,7 @@ func (h *Holder) PeerServerTLS(admit func(Identity) error, protos ...string) *tl
 		if err != nil {
 			return err
 		}
-		return admit(id)
+		return admit(id, cs)
 	}
 	return cfg
 }
