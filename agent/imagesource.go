@@ -48,24 +48,6 @@ func (c *checksum) got() string { return c.algo + ":" + hex.EncodeToString(c.has
 
 func (c *checksum) ok() bool { return c.got() == c.algo+":"+c.want }
 
-// served reads an image as it is served, counts and hashes on the way.
-type served struct {
-	r   io.Reader
-	sum *checksum
-	n   uint64
-	err error // of r, which decoders tend to hide behind their own
-}
-
-func (s *served) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.n += uint64(n)
-	s.sum.hash.Write(p[:n])
-	if err != nil && err != io.EOF {
-		s.err = err
-	}
-	return n, err
-}
-
 // checkCompress refuses what decompress does not know.
 func checkCompress(kind string) error {
 	switch kind {

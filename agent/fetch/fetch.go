@@ -37,6 +37,9 @@ type Config struct {
 	NoProgress time.Duration // nothing from anywhere for so long is an error; 2 min
 	PauseMin   time.Duration // first pause after a failure; 100 ms
 	PauseMax   time.Duration // longest pause; 5 s
+	// Trouble hears at once of each attempt that failed, in words that may be
+	// shown. It is called by the goroutine that reads. nil does nothing.
+	Trouble func(err error)
 }
 
 // Stream is the file as it arrives.
@@ -50,6 +53,7 @@ type Stream struct {
 
 	total    int64 // -1: not known yet
 	off      int64 // bytes handed out
+	end      int64 // where to stop, of a piece; 0: at the end of the file
 	requests int
 
 	body   io.ReadCloser // nil: not connected
@@ -143,6 +147,31 @@ func (s *Stream) Source() string {
 	return s.cur.shown
 }
 
+// ReadAt implements io.ReaderAt by requests of their own, for the few pieces
+// that are needed out of turn; what Read gives next is not changed. It belongs
+// to the goroutine that reads. A server that does not know byte ranges is
+// errs.Unsupported.
+func (s *Stream) ReadAt(p []byte, off int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if s.total >= 0 && off >= s.total {
+		return 0, io.EOF
+	}
+	piece := &Stream{
+		cfg: s.cfg, ctx: s.ctx, client: s.client, src: s.src, next: s.next,
+		total: s.total, off: off, end: off + int64(len(p)), alive: time.Now(),
+	}
+	defer piece.drop()
+	n, err := io.ReadFull(piece, p)
+	s.requests += piece.requests
+	s.alive = time.Now()
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
+}
+
 // Close ends the request that runs. The Stream is of no use afterwards.
 func (s *Stream) Close() error {
 	s.drop()
@@ -182,7 +211,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		switch {
 		case s.total >= 0 && s.off > s.total:
 			return 0, errs.New(errs.Invalid, "%s sends more than the %d bytes it announced", s.cur.shown, s.total)
-		case s.total >= 0 && s.off == s.total, errors.Is(err, io.EOF) && s.total < 0:
+		case s.total >= 0 && s.off == s.total, s.end > 0 && s.off == s.end, errors.Is(err, io.EOF) && s.total < 0:
 			s.done = true
 		case err != nil:
 			if errors.Is(err, io.EOF) {
@@ -226,6 +255,9 @@ func (s *Stream) failed(err error) {
 		s.last = fmt.Errorf("%s: %w", src.shown, err)
 	}
 	s.next++
+	if s.cfg.Trouble != nil {
+		s.cfg.Trouble(s.last)
+	}
 }
 
 // connect gets s.body, or the error that ends the Stream.

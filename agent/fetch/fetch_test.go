@@ -271,6 +271,70 @@ func TestNoLength(t *testing.T) {
 	}
 }
 
+// Pieces are read while the file itself is under way, and broken connections
+// are gone on with.
+func TestReadAt(t *testing.T) {
+	rnd := rand.New(rand.NewSource(5))
+	u := serve(t, &cutter{ranges: true, after: func(n int) int64 {
+		if n == 1 {
+			return -1
+		}
+		return 1 + rnd.Int63n(30_000)
+	}})
+	s, err := Open(context.Background(), fast(u))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got := make([]byte, 0, len(content))
+	buf := make([]byte, 1<<20)
+	for i := 0; len(got) < len(content); i++ {
+		n, err := io.ReadFull(s, buf[:min(len(buf), len(content)-len(got))])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, buf[:n]...)
+		off := rnd.Int63n(int64(len(content)) - 60_000)
+		p := make([]byte, 1+rnd.Intn(60_000))
+		if _, err := s.ReadAt(p, off); err != nil || !bytes.Equal(p, content[off:off+int64(len(p))]) {
+			t.Fatalf("%d bytes at %d: %v", len(p), off, err)
+		}
+	}
+	if !bytes.Equal(got, content) {
+		t.Error("the file was disturbed by the pieces")
+	}
+	if n, err := s.ReadAt(buf[:10], int64(len(content))-4); n != 4 || !errors.Is(err, io.EOF) {
+		t.Errorf("over the end: %d %v", n, err)
+	}
+	if n, err := s.ReadAt(buf[:10], int64(len(content))); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("behind the end: %d %v", n, err)
+	}
+}
+
+func TestReadAtWithoutRanges(t *testing.T) {
+	s, err := Open(context.Background(), fast(serve(t, &cutter{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.ReadAt(make([]byte, 10), 5); !errors.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "byte ranges") {
+		t.Error(err)
+	}
+}
+
+// Each attempt that fails is told at once, without secrets.
+func TestTrouble(t *testing.T) {
+	var told []string
+	cfg := fast(strings.Replace(serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })), "//", "//u:hunter2@", 1) + "?k=secret")
+	cfg.Trouble = func(err error) { told = append(told, err.Error()) }
+	if _, _, err := readAll(t, cfg); !errors.Is(err, errs.Timeout) {
+		t.Fatal(err)
+	}
+	if len(told) < 2 || !strings.Contains(told[0], "503") || strings.Contains(told[0], "hunter2") || strings.Contains(told[0], "secret") {
+		t.Errorf("%q", told)
+	}
+}
+
 func TestContentRange(t *testing.T) {
 	for v, want := range map[string][3]int64{
 		"bytes 5-9/10": {5, 10, 1}, "bytes 5-9/*": {5, -1, 1}, "bytes 5-9/9": {0, 0, 0}, "bytes 9-5/10": {0, 0, 0},

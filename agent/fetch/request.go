@@ -33,7 +33,10 @@ func (s *Stream) ask(src *source) error {
 	}
 	// The digest is over the bytes as served, so no coding on the way.
 	req.Header.Set("Accept-Encoding", "identity")
-	if s.off > 0 {
+	if s.end > 0 {
+		// No If-Range: an answer with the whole file is of no use here.
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", s.off, s.end-1))
+	} else if s.off > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", s.off))
 		if v := src.validator(); v != "" {
 			req.Header.Set("If-Range", v)
@@ -70,7 +73,9 @@ func (s *Stream) ask(src *source) error {
 func (s *Stream) judge(src *source, resp *http.Response) (skip int64, err error) {
 	code := resp.StatusCode
 	switch {
-	case code == http.StatusOK, code == http.StatusPartialContent && s.off > 0:
+	case code == http.StatusOK && s.end > 0:
+		src.dead = errs.New(errs.Unsupported, "%s: the server does not do byte ranges, which this image needs", src.shown)
+	case code == http.StatusOK, code == http.StatusPartialContent && (s.off > 0 || s.end > 0):
 	case code == http.StatusRequestedRangeNotSatisfiable:
 		return 0, fatal(errs.Conflict, "%s changed while it was read: it ends before byte %d (%s)", src.shown, s.off, resp.Header.Get("Content-Range"))
 	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code >= 500:

@@ -238,6 +238,14 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// ZeroAt makes n bytes at off read as zero, and gives their place back.
+func (d *disk) ZeroAt(off, n int64) error {
+	if off < 0 || off+n > d.size {
+		return unix.ENOSPC
+	}
+	return unix.Fallocate(int(d.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+}
+
 func (d *disk) DropCaches() error {
 	return unix.Fadvise(int(d.Fd()), 0, 0, unix.FADV_DONTNEED)
 }

@@ -17,10 +17,13 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// device is an open block device.
+// device is an open block device. What begins and ends at sectors, in memory
+// too, goes past the page cache; the rest goes through it.
 type device struct {
 	*os.File
-	size int64
+	direct *os.File // nil where the device does not do it
+	sector int64
+	size   int64
 }
 
 // OpenDisk implements agent.Hardware. O_EXCL makes the kernel refuse a disk
@@ -46,7 +49,72 @@ func (m *Machine) OpenDisk(_ context.Context, name string) (agent.BlockDevice, e
 		f.Close()
 		return nil, errs.New(errs.Internal, "size of %s: %w", name, err)
 	}
-	return &device{File: f, size: int64(size)}, nil
+	d := &device{File: f, size: int64(size), sector: 4096}
+	var logical int32
+	if err := ioctl(f, unix.BLKSSZGET, unsafe.Pointer(&logical)); err == nil && logical > 0 {
+		d.sector = int64(logical)
+	}
+	d.direct = openDirect(m.path(name), st.Rdev)
+	return d, nil
+}
+
+// openDirect opens the same device past the page cache, nil if that is not
+// possible.
+func openDirect(path string, rdev uint64) *os.File {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK || st.Rdev != rdev {
+		f.Close()
+		return nil
+	}
+	return f
+}
+
+// Direct says whether aligned writes go to the device at once.
+func (d *device) Direct() bool { return d.direct != nil }
+
+// aligned says whether p at off can go past the page cache.
+func (d *device) aligned(p []byte, off int64) bool {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
+	return d.direct != nil && off%d.sector == 0 && int64(len(p))%d.sector == 0 && int64(at)%d.sector == 0
+}
+
+// WriteAt implements agent.BlockDevice.
+func (d *device) WriteAt(p []byte, off int64) (int, error) {
+	if d.aligned(p, off) {
+		if n, err := d.direct.WriteAt(p, off); !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+	}
+	return d.File.WriteAt(p, off)
+}
+
+// ReadAt implements agent.BlockDevice.
+func (d *device) ReadAt(p []byte, off int64) (int, error) {
+	if d.aligned(p, off) {
+		if n, err := d.direct.ReadAt(p, off); !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+	}
+	return d.File.ReadAt(p, off)
+}
+
+// ZeroAt makes n bytes at off read as zero; the device may know a quicker way
+// than to write them.
+func (d *device) ZeroAt(off, n int64) error {
+	span := [2]uint64{uint64(off), uint64(n)}
+	return ioctl(d.File, unix.BLKZEROOUT, unsafe.Pointer(&span))
+}
+
+// Close implements agent.BlockDevice.
+func (d *device) Close() error {
+	if d.direct != nil {
+		d.direct.Close()
+	}
+	return d.File.Close()
 }
 
 func ioctl(f *os.File, req uint, arg unsafe.Pointer) error {

@@ -96,7 +96,7 @@ type DiskID struct {
 // WriteImageArgs ask for exactly one image on exactly one disk.
 type WriteImageArgs struct {
 	URLs     []string `json:"urls"`     // tried in turn; the same bytes behind each
-	Format   string   `json:"format"`   // "raw"; "" means raw
+	Format   string   `json:"format"`   // "raw", "qcow2"; "" means what the file's first bytes say
 	Compress string   `json:"compress"` // "", "gzip", "zstd"
 	// Checksum is over the bytes as served: "sha256:HEX" or "sha512:HEX".
 	Checksum string `json:"checksum"`
@@ -105,14 +105,23 @@ type WriteImageArgs struct {
 
 // WriteImageResult tells what was read and written. ReadDigest is over the
 // bytes as served, WrittenDigest over the bytes read back from the disk.
+//
+// Of a raw image the digests of content are "sha256:HEX". A qcow2 image is not
+// written in the order of the disk: there they are "sha256-clusters:HEX", the
+// exclusive or over all clusters that the file holds of SHA-256(offset on the
+// disk as 8 bytes, big endian; bytes of the cluster). That the rest of the disk
+// reads as zero is checked besides.
 type WriteImageResult struct {
-	BytesRead     uint64  `json:"bytes_read"`
-	BytesWritten  uint64  `json:"bytes_written"`
+	Format        string  `json:"format"`        // "raw" or "qcow2"
+	BytesRead     uint64  `json:"bytes_read"`    // of the file
+	BytesWritten  uint64  `json:"bytes_written"` // to the disk; holes of a qcow2 image do not count
 	ReadDigest    string  `json:"read_digest"`
-	ContentDigest string  `json:"content_digest"` // sha256 over the bytes sent to the disk
-	WrittenDigest string  `json:"written_digest"` // sha256 over the bytes read back
+	ContentDigest string  `json:"content_digest"` // over what was sent to the disk
+	WrittenDigest string  `json:"written_digest"` // over what was read back
 	Requests      int     `json:"requests"`       // HTTP requests, 1 when nothing was resumed
 	Seconds       float64 `json:"seconds"`
+	WriteSeconds  float64 `json:"write_seconds"`  // from the first byte until all is on the medium
+	VerifySeconds float64 `json:"verify_seconds"` // reading back
 	Disk          DiskID  `json:"disk"`
 }
 
