@@ -42,6 +42,7 @@ type Cluster struct {
 	status   *api.ClusterStatusReply
 	explain  *api.ExplainReply
 	audit    []string // writes that were done, in order
+	watchers int      // streams of WatchNode that have not ended
 }
 
 // Step is one step of a script: it changes a node and its flow, or returns
@@ -97,6 +98,14 @@ func (c *Cluster) changeLocked(n *api.Node, change func(n *api.Node, f *api.Flow
 func (c *Cluster) notifyLocked() {
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// Watchers is how many watches are under way. A client that has died is one
+// until its connection is seen to be gone, and plays scripts until then.
+func (c *Cluster) Watchers() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.watchers
 }
 
 // SetStatus sets the answer of ClusterStatus.

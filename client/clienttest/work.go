@@ -50,7 +50,16 @@ func (p *Peer) Provision(_ context.Context, req *api.ProvisionRequest) (*api.Flo
 			return nil, errs.About(errs.WrongState, n.Id, "%s is not allowed for node %s in state %s; allowed: %s",
 				verbName(req.GetVerb()), n.Name, strings.ToLower(n.State.String()), strings.Join(allowed, ", "))
 		}
-		c.changeLocked(n, func(n *api.Node, _ *api.Flow) { n.State, n.LastError = to, "" })
+		c.changeLocked(n, func(n *api.Node, f *api.Flow) {
+			n.State, n.LastError = to, ""
+			if req.GetVerb() == api.Event_EV_ABORT {
+				f.Request = api.Event_EV_ABORT
+				f.Status = api.FlowStatus_FLOW_ABORTED
+			}
+		})
+		if req.GetVerb() == api.Event_EV_ABORT {
+			return &api.FlowReply{Flow: c.flows[n.Id], Node: masked(n), Index: c.index}, nil
+		}
 		c.flows[n.Id] = c.flowLocked(n.Id, kinds[req.GetVerb()], req.GetArgs())
 		return &api.FlowReply{Flow: c.flows[n.Id], Node: masked(n), Index: c.index}, nil
 	})
@@ -122,6 +131,14 @@ func (p *Peer) History(ctx context.Context, req *api.HistoryRequest) (*api.Histo
 // WatchNode implements api.IronringServer. It plays the node's script.
 func (p *Peer) WatchNode(req *api.WatchNodeRequest, s grpc.ServerStreamingServer[api.NodeEvent]) error {
 	c := p.c
+	c.mu.Lock()
+	c.watchers++
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.watchers--
+	}()
 	sent, first := req.GetAfterIndex(), req.GetAfterIndex() == 0
 	for {
 		if p.isStale() && !first {

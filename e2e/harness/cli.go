@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/ironring/ironring/node"
 )
 
 // The parts of the program's JSON that the cases look at.
@@ -45,6 +47,19 @@ type Node struct {
 	LastError  string `json:"last_error"`
 	Assigned   string `json:"assigned"`
 	PowerState string `json:"power_state"`
+}
+
+// UnmarshalJSON reads what the program prints. State becomes the name of an
+// api.State: the tests compare with those.
+func (n *Node) UnmarshalJSON(data []byte) error {
+	type plain Node
+	if err := json.Unmarshal(data, (*plain)(n)); err != nil {
+		return err
+	}
+	if s, err := node.ParseState(n.State); err == nil {
+		n.State = s.String()
+	}
+	return nil
 }
 
 // Flow is the work on a node.

@@ -29,6 +29,7 @@ func newClientCertCmd(f *Factory) *cobra.Command {
 func newClientCertCreateCmd(f *Factory) *cobra.Command {
 	var dir string
 	var ttl time.Duration
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a key here and have the cluster sign it",
@@ -44,6 +45,10 @@ histories will say.`,
 			}
 			if ttl < time.Minute {
 				return errs.About(errs.Invalid, "ttl", "--ttl %s: must be at least 1m", ttl)
+			}
+			keyFile := filepath.Join(dir, name+".key")
+			if _, err := os.Lstat(keyFile); err == nil && !force {
+				return errs.About(errs.Exists, keyFile, "%s is there already, and whoever uses it could not log in any more; give --force to replace it, or another --dir", keyFile)
 			}
 			csr, key, err := pki.NewRequest()
 			if err != nil {
@@ -77,6 +82,7 @@ histories will say.`,
 		}),
 	}
 	cmd.Flags().StringVar(&dir, "dir", ".", "`DIRECTORY` for the three files")
+	cmd.Flags().BoolVar(&force, "force", false, "replace the files where they are there already")
 	cmd.Flags().DurationVar(&ttl, "ttl", 90*24*time.Hour, "how long it is valid")
 	return cmd
 }

@@ -121,11 +121,8 @@ func nodesText(r *api.ClusterStatusReply) string {
 	s := fmt.Sprint(r.GetNodes())
 	var parts []string
 	for _, st := range node.States() {
-		for _, key := range []string{node.StateName(st), st.String()} {
-			if c := r.GetNodesByState()[key]; c > 0 {
-				parts = append(parts, fmt.Sprintf("%d %s", c, node.StateName(st)))
-				break
-			}
+		if c := r.GetNodesByState()[node.StateName(st)]; c > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c, node.StateName(st)))
 		}
 	}
 	if len(parts) > 0 {
@@ -156,7 +153,7 @@ root can read, or pipe it.`,
 				return err
 			}
 			return f.print(rep, func() error {
-				fmt.Fprintf(f.Err, "valid %s, for one peer\n", f.ago(rep.GetExpiresMs()))
+				fmt.Fprintf(f.Err, "valid for %s, for one peer\n", f.left(rep.GetExpiresMs()))
 				_, err := fmt.Fprintln(f.Out, rep.GetToken())
 				return err
 			})

@@ -147,6 +147,10 @@ func newNodeHistoryCmd(f *Factory) *cobra.Command {
 	return &cobra.Command{
 		Use:     "history NODE",
 		Short:   "Show what happened to a node, and who wanted it",
+		Long: `Show what happened to a node: when, in which state, who wanted it (WHO: a client
+certificate's name, the socket of a peer's host, or a peer), from where (FROM),
+why (WHY: the request that it was part of), and the request's id, by which lines
+that belong together can be found.`,
 		Example: "  ironring node history n1",
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -155,9 +159,9 @@ func newNodeHistoryCmd(f *Factory) *cobra.Command {
 				return err
 			}
 			return f.print(rep, func() error {
-				t := newTable("WHEN", "STATE", "KIND", "WHO", "WHAT")
+				t := newTable("WHEN", "STATE", "KIND", "WHO", "FROM", "WHY", "REQUEST", "WHAT")
 				for _, h := range rep.GetEntries() {
-					t.add(f.ago(h.GetAtMs()), node.StateName(h.GetState()), h.GetKind(), h.GetMeta().GetPrincipal(), clip(h.GetText(), 100))
+					t.add(f.ago(h.GetAtMs()), node.StateName(h.GetState()), h.GetKind(), h.GetMeta().GetPrincipal(), h.GetMeta().GetSource(), h.GetMeta().GetReason(), f.clip(h.GetMeta().GetRequestId(), 13), f.clip(h.GetText(), 100))
 				}
 				return f.printTable(t)
 			})

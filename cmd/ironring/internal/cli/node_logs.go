@@ -106,7 +106,7 @@ With -o json each event is one line.`,
 				if i > 0 {
 					after = "+" + span(time.Duration(ev.GetAtMs()-events[i-1].GetAtMs())*time.Millisecond)
 				}
-				t.add(stamp(ev.GetAtMs()), after, ev.GetPeer(), ev.GetKind(), ev.GetStage(), ev.GetMac(), clip(ev.GetText(), 80))
+				t.add(stamp(ev.GetAtMs()), after, ev.GetPeer(), ev.GetKind(), ev.GetStage(), ev.GetMac(), f.clip(ev.GetText(), 80))
 			}
 			if f.json() {
 				return nil

@@ -53,7 +53,7 @@ func newNodeListCmd(f *Factory) *cobra.Command {
 				t := newTable("NAME", "UUID", "STATE", "FOR", "POWER", "DRIVER", "OWNER", "DISKS", "NOTE")
 				for _, n := range all.GetNodes() {
 					t.add(n.GetName(), n.GetId(), stateCell(n), strings.TrimSuffix(f.ago(n.GetStateSinceMs()), " ago"),
-						powerText(n), n.GetDriver(), n.GetAssigned(), erasureText(n), noteOf(n))
+						powerText(n), n.GetDriver(), n.GetAssigned(), erasureText(n), f.noteOf(n))
 				}
 				return f.printTable(t)
 			})
@@ -69,23 +69,25 @@ func newNodeListCmd(f *Factory) *cobra.Command {
 }
 
 // noteOf is what a person should know of a node at a glance.
-func noteOf(n *api.Node) cell {
+func (f *Factory) noteOf(n *api.Node) cell {
 	switch {
 	case n.GetMaintenance():
 		return cell{text: strings.TrimSuffix("maintenance: "+n.GetMaintenanceReason(), ": "), color: yellow}
 	case n.GetBmcPark().GetFailures() >= 2:
 		return cell{text: "BMC refuses the credentials", color: red}
 	case n.GetLastError() != "":
-		return cell{text: clip(n.GetLastError(), 60), color: red}
+		return cell{text: f.clip(n.GetLastError(), 60), color: red}
 	case n.GetUnassignedReason() != "" && n.GetAssigned() == "":
-		return cell{text: "no owner: " + clip(n.GetUnassignedReason(), 50), color: red}
+		return cell{text: "no owner: " + f.clip(n.GetUnassignedReason(), 50), color: red}
 	}
 	return cell{}
 }
 
-func clip(s string, n int) string {
+// clip bounds a text to n characters where a person looks; whoever reads from
+// a pipe or a file gets all of it.
+func (f *Factory) clip(s string, n int) string {
 	r := []rune(oneLine(s))
-	if len(r) <= n {
+	if len(r) <= n || !terminal(f.Out) {
 		return string(r)
 	}
 	return string(r[:n-3]) + "..."
@@ -104,14 +106,20 @@ func newNodeShowCmd(f *Factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.print(rep, func() error { return f.printNode(rep) })
+			return f.print(rep, func() error {
+				ports, err := c.ListPorts(ctx, &api.ListPortsRequest{Node: rep.GetNode().GetId()})
+				if err != nil {
+					return err
+				}
+				return f.printNode(rep, ports.GetPorts())
+			})
 		}),
 	}
 	cmd.Flags().BoolVar(&req.Read.Linearizable, "linearizable", false, "ask the leader first, so that nothing committed is missing")
 	return cmd
 }
 
-func (f *Factory) printNode(rep *api.NodeReply) error {
+func (f *Factory) printNode(rep *api.NodeReply, ports []*api.Port) error {
 	n := rep.GetNode()
 	t := &table{}
 	line := func(key string, value any) {
@@ -132,6 +140,9 @@ func (f *Factory) printNode(rep *api.NodeReply) error {
 		doc  []byte
 	}{{"driver_info", n.GetDriverInfo()}, {"properties", n.GetProperties()}, {"extra", n.GetExtra()}, {"instance_info", n.GetInstanceInfo()}} {
 		documentLines(t, d.name, d.doc)
+	}
+	for _, p := range ports {
+		line("port", portText(p))
 	}
 	line("group", n.GetConductorGroup())
 	line("resource class", n.GetResourceClass())
@@ -164,6 +175,15 @@ func (f *Factory) printNode(rep *api.NodeReply) error {
 		fmt.Fprintln(f.Err, "warning: the answering peer has no contact with a leader; this may be old")
 	}
 	return f.printTable(t)
+}
+
+// portText is a NIC on one line.
+func portText(p *api.Port) string {
+	s := p.GetAddress()
+	if !p.GetPxeEnabled() {
+		s += ", not booted from"
+	}
+	return s + prefixed(", network ", p.GetPhysicalNetwork())
 }
 
 func ownerText(n *api.Node) string {

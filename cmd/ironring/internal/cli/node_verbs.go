@@ -38,7 +38,7 @@ var (
 		"  ironring node undeploy n1 --wait"}
 	abortVerb = verb{api.Event_EV_ABORT, api.State_STATE_UNSPECIFIED, "Stop the work on a node where that is safe",
 		"Ask the holder of the node's flow to stop it at the next point where that is safe.",
-		"  ironring node abort n1"}
+		"  ironring node abort n1 --wait"}
 )
 
 const waitHelp = "wait for the end and show the steps; exit code 1 when the work fails"

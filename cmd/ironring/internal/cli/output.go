@@ -13,6 +13,9 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/node"
 )
 
 // documents are bytes fields that hold JSON: printed as JSON, not as base64.
@@ -22,8 +25,9 @@ var documents = map[protoreflect.Name]bool{
 }
 
 // toJSON is a message as JSON: names of the protobuf definition, every field
-// without presence written out, 64-bit numbers as numbers, documents inline.
-// protojson can read it back, documents excepted.
+// without presence written out, 64-bit numbers as numbers, documents inline,
+// states by the names that tables and --state have (null where there is none).
+// protojson can read it back, documents and states excepted.
 func toJSON(m proto.Message) (any, error) {
 	data, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
 	if err != nil {
@@ -72,6 +76,10 @@ func humanizeOne(fd protoreflect.FieldDescriptor, value any) any {
 		humanize(fd.Message(), v)
 	case string:
 		switch fd.Kind() {
+		case protoreflect.EnumKind:
+			if fd.Enum().FullName() == stateEnum {
+				return stateJSON(v)
+			}
 		case protoreflect.Int64Kind, protoreflect.Uint64Kind:
 			return json.Number(v)
 		case protoreflect.BytesKind:
@@ -90,6 +98,21 @@ func humanizeOne(fd protoreflect.FieldDescriptor, value any) any {
 		}
 	}
 	return value
+}
+
+var stateEnum = api.State(0).Descriptor().FullName()
+
+// stateJSON is the name of a state that protojson gave; a number that this
+// build does not know stays.
+func stateJSON(s string) any {
+	n, known := api.State_value[s]
+	switch {
+	case !known:
+		return s
+	case api.State(n) == api.State_STATE_UNSPECIFIED:
+		return nil
+	}
+	return node.StateName(api.State(n))
 }
 
 // printJSON writes one document.

@@ -21,7 +21,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`"index": 1152921504606846976`, `"state": "DEPLOY_WAIT"`, `"args": "eA=="`, `"port": 623`,
+		`"index": 1152921504606846976`, `"state": "wait call-back"`, `"target_state": null`, `"args": "eA=="`, `"port": 623`,
 		`"key_digest": "AQI="`, `"properties": "bm90IGpzb24="`, `"extra": {}`, `"stale": false`, `"lock_`,
 	} {
 		if got := strings.Contains(out.String(), want); got == (want == `"lock_`) {
@@ -30,7 +30,7 @@ func TestJSON(t *testing.T) {
 	}
 	// What has no documents is read back as it was.
 	out.Reset()
-	status := &api.ClusterStatusReply{Term: 1 << 62, NodesByState: map[string]uint64{"ACTIVE": 3},
+	status := &api.ClusterStatusReply{Term: 1 << 62, NodesByState: map[string]uint64{"active": 3},
 		Peers: []*api.PeerStatus{{Member: &api.Member{Id: "p1", Drivers: []string{"ipmi"}, JoinedMs: 5}, RingShare: 0.25}}}
 	if err := f.printJSON(status); err != nil {
 		t.Fatal(err)
@@ -71,6 +71,14 @@ func TestTimes(t *testing.T) {
 		}
 	}
 	f, _, _ := testFactory("", nil)
+	for d, want := range map[time.Duration]string{
+		time.Hour - 100*time.Millisecond: "1h", time.Hour: "1h", 510 * time.Second: "8m30s", 59 * time.Second: "59s", -time.Second: "0s",
+		90 * 24 * time.Hour: "2160h", 10 * time.Minute: "10m", 70 * time.Minute: "1h10m",
+	} {
+		if got := f.left(testNow.Add(d).UnixMilli()); got != want {
+			t.Errorf("left(%v) = %q, want %q", d, got, want)
+		}
+	}
 	for ms, want := range map[int64]string{
 		0: "", testNow.UnixMilli(): "just now", testNow.UnixMilli() + 2000: "just now",
 		testNow.UnixMilli() - 5000: "5s ago", testNow.UnixMilli() + 60_000: "in 1m00s",

@@ -90,7 +90,7 @@ func (p *progress) figures(pr *api.Progress) {
 		text += fmt.Sprintf("  %s/s", bytesText(p.rate))
 	}
 	if pr.GetMessage() != "" {
-		text += "  " + clip(pr.GetMessage(), 60)
+		text += "  " + p.f.clip(pr.GetMessage(), 60)
 	}
 	if p.live {
 		fmt.Fprintf(p.w, "\r\x1b[K          %s", text)

@@ -57,9 +57,7 @@ peer's own host by its unix socket.
 	root.SetIn(f.In)
 	root.SetOut(f.Out)
 	root.SetErr(f.Err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return errs.New(errs.Invalid, "%v; see %s --help", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&f.servers, "server", nil, "API address `HOST:PORT` of a peer; repeat it for more (env IRONRING_SERVER, comma separated; unix:PATH is a socket)")
 	flags.StringVar(&f.socket, "socket", "", "unix socket `PATH` of a peer on this host (env IRONRING_SOCKET; default "+defaultSocket+")")
@@ -81,6 +79,7 @@ peer's own host by its unix socket.
 		newRamdiskCmd(f),
 		newVersionCmd(f),
 	)
+	root.InitDefaultCompletionCmd()
 	finish(root)
 	return root
 }
@@ -90,11 +89,16 @@ peer's own host by its unix socket.
 func finish(cmd *cobra.Command) {
 	if args := cmd.Args; args != nil {
 		cmd.Args = func(cmd *cobra.Command, a []string) error {
-			if err := args(cmd, a); err != nil {
-				return errs.New(errs.Invalid, "%v\nusage: %s", err, cmd.UseLine())
+			if args(cmd, a) != nil {
+				return wrongArgs(cmd, a)
 			}
 			return nil
 		}
+	}
+	if cmd.Parent() != nil && cmd.Parent().Name() == "completion" {
+		cmd.Example = "  ironring completion " + cmd.Name() + " --help"
+	} else if cmd.Name() == "completion" {
+		cmd.Example = "  source <(ironring completion bash)"
 	}
 	if cmd.HasSubCommands() && cmd.RunE == nil && cmd.Run == nil {
 		cmd.Args = cobra.ArbitraryArgs

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -126,6 +127,13 @@ func cmdPlay(ts *testscript.TestScript, _ bool, args []string) {
 			return nil
 		})
 	}
+	// The watch of the command before may not have noticed that its client is
+	// gone, and would play what is not for it.
+	for deadline := time.Now().Add(time.Minute); fakeOf(ts).Watchers() > 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			ts.Fatalf("a watch goes on")
+		}
+	}
 	fakeOf(ts).Script(args[0], steps...)
 }
 
@@ -134,7 +142,7 @@ func cmdStatus(ts *testscript.TestScript, _ bool, args []string) {
 	fakeOf(ts).SetStatus(&api.ClusterStatusReply{
 		Health: api.ClusterStatusReply_Health(api.ClusterStatusReply_Health_value[args[0]]), ClusterId: "c1", Leader: "p1", Term: 3, Index: 1234,
 		AnsweredBy: "p2", NextFailure: "the loss of one more voter", Problems: []string{"p3 does not answer"}, Nodes: 3, Unassigned: 1,
-		NodesByState: map[string]uint64{"ACTIVE": 2, "ENROLL": 1},
+		NodesByState: map[string]uint64{"active": 2, "enroll": 1},
 		Peers: []*api.PeerStatus{
 			{Member: &api.Member{Id: "p1", Zone: "z1", Version: "v1", ApiAddress: "10.0.0.1:7482", Phase: api.Member_READY}, Voter: true, Leader: true, Alive: true,
 				Nodes: 2, Locks: 1, RingShare: 0.5, Lease: "live", AppliedIndex: 1234},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -34,6 +35,22 @@ func (f *Factory) ago(ms int64) string {
 		return "in " + span(-d)
 	}
 	return span(d) + " ago"
+}
+
+// left is how long it is until a moment of some peer's clock, without false
+// precision: the seconds that the answer took do not count.
+func (f *Factory) left(ms int64) string {
+	d := max(time.UnixMilli(ms).Sub(f.Now()), 0)
+	if d > time.Minute {
+		d = (d + 5*time.Second).Truncate(10 * time.Second)
+	}
+	s := d.Truncate(time.Second).String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
 }
 
 // stamp is a moment as UTC with milliseconds.
