@@ -145,7 +145,7 @@ var images = sync.OnceValues(func() (*harness.ImageServer, error) { return lab.S
 
 // image makes an image and serves it; with atLeast it takes that long to read.
 func image(name string, atLeast time.Duration) (*harness.Image, string, error) {
-	img, err := lab.Image(boot, name)
+	img, err := lab.Image(context.Background(), boot, name)
 	if err != nil {
 		return nil, "", err
 	}
@@ -158,9 +158,14 @@ func image(name string, atLeast time.Duration) (*harness.Image, string, error) {
 
 // machine makes a machine that is off, with an empty disk and its BMC.
 func (k *kase) machine(ctx context.Context, index int, turn *harness.Turn, spec harness.BMCSpec) (*harness.VM, *harness.BMC, error) {
-	vm, err := lab.NewVM(harness.VMSpec{
-		Index: index, UUID: uuid.NewString(), Serial: fmt.Sprintf("E2E-%s-%d", lab.Prefix, index), DiskMB: 8 << 10, Turn: turn,
-	})
+	return k.machineOf(ctx, harness.VMSpec{Index: index, Turn: turn}, spec)
+}
+
+// machineOf is machine with a choice of firmware and network. What tells
+// machines apart is filled in.
+func (k *kase) machineOf(ctx context.Context, vs harness.VMSpec, spec harness.BMCSpec) (*harness.VM, *harness.BMC, error) {
+	vs.UUID, vs.Serial, vs.DiskMB = uuid.NewString(), fmt.Sprintf("E2E-%s-%d", lab.Prefix, vs.Index), 8<<10
+	vm, err := lab.NewVM(vs)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -20,7 +20,7 @@ import (
 // in-band interface leads to the same BMC.
 func TestHarness(t *testing.T) {
 	ctx := t.Context()
-	img, err := lab.Image(boot, "harness")
+	img, err := lab.Image(t.Context(), boot, "harness")
 	if err != nil {
 		t.Fatal(err)
 	}

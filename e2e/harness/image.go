@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/diskfs/go-diskfs"
@@ -27,10 +28,13 @@ const (
 	espSize    = 36 * mib
 	noiseStart = espStart + espSize
 	noiseSize  = 26 * mib
+
+	legacyBoot = 1 << 2 // GPT attribute: a BIOS boots this partition
+	syslinux   = "/usr/lib/syslinux/"
 )
 
-// Image is a whole-disk image that boots with UEFI and prints its marker on
-// the serial console.
+// Image is a whole-disk image that boots with BIOS and UEFI and prints its
+// marker on the serial console.
 type Image struct {
 	File   string
 	Size   int64
@@ -67,7 +71,7 @@ func (l *Lab) Boot(ctx context.Context) (*Boot, error) {
 
 // Image makes a test image whose marker is unique to this run and name. No
 // loop device and no mount: it is put together from files.
-func (l *Lab) Image(b *Boot, name string) (*Image, error) {
+func (l *Lab) Image(ctx context.Context, b *Boot, name string) (*Image, error) {
 	start := time.Now()
 	img := &Image{
 		File:   filepath.Join(l.Dir, "image-"+name+".raw"),
@@ -77,6 +81,9 @@ func (l *Lab) Image(b *Boot, name string) (*Image, error) {
 	l.Defer(func() error { return os.Remove(img.File) }) // large, and the same again next time
 	if err := img.format(b); err != nil {
 		return nil, fmt.Errorf("%s: %w", img.File, err)
+	}
+	if err := l.bootableByBIOS(ctx, img.File); err != nil {
+		return nil, err
 	}
 	if err := writeNoise(img.File, noiseStart, noiseSize, name); err != nil {
 		return nil, err
@@ -98,7 +105,7 @@ func (i *Image) format(b *Boot) error {
 	err = d.Partition(&gpt.Table{
 		LogicalSectorSize: 512, PhysicalSectorSize: 512, ProtectiveMBR: true,
 		Partitions: []*gpt.Partition{
-			{Index: 1, Start: espStart / 512, Size: espSize, Type: gpt.EFISystemPartition, Name: "ESP"},
+			{Index: 1, Start: espStart / 512, Size: espSize, Type: gpt.EFISystemPartition, Name: "ESP", Attributes: legacyBoot},
 			{Index: 2, Start: noiseStart / 512, Size: noiseSize, Type: gpt.LinuxFilesystem, Name: "noise"},
 		},
 	})
@@ -119,13 +126,18 @@ func fillESP(d *disk.Disk, b *Boot, marker string) error {
 		}
 	}
 	// The signed GRUB looks for its configuration in EFI/debian.
+	args := "console=ttyS0 quiet panic=-1 marker=" + marker
 	cfg := "set timeout=0\nsearch --no-floppy --set=root --file /initrd.img\n" +
-		"linux /vmlinuz console=ttyS0 quiet panic=-1 marker=" + marker + "\ninitrd /initrd.img\nboot\n"
+		"linux /vmlinuz " + args + "\ninitrd /initrd.img\nboot\n"
 	if err := putBytes(fs, "/EFI/debian/grub.cfg", []byte(cfg)); err != nil {
 		return err
 	}
+	cfg = "SERIAL 0 115200\nDEFAULT e2e\nPROMPT 0\nLABEL e2e\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND " + args + "\n"
+	if err := putBytes(fs, "/syslinux.cfg", []byte(cfg)); err != nil {
+		return err
+	}
 	for name, file := range map[string]string{
-		"/EFI/BOOT/BOOTX64.EFI": b.grub, "/vmlinuz": b.Kernel.Vmlinuz, "/initrd.img": b.Initrd,
+		"/EFI/BOOT/BOOTX64.EFI": b.grub, "/ldlinux.c32": syslinux + "modules/bios/ldlinux.c32", "/vmlinuz": b.Kernel.Vmlinuz, "/initrd.img": b.Initrd,
 	} {
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -136,6 +148,29 @@ func fillESP(d *disk.Disk, b *Boot, marker string) error {
 		}
 	}
 	return fs.Close()
+}
+
+// bootableByBIOS adds what a BIOS loads: syslinux in the boot partition, and in
+// the first sector a program that finds that partition by its attribute.
+func (l *Lab) bootableByBIOS(ctx context.Context, file string) error {
+	if _, err := l.Output(ctx, Cmd{Name: "syslinux", Env: []string{"MTOOLS_SKIP_CHECK=1"}, Args: []string{
+		"syslinux", "-t", strconv.Itoa(espStart), "-i", file,
+	}}); err != nil {
+		return err
+	}
+	mbr, err := os.ReadFile(syslinux + "mbr/gptmbr.bin")
+	if err != nil {
+		return err
+	}
+	if len(mbr) > 440 {
+		return fmt.Errorf("%d bytes of boot code: more than there is room for", len(mbr))
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(mbr, 0)
+	return errors.Join(err, f.Close())
 }
 
 func putBytes(fs filesystem.FileSystem, name string, content []byte) error {

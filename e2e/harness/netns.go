@@ -23,6 +23,7 @@ const (
 	ImageHost  = "10.77.0.5"    // image server, on the provisioning network
 	Peers      = 3
 	MaxVMs     = 2
+	BridgeProv = "brprov"
 	ctlNet     = "10.77.9.1" // where QEMU comes from ...
 	ctlBMC     = "10.77.9.2" // ... when it attaches to its BMC
 	netnsMount = "/var/run/netns"
@@ -42,7 +43,7 @@ func (l *Lab) NS(name string) string { return l.Prefix + "-" + name }
 
 // Plug makes the namespaces, bridges and cables of the lab.
 func (l *Lab) Plug(ctx context.Context) error {
-	nets := map[string]string{"brmgmt": "m", "brprov": "p", "brbmc": "b"}
+	nets := map[string]string{"brmgmt": "m", BridgeProv: "p", "brbmc": "b"}
 	names := []string{"net", "bmc", "www"}
 	for i := 1; i <= Peers; i++ {
 		names = append(names, "p"+strconv.Itoa(i))
@@ -66,19 +67,19 @@ func (l *Lab) Plug(ctx context.Context) error {
 	}
 	for i := 1; i <= MaxVMs; i++ {
 		tap := "vm" + strconv.Itoa(i)
-		if err := l.ip(ctx, "net", "tuntap add "+tap+" mode tap", "link set "+tap+" master brprov up"); err != nil {
+		if err := l.ip(ctx, "net", "tuntap add "+tap+" mode tap", "link set "+tap+" master "+BridgeProv+" up"); err != nil {
 			return err
 		}
 	}
 	for i := 1; i <= Peers; i++ {
 		p := "p" + strconv.Itoa(i)
-		for _, c := range []cable{{p, "mgmt", "brmgmt", MgmtAddr(i)}, {p, "prov", "brprov", ProvAddr(i)}, {p, "bmc", "brbmc", PeerBMCAddr(i)}} {
+		for _, c := range []cable{{p, "mgmt", "brmgmt", MgmtAddr(i)}, {p, "prov", BridgeProv, ProvAddr(i)}, {p, "bmc", "brbmc", PeerBMCAddr(i)}} {
 			if err := l.plug(ctx, c); err != nil {
 				return err
 			}
 		}
 	}
-	if err := l.plug(ctx, cable{"www", "prov", "brprov", ImageHost}); err != nil {
+	if err := l.plug(ctx, cable{"www", "prov", BridgeProv, ImageHost}); err != nil {
 		return err
 	}
 	if err := l.plug(ctx, cable{"bmc", "bmc", "brbmc", "10.77.1.100"}); err != nil {

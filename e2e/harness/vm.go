@@ -23,12 +23,25 @@ const (
 	BootDisk BootDev = "default" // ipmi_sim's word for the disk
 )
 
+// Firmware is what a machine starts with.
+type Firmware string
+
+// The firmwares. SeaBIOS boots from the network by its NIC's ROM, which is
+// iPXE already.
+const (
+	UEFI     Firmware = ""     // PXE by the firmware's own client
+	UEFIHTTP Firmware = "http" // HTTP boot, PXE is switched off
+	BIOS     Firmware = "bios"
+)
+
 // VMSpec is a machine to make.
 type VMSpec struct {
-	Index  int // 1 to MaxVMs: its tap and its BMC
-	UUID   string
-	Serial string
-	DiskMB int64
+	Index    int // 1 to MaxVMs: its tap and its BMC
+	UUID     string
+	Serial   string
+	DiskMB   int64
+	Firmware Firmware
+	Bridge   string // that its NIC is plugged into, "": BridgeProv
 	// Turn, if set, is shared by machines of which only one may run at a time.
 	// A machine that is switched on out of turn is on, as seen by its BMC, and
 	// does nothing yet: to everybody else it is a machine with a long self-test.
@@ -48,6 +61,7 @@ type VM struct {
 
 	lab  *Lab
 	turn *Turn
+	fw   Firmware
 	dir  string
 	sock string
 	vars string
@@ -84,9 +98,16 @@ func (l *Lab) NewVM(s VMSpec) (*VM, error) {
 		Disk:    filepath.Join(dir, "disk.raw"),
 		DiskID:  "E2EDISK" + strconv.Itoa(s.Index),
 		Console: &Console{File: filepath.Join(dir, "console.log")},
-		lab:     l, dir: dir, boot: BootNone, turn: s.Turn,
+		lab:     l, dir: dir, boot: BootNone, turn: s.Turn, fw: s.Firmware,
 		sock: filepath.Join(sock, filepath.Base(dir)+".qmp"),
 		vars: filepath.Join(dir, "vars.fd"),
+	}
+	bridge := s.Bridge
+	if bridge == "" {
+		bridge = BridgeProv
+	}
+	if err := l.ip(context.Background(), "net", "link set "+vm.tap()+" master "+bridge); err != nil {
+		return nil, err
 	}
 	if err := copyFile(vm.vars, ovmf+"OVMF_VARS_4M.fd"); err != nil {
 		return nil, err
@@ -167,14 +188,25 @@ func (vm *VM) args(first BootDev) []string {
 	if first == BootPXE {
 		net, disk = 1, 2
 	}
-	return append(machine(),
+	nic := fmt.Sprintf("virtio-net-pci,id=nic0,netdev=n0,mac=%s,bootindex=%d", vm.MAC, net)
+	args := machine()
+	switch vm.fw {
+	case BIOS:
+		// Without graphics SeaBIOS and iPXE speak on the serial port.
+		args = append(args, "-machine", "graphics=off")
+	default:
+		nic += ",romfile=" // without the NIC's own iPXE, so that the firmware's client is used
+		args = append(args,
+			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd",
+			"-drive", "if=pflash,unit=1,format=raw,file="+vm.vars)
+	}
+	if vm.fw == UEFIHTTP {
+		args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=no", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no")
+	}
+	return append(args,
 		"-name", vm.lab.Prefix+"-"+vm.Name, "-uuid", vm.UUID,
 		"-smbios", fmt.Sprintf("type=1,manufacturer=Ironring,product=E2E,serial=%s,uuid=%s", vm.Serial, vm.UUID),
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd",
-		"-drive", "if=pflash,unit=1,format=raw,file="+vm.vars,
-		// Without the NIC's own iPXE, so that the firmware's PXE is used.
-		"-netdev", "tap,id=n0,ifname=vm"+strconv.Itoa(vm.Index)+",script=no,downscript=no",
-		"-device", fmt.Sprintf("virtio-net-pci,id=nic0,netdev=n0,mac=%s,romfile=,bootindex=%d", vm.MAC, net),
+		"-netdev", "tap,id=n0,ifname="+vm.tap()+",script=no,downscript=no", "-device", nic,
 		"-drive", "if=none,id=d0,format=raw,discard=unmap,cache=unsafe,file="+vm.Disk,
 		"-device", fmt.Sprintf("virtio-blk-pci,id=disk0,drive=d0,serial=%s,bootindex=%d", vm.DiskID, disk),
 		"-chardev", "file,id=console,append=on,path="+vm.Console.File, "-serial", "chardev:console",
@@ -184,6 +216,9 @@ func (vm *VM) args(first BootDev) []string {
 		// A guest that powers off leaves QEMU paused, so that the bytes written can still be read.
 		"-no-shutdown", "-qmp", "unix:"+vm.sock+",server=on,wait=off")
 }
+
+// tap is the network interface behind the machine's NIC.
+func (vm *VM) tap() string { return "vm" + strconv.Itoa(vm.Index) }
 
 // PowerOn presses the button of a machine that is off.
 func (vm *VM) PowerOn(why string) error {

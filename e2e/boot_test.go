@@ -1,0 +1,86 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironring/ironring/e2e/harness"
+)
+
+// TestBIOS is the life of a machine with a BIOS: clean and deploy over the
+// iPXE of its NIC's ROM, and the image boots without UEFI. Arguments and
+// console of the node stand on the ramdisk's kernel line.
+func TestBIOS(t *testing.T) {
+	runCase(t, "bios", func(ctx context.Context, k *kase) error {
+		vm, bmc, err := k.machineOf(ctx, harness.VMSpec{Index: 1, Firmware: harness.BIOS}, harness.BMCSpec{})
+		if err != nil {
+			return err
+		}
+		if err := k.enrol(ctx, "n1", vm.MAC, bmc); err != nil {
+			return err
+		}
+		if err := k.CLI(ctx, nil, "node", "set", "n1", "--property", "kernel_args=ironringtest.word=e2e loglevel=7", "--property", "console=ttyS0,115200n8"); err != nil {
+			return err
+		}
+		mark := vm.Console.Mark()
+		if err := k.verb(ctx, "n1", "provide", "AVAILABLE", 4*time.Minute); err != nil {
+			return err
+		}
+		if _, err := vm.Console.Wait(ctx, mark, "ironringtest.word=e2e loglevel=7 console=ttyS0,115200n8", time.Second); err != nil {
+			return fmt.Errorf("the node's kernel arguments: %w", err)
+		}
+		if err := k.bootTime(ctx, "n1", vm); err != nil {
+			return err
+		}
+		img, url, err := image(k.name, 0)
+		if err != nil {
+			return err
+		}
+		before, err := vm.Written()
+		if err != nil {
+			return err
+		}
+		mark = vm.Console.Mark()
+		if err := k.verb(ctx, "n1", "deploy", "ACTIVE", 6*time.Minute, "--image", url, "--checksum", "sha256:"+img.SHA256); err != nil {
+			return err
+		}
+		if err := k.boots(ctx, vm, mark, img); err != nil {
+			return err
+		}
+		return writtenOnce(vm, before, img)
+	})
+}
+
+// inspected enrols a machine and boots it into the ramdisk once.
+func (k *kase) inspected(ctx context.Context, name string, vm *harness.VM, bmc *harness.BMC) error {
+	if err := k.enrol(ctx, name, vm.MAC, bmc); err != nil {
+		return err
+	}
+	if err := k.verb(ctx, name, "inspect", "MANAGEABLE", 4*time.Minute); err != nil {
+		return err
+	}
+	return k.bootTime(ctx, name, vm)
+}
+
+// timelineHas checks that each text stands in the boot timeline of a node.
+func (k *kase) timelineHas(ctx context.Context, name string, texts ...string) error {
+	events, err := k.Timeline(ctx, name)
+	if err != nil {
+		return err
+	}
+	var all strings.Builder
+	for _, e := range events {
+		all.WriteString(e.Text + "\n")
+	}
+	for _, text := range texts {
+		if !strings.Contains(all.String(), text) {
+			return fmt.Errorf("the timeline of %s does not say %q:\n%s", name, text, all.String())
+		}
+	}
+	return nil
+}
