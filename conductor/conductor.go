@@ -24,6 +24,7 @@ import (
 	"github.com/ironring/ironring/conductor/journal"
 	"github.com/ironring/ironring/conductor/lease"
 	"github.com/ironring/ironring/conductor/power"
+	"github.com/ironring/ironring/conductor/reach"
 	"github.com/ironring/ironring/conductor/service"
 	"github.com/ironring/ironring/conductor/watch"
 	"github.com/ironring/ironring/drivers"
@@ -45,8 +46,8 @@ type Config struct {
 	BMCReadTimeout time.Duration
 	// DescribeBoot is service.Config.DescribeBoot. nil: no boot services.
 	DescribeBoot func(nodeID string) (*api.BootRecordReply, error)
-	Clock          clock.Clock
-	Logger         *slog.Logger
+	Clock        clock.Clock
+	Logger       *slog.Logger
 }
 
 // Conductor is the conductor of one peer.
@@ -58,6 +59,7 @@ type Conductor struct {
 	keeper   *lease.Keeper
 	engine   *flow.Engine
 	power    *power.Sync
+	reach    *reach.Observer
 	endpoint *agents.Endpoint
 	service  *service.Service
 	drains   chan drain
@@ -85,8 +87,15 @@ func New(cfg Config) (*Conductor, error) {
 		},
 		Clock: cfg.Clock, Logger: cfg.Logger,
 	})
-	access := bmc.New(bmc.Config{
-		Member: cl.ID(), Registry: cfg.Registry, Keyring: cl.Keyring(), Store: store, Proposer: cl,
+	var access *bmc.Access
+	c.reach = reach.New(reach.Config{
+		Member: cl.ID(), Store: store, Propose: cl.Propose, Clock: cfg.Clock, Logger: cfg.Logger,
+		Probe:  func(ctx context.Context, node string) { _, _ = access.Power(ctx, node) },
+		Parked: func(n *api.Node) bool { return access.Parked(n) != nil },
+	})
+	access = bmc.New(bmc.Config{
+		Contact: c.reach.Contact,
+		Member:  cl.ID(), Registry: cfg.Registry, Keyring: cl.Keyring(), Store: store, Proposer: cl,
 		Journal: c.journal, Clock: cfg.Clock, Logger: cfg.Logger, ReadTimeout: cfg.BMCReadTimeout,
 	})
 	hub := agents.NewHub(c.journal, func() []string { return agents.AgentAddresses(store.View(), cl.ID()) }, cfg.Clock, cfg.Logger)
@@ -207,6 +216,7 @@ func (c *Conductor) workOnce(ctx context.Context) error {
 	defer stopKeeper()
 	var work errgroup.Group
 	work.Go(func() error { return c.power.Run(ctx) })
+	work.Go(func() error { return c.reach.Run(ctx) })
 	work.Go(func() error { defer stopKeeper(); return c.engine.Run(ctx) })
 	if err := c.keeper.Run(kctx); err != nil {
 		return err

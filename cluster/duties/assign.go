@@ -157,6 +157,7 @@ func (a *assigner) flaps(id string, now time.Duration) bool {
 // needOwner reports whether one of the changes is about a node that lacks a
 // live owner, or about work on such a node.
 func needOwner(v *fsm.View, changes []fsm.Change) bool {
+	reach := ReachOf(v)
 	for _, ch := range changes {
 		switch ch.Table {
 		case fsm.TableNodes, fsm.TableFlows, fsm.TableLocks:
@@ -168,6 +169,9 @@ func needOwner(v *fsm.View, changes []fsm.Change) bool {
 			continue
 		}
 		if n.GetAssigned() == "" && n.GetUnassignedReason() == "" {
+			return true
+		}
+		if v.Lock(ch.Key) == nil && reach.HandsOver(n) {
 			return true
 		}
 		if m := v.Member(n.GetAssigned()); m != nil && (m.GetGroup() != n.GetConductorGroup() || !slices.Contains(m.GetDrivers(), n.GetDriver())) {

@@ -13,6 +13,7 @@ import (
 // only a leader that has watched for a while knows; nil says no to both.
 func Members(v *fsm.View, lostLong, flapping func(id string) bool) []ring.Member {
 	ticks, settle := v.Globals().GetTicks(), v.Settings().GetJoinStableMs()
+	reach := ReachOf(v)
 	var out []ring.Member
 	for _, m := range v.Members() {
 		r := ring.Member{
@@ -21,7 +22,8 @@ func Members(v *fsm.View, lostLong, flapping func(id string) bool) []ring.Member
 			Ready:  m.GetPhase() == api.Member_READY,
 			Lost:   v.LiveLease(m.GetId()) == nil,
 			// Who was there in the cluster's first moments is stable at once.
-			Stable: m.GetStableTick() < settle || ticks-m.GetStableTick() >= settle,
+			Stable:  m.GetStableTick() < settle || ticks-m.GetStableTick() >= settle,
+			Reaches: reach.member(m.GetId()),
 		}
 		r.LostLong = r.Lost && lostLong != nil && lostLong(m.GetId())
 		if flapping != nil && flapping(m.GetId()) {
@@ -41,8 +43,8 @@ func Node(n *api.Node) ring.Node {
 }
 
 // ringNodes is how the ring sees all nodes. A node that is locked stays. So
-// does one in the middle of work, unless its owner drains: then it parked the
-// work for another to take.
+// does one in the middle of work, unless its owner drains or does not reach its
+// BMC: then it parked the work for another to take.
 func ringNodes(v *fsm.View) []ring.Node {
 	busy := map[string]bool{}
 	for f := range v.RunningFlows() {
@@ -56,11 +58,13 @@ func ringNodes(v *fsm.View) []ring.Node {
 	for _, m := range v.Members() {
 		draining[m.GetId()] = m.GetPhase() == api.Member_DRAINING
 	}
+	reach := ReachOf(v)
 	out := make([]ring.Node, 0, v.NodeCount())
 	for n := range v.Nodes() {
 		r := Node(n)
 		r.NewWork = busy[n.GetId()]
-		r.Pinned = locked[n.GetId()] || (busy[n.GetId()] || node.Transient(n.GetState())) && !draining[n.GetAssigned()]
+		r.Pinned = locked[n.GetId()] || (busy[n.GetId()] || node.Transient(n.GetState())) && !draining[n.GetAssigned()] && !reach.HandsOver(n)
+		r.Subnet = reach.subnet(n)
 		out = append(out, r)
 	}
 	return out

@@ -47,6 +47,9 @@ type Config struct {
 	Journal  *journal.Journal
 	Clock    clock.Clock
 	Logger   *slog.Logger
+	// Contact hears the outcome of each call that was not cut off by its
+	// caller; it must not block. May be nil.
+	Contact func(node *api.Node, err error)
 	// ReadTimeout is the longest that a call which only reads may take, all of
 	// its requests together; 0: 45 s.
 	ReadTimeout time.Duration

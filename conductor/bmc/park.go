@@ -114,6 +114,9 @@ func (a *Access) note(ctx context.Context, node *api.Node, what string, err erro
 			f.BmcContactMs = now
 		}
 	})
+	if a.cfg.Contact != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		a.cfg.Contact(node, err)
+	}
 	switch {
 	case errors.Is(err, errs.Denied):
 		a.setPark(ctx, node, &api.BmcPark{CredentialsDigest: credentials(node), Failures: a.count(node), Message: err.Error()})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/cluster/duties"
 	"github.com/ironring/ironring/conductor/agents"
 	"github.com/ironring/ironring/conductor/bmc"
 	"github.com/ironring/ironring/conductor/journal"
@@ -23,6 +24,10 @@ import (
 // maxTasks bounds the flows that one conductor works on at the same time, those
 // not counted that wait for a machine or its agent.
 const maxTasks = 256
+
+// leavingLook is how often nodes are looked at that are to go to others: it may
+// be that they must stay after all.
+const leavingLook = 5 * time.Second
 
 // Keyring opens what is sealed in a flow's arguments.
 type Keyring interface {
@@ -96,9 +101,18 @@ func (e *Engine) serve(ctx, hard context.Context, gate *lease.Gate) {
 		failed bool
 	}
 	ended := make(chan ending)
+	leaving := map[string]bool{} // nodes that the leader should give to others
+	again := time.NewTicker(leavingLook)
+	defer again.Stop()
 	consider := func(id string) {
-		if running[id] || !e.mine(id, gate.Lease) {
-			return // a running task's node is looked at again when it has ended
+		if running[id] {
+			return // it is looked at again when its task has ended
+		}
+		if !e.mine(id, gate.Lease) {
+			if e.leaves(id) {
+				leaving[id] = true
+			}
+			return
 		}
 		running[id] = true
 		before := failures[id]
@@ -125,6 +139,11 @@ func (e *Engine) serve(ctx, hard context.Context, gate *lease.Gate) {
 				delete(failures, end.id)
 			}
 			consider(end.id)
+		case <-again.C: // reach changes without a change of the node
+			for id := range leaving {
+				delete(leaving, id)
+				consider(id)
+			}
 		case <-sig.C:
 			nodes, all := sig.Take()
 			if all {
@@ -151,7 +170,14 @@ func (e *Engine) mine(id, leaseID string) bool {
 		return l.GetLeaseId() == leaseID
 	}
 	f := v.Flow(id)
-	return f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING && v.Node(id).GetAssigned() == e.cfg.Member
+	return f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING && v.Node(id).GetAssigned() == e.cfg.Member && !e.leaves(id)
+}
+
+// leaves says whether a node of ours should go to a peer that reaches its BMC.
+func (e *Engine) leaves(id string) bool {
+	v := e.cfg.Store.View()
+	n := v.Node(id)
+	return n != nil && n.GetAssigned() == e.cfg.Member && duties.ReachOf(v).HandsOver(n)
 }
 
 // task works on one node until there is nothing left to do or it has failed to

@@ -53,8 +53,12 @@ func (r *runner) isStopping() bool {
 	}
 }
 
-// errStopping ends a task because this peer stops in order.
-var errStopping = errors.New("this peer stops")
+// errStopping ends a task because this peer stops in order, errHandOver because
+// another peer reaches the BMC and this one does not.
+var (
+	errStopping = errors.New("this peer stops")
+	errHandOver = errors.New("this peer does not reach the BMC, and another one does")
+)
 
 // outcome is what a step leaves: a result for its record, and operations that
 // are committed together with StepDone.
@@ -90,15 +94,18 @@ func (r *runner) run(ctx context.Context) error {
 			return err
 		}
 		if r.isStopping() {
-			return r.park(ctx)
+			return r.park(ctx, errStopping)
+		}
+		if r.leaves(r.node) {
+			return r.park(ctx, errHandOver)
 		}
 		if agentOnly(f) && r.intent() == nil {
 			r.turnOver()
 		}
 		err := r.advance(ctx, f)
 		r.turnOver()
-		if errors.Is(err, errStopping) {
-			return r.park(ctx)
+		if errors.Is(err, errStopping) || errors.Is(err, errHandOver) {
+			return r.park(ctx, err)
 		} else if err != nil {
 			return err
 		}
@@ -109,11 +116,11 @@ func (r *runner) run(ctx context.Context) error {
 }
 
 // park releases the lock of a flow that goes on elsewhere.
-func (r *runner) park(ctx context.Context) error {
+func (r *runner) park(ctx context.Context, why error) error {
 	if f := r.flow(); f != nil {
-		r.event(f, fmt.Sprintf("%s stops and leaves %s at step %d to another peer", r.cfg.Member, purpose(f), f.GetCursor()+1))
+		r.event(f, fmt.Sprintf("%s leaves %s at step %d to another peer: %v", r.cfg.Member, purpose(f), f.GetCursor()+1, why))
 	}
-	_, err := r.commit(ctx, "this peer stops", r.release())
+	_, err := r.commit(ctx, why.Error(), r.release())
 	return err
 }
 
@@ -207,7 +214,7 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 			NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), To: back.to, Reason: back.reason,
 		}}})
 		return err
-	case ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, errs.Fenced) || errors.Is(err, errStopping):
+	case ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, errs.Fenced) || errors.Is(err, errStopping) || errors.Is(err, errHandOver):
 		return err // not ours to judge any more
 	case errors.Is(err, errRequested):
 		return nil // advance looks at the request
@@ -251,7 +258,7 @@ func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outc
 	reason := node.IDOf(step).String() + ": done"
 	next := int(f.GetCursor()) + 1
 	// A request (abort) is looked at between steps: do not start the next one.
-	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE && !r.isStopping() {
+	if now := r.flow(); next < len(f.GetSteps()) && now.GetRequest() == api.Event_EVENT_NONE && !r.isStopping() && !r.leaves(r.node) {
 		ops = append(ops, r.start(f, next, f.GetAttempt()+1))
 		reason += ", " + node.IDOf(f.GetSteps()[next]).String() + ": started"
 	}

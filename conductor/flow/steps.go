@@ -85,6 +85,9 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 		if r.isStopping() {
 			return outcome{}, errStopping
 		}
+		if r.leaves(r.node) {
+			return outcome{}, errHandOver
+		}
 		if sctx.Err() != nil {
 			// The last real error says more than "time is up".
 			cause := context.Cause(sctx)
