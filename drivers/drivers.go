@@ -147,7 +147,8 @@ type BootDeviceReader interface {
 
 // Identifier asks a BMC who it is and which machine it belongs to.
 type Identifier interface {
-	// Identify leaves empty what the BMC does not say. The caller fills in
-	// read_ms.
+	// Identify leaves empty what the BMC does not say. bmc_key is the same
+	// for two driver_infos that lead to one system of one BMC: its host,
+	// port and system. The caller fills in read_ms.
 	Identify(ctx context.Context, t Target) (*api.BmcFacts, error)
 }

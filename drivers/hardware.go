@@ -78,13 +78,6 @@ type ItemReader interface {
 	Items(ctx context.Context, t Target) ([]*api.HardwareItem, error)
 }
 
-// Addresser names what a driver_info leads to.
-type Addresser interface {
-	// Address is the same text for two driver_infos that lead to the same
-	// system of the same BMC by the same way: host, port and system.
-	Address(info Info) (string, error)
-}
-
 // Closer gives back what a driver keeps between calls, such as sessions for
 // reading. The driver can be used again afterwards.
 type Closer interface {

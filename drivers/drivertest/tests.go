@@ -51,8 +51,20 @@ func testCapabilities(t *testing.T, b *bench) {
 	_, bootSetter := b.Driver.(drivers.BootDeviceSetter)
 	_, bootReader := b.Driver.(drivers.BootDeviceReader)
 	_, identifier := b.Driver.(drivers.Identifier)
-	got := [...]bool{reader, setter, bootSetter, bootReader, identifier}
-	want := [...]bool{c.PowerRead, c.PowerSet, c.BootDeviceSet, c.BootDeviceRead, c.Identify}
+	_, mode := b.Driver.(drivers.BootModer)
+	_, secure := b.Driver.(drivers.SecureBooter)
+	_, media := b.Driver.(drivers.MediaAttacher)
+	_, sensors := b.Driver.(drivers.SensorReader)
+	_, events := b.Driver.(drivers.EventReader)
+	_, clearer := b.Driver.(drivers.EventClearer)
+	_, nmi := b.Driver.(drivers.NMISender)
+	_, led := b.Driver.(drivers.IndicatorSetter)
+	_, items := b.Driver.(drivers.ItemReader)
+	got := [...]bool{reader, setter, bootSetter, bootReader, identifier, mode, secure, media, sensors, events, clearer, nmi, led, items}
+	want := [...]bool{
+		c.PowerRead, c.PowerSet, c.BootDeviceSet, c.BootDeviceRead, c.Identify,
+		c.BootMode, c.SecureBoot, c.Media, c.Sensors, c.Events, c.ClearEvents, c.NMI, c.Indicator, c.Items,
+	}
 	if got != want {
 		t.Errorf("the driver has %v, its capabilities say %v", got, want)
 	}
@@ -144,6 +156,12 @@ func testBootDevice(t *testing.T, b *bench) {
 			}
 			b.fine(t, "read boot device", err)
 			if got != device {
+				// One that does nothing the first time is asked again.
+				b.fine(t, device.String(), set.SetBootDevice(b.ctx, b.Target, NewGrant(time.Minute), device, opts))
+				got, err = read.BootDevice(b.ctx, b.Target)
+				b.fine(t, "read boot device", err)
+			}
+			if got != device {
 				t.Errorf("boot device reads %v, want %v (%+v)", got, device, opts)
 			}
 		}
@@ -177,6 +195,9 @@ func testNoGrant(t *testing.T, b *bench) {
 			if s, ok := b.Driver.(drivers.BootDeviceSetter); ok {
 				err := s.SetBootDevice(b.ctx, b.Target, g, api.BootDevice_BOOT_DEVICE_PXE, drivers.BootOptions{})
 				b.kind(t, "boot device, grant "+name, err, errs.Fenced)
+			}
+			for what, change := range b.hardwareChanges() {
+				b.kind(t, what+", grant "+name, change(g), errs.Fenced)
 			}
 		})
 	}

@@ -18,17 +18,19 @@ const (
 	// logoutLimit is the time at the end of a call that is kept for logging
 	// out; a short call keeps an eighth of its time.
 	logoutLimit = 2 * time.Second
-	maxBody     = 1 << 20
-	maxRequests = 64
+	maxBody     = 4 << 20
+	maxRequests = 200
 	maxMembers  = 64
 )
 
-// call is one operation on one BMC, and the http.RoundTripper of the libraries
-// that carry it out. It decides what may be sent, and remembers what became of
-// it, because the libraries' own errors tell neither what was sent nor whether
-// it was answered.
+// call is one operation on one BMC, and the http.RoundTripper of the library
+// that carries it out. It decides what may be sent, and remembers what became
+// of it, because the library's own errors tell neither what was sent nor
+// whether it was answered.
 type call struct {
 	set       *settings
+	trust     drivers.Trust
+	node      string        // for messages
 	grant     drivers.Grant // nil for a call that only reads
 	transport *http.Transport
 
@@ -38,6 +40,7 @@ type call struct {
 	token    string          // guarded by mu; of the session
 	session  string          // guarded by mu; path of the session
 	systems  string          // guarded by mu; path of the collection of systems
+	root     root            // guarded by mu
 	seen     record          // guarded by mu
 }
 
@@ -45,7 +48,9 @@ type call struct {
 type record struct {
 	refusal   error  // of our own: a rule was broken, or the answer is rubbish
 	network   error  // the last failure below HTTP
-	denied    bool   // 401 or 403
+	denied    bool   // the login was refused
+	right     bool   // 401 or 403 after a login
+	expired   bool   // 401 after a login: the session is gone, or was never enough
 	failed    int    // the last status that is a failure, 0: none
 	failedURL string // its path
 	message   string // what the BMC said to it
@@ -55,11 +60,13 @@ type record struct {
 	refused   bool   // the last change was refused for its form
 }
 
-// run carries out one operation: it makes a call bound to ctx and, for a
-// change, to the grant; do runs with a client that has that call as transport
-// and returns what is to be done to log out.
-func run(ctx context.Context, set *settings, grant drivers.Grant, change bool,
-	do func(ctx context.Context, c *call, hc *http.Client) (logout func(), err error)) error {
+// change carries out one operation that changes the machine: one connection,
+// one session, which is logged out at the end.
+func (d *Driver) change(ctx context.Context, t drivers.Target, g drivers.Grant, do func(context.Context, *link) error) error {
+	set, err := parse(t.Info)
+	if err != nil {
+		return err
+	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(defaultLimit)
@@ -67,23 +74,96 @@ func run(ctx context.Context, set *settings, grant drivers.Grant, change bool,
 	total := time.Until(deadline)
 	work, cancel := context.WithDeadline(ctx, deadline.Add(-min(logoutLimit, total/8)))
 	defer cancel()
-
-	c := &call{set: set}
-	if change {
-		c.grant = grant
-		bound, stop, err := drivers.Bind(work, grant)
-		if err != nil {
-			return err
-		}
-		defer stop()
-		work = bound
-	} else if work.Err() != nil {
-		return drivers.Ended(work)
+	work, stop, err := drivers.Bind(work, g)
+	if err != nil {
+		return err
 	}
-	c.ctx = work
+	defer stop()
+	done, err := d.governor.Change(work, set.hostport())
+	if err != nil {
+		return err
+	}
+	c := &call{set: set, trust: t.Trust, node: t.NodeID, grant: g, ctx: work}
+	hc := c.open()
+	defer c.transport.CloseIdleConnections()
+	l, err := c.enter(work, hc)
+	if err == nil {
+		err = do(work, l.link(c, hc))
+	}
+	err = c.outcome(work, err)
+	if c.loggedIn() {
+		if work.Err() != nil {
+			c.transport.CloseIdleConnections() // cut with work
+		}
+		c.leave(ctx, deadline, hc)
+	}
+	done(err)
+	return err
+}
+
+// read carries out one operation that only reads, with the session that is kept
+// for it. When the BMC knows the session no more there is one new login.
+func (d *Driver) read(ctx context.Context, t drivers.Target, do func(*link) error) error {
+	set, err := parse(t.Info)
+	if err != nil {
+		return err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		limited, cancel := context.WithTimeout(ctx, defaultLimit)
+		defer cancel()
+		ctx = limited
+	}
+	if ctx.Err() != nil {
+		return drivers.Ended(ctx)
+	}
+	done, err := d.governor.Read(ctx, set.hostport())
+	if err != nil {
+		return err
+	}
+	again, err := d.readOnce(ctx, set, t, d.sessions.take(ctx, set), do)
+	if again {
+		_, err = d.readOnce(ctx, set, t, nil, do)
+	}
+	done(err)
+	return err
+}
+
+// readOnce reads with a login, or with a new one, which is kept unless the BMC
+// does not know it. again says that the login that was given has expired.
+func (d *Driver) readOnce(ctx context.Context, set *settings, t drivers.Target, l *login, do func(*link) error) (again bool, err error) {
+	c := &call{set: set, trust: t.Trust, node: t.NodeID, ctx: ctx}
+	had := l != nil
+	if had {
+		c.token, c.session, c.root, c.systems = l.token, l.path, l.root, l.root.systems()
+	}
+	hc := c.open()
+	defer c.transport.CloseIdleConnections()
+	if !had {
+		l, err = c.enter(ctx, hc)
+	}
+	if err == nil {
+		err = do(l.link(c, hc))
+	}
+	err = c.outcome(ctx, err)
+	expired := c.record().expired
+	if l != nil && !expired {
+		d.sessions.keep(l)
+	}
+	return had && expired, err
+}
+
+// link is a login in use by a call.
+func (l *login) link(c *call, hc *http.Client) *link {
+	client := *l.client
+	client.HTTPClient = hc
+	return &link{call: c, client: &client, root: l.root}
+}
+
+// open makes the one connection's transport, and the client that uses it.
+func (c *call) open() *http.Client {
 	c.transport = &http.Transport{
 		DialContext:            c.dial,
-		TLSClientConfig:        set.tls,
+		TLSClientConfig:        c.tlsConfig(),
 		MaxConnsPerHost:        1,
 		MaxIdleConnsPerHost:    1,
 		DisableCompression:     true,
@@ -91,24 +171,13 @@ func run(ctx context.Context, set *settings, grant drivers.Grant, change bool,
 		Protocols:              &http.Protocols{},
 	}
 	c.transport.Protocols.SetHTTP1(true)
-	defer c.transport.CloseIdleConnections()
-	hc := &http.Client{Transport: c, CheckRedirect: c.redirect}
-
-	logout, err := do(work, c, hc)
-	err = c.outcome(work, err)
-	if logout != nil && c.loggedIn() {
-		if work.Err() != nil {
-			c.transport.CloseIdleConnections() // cut with work
-		}
-		c.leave(ctx, deadline, hc, logout)
-	}
-	return err
+	return &http.Client{Transport: c, CheckRedirect: c.redirect}
 }
 
 // leave logs out, within what is left of the caller's time, or within a moment
 // when the caller has given up. When the grant has ended nothing more may be
 // sent: the session is left to the BMC's own time-out.
-func (c *call) leave(ctx context.Context, deadline time.Time, hc *http.Client, logout func()) {
+func (c *call) leave(ctx context.Context, deadline time.Time, hc *http.Client) {
 	if ctx.Err() != nil {
 		deadline = time.Now().Add(logoutLimit / 4)
 	}
@@ -125,8 +194,20 @@ func (c *call) leave(ctx context.Context, deadline time.Time, hc *http.Client, l
 	c.mu.Lock()
 	c.ctx = bound
 	c.mu.Unlock()
-	hc.Timeout = 0 // bmclib has set what was left at its start
-	logout()
+	req, err := http.NewRequestWithContext(bound, http.MethodDelete, "https://"+c.set.hostport()+c.session, nil)
+	if err != nil {
+		return
+	}
+	req.Header.Set("X-Auth-Token", c.token)
+	if resp, err := hc.Do(req); err == nil { // nothing follows from its failure
+		resp.Body.Close()
+	}
+}
+
+func (c *call) record() record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
 }
 
 func (c *call) loggedIn() bool {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userTimeout is U of the design: how long the kernel keeps trying to deliver
+// userTimeout is U of docs/leases.md: how long the kernel keeps trying to deliver
 // bytes of ours that the BMC does not acknowledge, also after this process has
 // died. Without it a command can arrive minutes late.
 const userTimeout = 5 * time.Second

@@ -6,26 +6,30 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/stmcginnis/gofish"
-	schema "github.com/stmcginnis/gofish/redfish"
-
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/drivers"
 )
 
+// nic is an EthernetInterface.
+type nic struct {
+	ID                  string `json:"Id"`
+	MACAddress          string
+	PermanentMACAddress string
+	IPv4Addresses       []struct{ Address string }
+	IPv6Addresses       []struct{ Address string }
+	Status              status
+}
+
 // Identify implements drivers.Identifier.
-func (*Driver) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts, error) {
+func (d *Driver) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts, error) {
 	facts := &api.BmcFacts{}
-	err := fish(ctx, t, func(client *gofish.APIClient) error {
-		sys, err := system(client)
-		if err != nil {
-			return err
-		}
-		facts.SystemUuid = strings.ToLower(clean(sys.UUID))
-		facts.Serial = clean(sys.SerialNumber)
-		facts.Vendor = clean(sys.Manufacturer)
-		facts.Model = clean(sys.Model)
-		managers, err := managersOf(client, sys)
+	err := d.readSystem(ctx, t, func(l *link, s *system) error {
+		facts.SystemUuid = strings.ToLower(clean(s.UUID))
+		facts.Serial = clean(s.SerialNumber)
+		facts.Vendor = clean(s.Manufacturer)
+		facts.Model = clean(s.Model)
+		facts.BmcKey = l.call.set.key(s.path)
+		managers, err := l.managers()
 		if err != nil {
 			return err
 		}
@@ -33,7 +37,7 @@ func (*Driver) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts, e
 			if facts.Firmware == "" {
 				facts.Firmware = clean(m.FirmwareVersion)
 			}
-			if err := addresses(m, facts); err != nil {
+			if err := l.addresses(m, facts); err != nil {
 				return err
 			}
 		}
@@ -45,49 +49,43 @@ func (*Driver) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts, e
 	return facts, nil
 }
 
-// managersOf are the managers of a system; where the BMC does not link them,
-// its only one.
-func managersOf(client *gofish.APIClient, sys *schema.ComputerSystem) ([]*schema.Manager, error) {
-	managers, err := sys.ManagedBy()
-	if err != nil || len(managers) > 0 {
-		return managers, err
+// key names a system of a BMC, however driver_info spells them.
+func (s *settings) key(system string) string {
+	host := strings.TrimSuffix(strings.ToLower(s.host), ".")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
 	}
-	managers, err = client.Service.Managers()
-	if err != nil || len(managers) != 1 {
-		return nil, err
-	}
-	return managers, nil
+	return host + " " + s.port + " " + clean(strings.TrimRight(system, "/"))
 }
 
 // addresses adds the manager's own addresses to the facts.
-func addresses(m *schema.Manager, facts *api.BmcFacts) error {
-	nics, err := m.EthernetInterfaces()
+func (l *link) addresses(m *manager, facts *api.BmcFacts) error {
+	paths, err := l.list(m.EthernetInterfaces.ID)
 	if err != nil {
 		return err
 	}
-	for _, nic := range nics {
-		for _, mac := range []string{nic.MACAddress, nic.PermanentMACAddress} {
-			mac = strings.ToLower(strings.ReplaceAll(clean(mac), "-", ":"))
+	for _, p := range paths[:min(len(paths), maxNICs)] {
+		var n nic
+		if _, err := l.get(p, &n); err != nil {
+			return err
+		}
+		for _, mac := range []string{n.MACAddress, n.PermanentMACAddress} {
+			mac = normalMAC(mac)
 			if mac != "" && mac != "00:00:00:00:00:00" && !slices.Contains(facts.BmcMacs, mac) {
 				facts.BmcMacs = append(facts.BmcMacs, mac)
 			}
 		}
-		var texts []string
-		for _, a := range nic.IPv4Addresses {
-			texts = append(texts, a.Address)
-		}
-		for _, a := range nic.IPv6Addresses {
-			texts = append(texts, a.Address)
-		}
-		for _, text := range texts {
-			ip, err := netip.ParseAddr(text)
+		for _, a := range append(n.IPv4Addresses, n.IPv6Addresses...) {
+			ip, err := netip.ParseAddr(a.Address)
 			if err != nil || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || slices.Contains(facts.BmcAddresses, ip.String()) {
 				continue // link-local addresses name no machine
 			}
 			facts.BmcAddresses = append(facts.BmcAddresses, ip.String())
 		}
 	}
-	slices.Sort(facts.BmcMacs) // gofish reads collections in any order
-	slices.Sort(facts.BmcAddresses)
 	return nil
+}
+
+func normalMAC(text string) string {
+	return strings.ToLower(strings.ReplaceAll(clean(text), "-", ":"))
 }

@@ -2,8 +2,6 @@ package redfish
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net"
@@ -12,13 +10,14 @@ import (
 	"syscall"
 	"unicode"
 
+	"github.com/stmcginnis/gofish/common"
+
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/errs"
 )
 
 // outcome says what became of a call. What was seen on the wire decides, and
-// the libraries' error only when that says nothing: bmclib reports a failure
-// after a soft shutdown that was accepted.
+// the caller's error only when that says nothing.
 func (c *call) outcome(ctx context.Context, err error) error {
 	c.mu.Lock()
 	seen := c.seen
@@ -35,19 +34,21 @@ func (c *call) outcome(ctx context.Context, err error) error {
 	case seen.refusal != nil:
 		return seen.refusal
 	case seen.denied:
-		return errs.New(errs.Denied, "the BMC refuses the credentials, or they lack the right (%d %s)%s",
+		return errs.New(errs.Denied, "the BMC refuses the credentials (%d %s)%s",
 			seen.failed, http.StatusText(seen.failed), seen.said())
+	case seen.right:
+		return errs.New(errs.Denied, "the BMC took the login and refuses this (%d %s)%s: %w",
+			seen.failed, http.StatusText(seen.failed), seen.said(), drivers.ErrRight)
 	case ended != nil:
 		return c.ended(seen, ended)
 	case seen.network != nil:
 		return networkError(seen)
-	case seen.failed != 0:
-		return statusError(seen)
-	case strings.Contains(err.Error(), "is not supported by this service"):
-		return errs.New(errs.Unsupported, "the BMC does not offer this action")
 	}
-	if own := (*errs.Error)(nil); errors.As(err, &own) {
+	if own := (*errs.Error)(nil); errors.As(err, &own) && !errors.As(err, new(*common.Error)) {
 		return own
+	}
+	if seen.failed != 0 {
+		return statusError(seen)
 	}
 	return errs.New(errs.Internal, "the BMC's answer could not be used: %s", c.scrub(err.Error()))
 }
@@ -68,14 +69,12 @@ func (c *call) ended(seen record, ended error) error {
 }
 
 func networkError(seen record) error {
-	var untrusted *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	var name x509.HostnameError
 	err := seen.network
+	if err := certificateError(err); err != nil {
+		return err
+	}
 	var op *net.OpError
 	switch {
-	case errors.As(err, &untrusted), errors.As(err, &unknown), errors.As(err, &name):
-		return errs.About(errs.Invalid, keyVerify, "the BMC's certificate is not trusted, nothing was sent: %s", clean(err.Error()))
 	case seen.sent:
 		return errs.New(errs.Timeout, "the connection to the BMC was lost, the outcome is unknown: %w", plain(err))
 	case errors.As(err, &op) && op.Op == "dial":

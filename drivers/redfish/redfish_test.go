@@ -51,6 +51,11 @@ func driver(t *testing.T) *redfish.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		d.Close(ctx)
+	})
 	return d
 }
 
@@ -91,6 +96,7 @@ func noSecret(t *testing.T, err error) {
 func TestConformance(t *testing.T) {
 	for name, silence := range map[string]bmc.FaultKind{"HTTP": bmc.Silent, "TLS": bmc.SilentTLS} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
 				b := start(t, bmc.Config{PowerDelay: 30 * time.Millisecond})
 				target := target(b)
@@ -120,32 +126,6 @@ func TestOneConnectionOneSessionOneChange(t *testing.T) {
 		t.Errorf("trace is %+v", tr)
 	}
 	eventually(t, "the connection is closed", func() bool { return b.Stats().Open == 0 })
-}
-
-func TestSessionsAreLoggedOut(t *testing.T) {
-	b := start(t, bmc.Config{MaxSessions: 2})
-	d, ctx := driver(t), timeout(t, 20*time.Second)
-	for range 5 {
-		if _, err := d.PowerState(ctx, target(b)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := d.Identify(ctx, target(b)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b.Inject(bmc.Fault{Kind: bmc.Status, Status: 500, Path: "/Systems"})
-	if _, err := d.PowerState(ctx, target(b)); errs.KindOf(err) != errs.Internal {
-		t.Errorf("a fault of the BMC gives %v", err)
-	}
-	b.Heal()
-	// A call that runs out of time logs out too.
-	b.Inject(bmc.Fault{Kind: bmc.Silent, Path: "/Systems"})
-	if _, err := d.PowerState(timeout(t, 500*time.Millisecond), target(b)); err == nil {
-		t.Error("no error from a silent BMC")
-	}
-	if s := b.Stats(); s.Logins != 12 || s.Logouts != 12 || s.Sessions != 0 {
-		t.Errorf("sessions: %+v", s)
-	}
 }
 
 // TestHangIsCut shows that a call whose request for the change is not answered

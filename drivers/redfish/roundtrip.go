@@ -13,22 +13,25 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
+// rootPath is where every Redfish service begins.
+const rootPath = "/redfish/v1"
+
 // kind is what a request is for.
 type kind int
 
 const (
-	read kind = iota
-	login
-	logout
-	change
+	forReading kind = iota
+	forLogin
+	forLogout
+	forChange
 )
 
-// RoundTrip sends one request of a library, if the rules of the package allow
+// RoundTrip sends one request of gofish, if the rules of the package allow
 // it, and reads its answer.
 func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := c.bound()
 	err := c.allowed(ctx) // outcome sees for itself that the time was up
-	k := read
+	k := forReading
 	if err == nil {
 		if k, err = c.admit(req); err != nil {
 			_ = c.refuse(err) // err says it already
@@ -40,7 +43,7 @@ func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	if k == change {
+	if k == forChange {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			GotConn: func(httptrace.GotConnInfo) { c.note(func(r *record) { r.sent = true }) },
 		})
@@ -55,7 +58,7 @@ func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	resp.Body.Close()
 	switch {
-	case k == change && success(resp.StatusCode):
+	case k == forChange && success(resp.StatusCode):
 		// Accepted, whatever the rest of the answer is.
 		c.note(func(r *record) { r.accepted = true })
 	case err != nil:
@@ -83,30 +86,30 @@ func (c *call) admit(req *http.Request) (kind, error) {
 	defer c.mu.Unlock()
 	c.requests++
 	if c.requests > maxRequests {
-		return read, errs.New(errs.Internal, "the BMC's links do not end: more than %d requests", maxRequests)
+		return forReading, errs.New(errs.Internal, "the BMC's links do not end: more than %d requests", maxRequests)
 	}
 	host := req.URL.Hostname() + ":" + req.URL.Port()
 	if req.URL.Scheme != "https" || host != c.set.host+":"+c.set.port || req.URL.User != nil {
-		return read, errs.New(errs.Internal, "the BMC has a link to somewhere else, which is not followed")
+		return forReading, errs.New(errs.Internal, "the BMC has a link to somewhere else, which is not followed")
 	}
 	if req.Header.Get("Authorization") != "" {
-		return read, errs.New(errs.Internal, "a password outside a login is not sent")
+		return forReading, errs.New(errs.Internal, "a password outside a login is not sent")
 	}
 	switch {
 	case req.Method == http.MethodGet || req.Method == http.MethodHead:
-		return read, nil
+		return forReading, nil
 	case req.Method == http.MethodPost && c.token == "":
-		return login, nil
+		return forLogin, nil
 	case req.Method == http.MethodDelete && c.session != "" && req.URL.Path == c.session:
-		return logout, nil
+		return forLogout, nil
 	case c.grant == nil:
-		return change, errs.New(errs.Internal, "a call that reads may not send %s", req.Method)
+		return forChange, errs.New(errs.Internal, "a call that reads may not send %s", req.Method)
 	case c.seen.changes > 0 && !c.seen.refused:
-		return change, errs.New(errs.Internal, "a call may change the machine once only")
+		return forChange, errs.New(errs.Internal, "a call may change the machine once only")
 	}
 	c.seen.changes++
 	c.seen.refused = false
-	return change, nil
+	return forChange, nil
 }
 
 // redirect lets a BMC correct the spelling of a path that is read.
@@ -135,7 +138,7 @@ func (c *call) refuse(err error) error {
 
 // failed records an answer that is no success.
 func (c *call) failed(k kind, path string, status int, body []byte) {
-	if k == logout {
+	if k == forLogout {
 		return // the session has ended in its own way
 	}
 	message := c.words(body)
@@ -143,15 +146,21 @@ func (c *call) failed(k kind, path string, status int, body []byte) {
 		r.failed, r.failedURL, r.message = status, path, message
 		switch status {
 		case http.StatusUnauthorized, http.StatusForbidden:
-			r.denied = true
+			if k == forLogin {
+				r.denied = true
+				return
+			}
+			r.right, r.expired = true, status == http.StatusUnauthorized
 		case http.StatusRequestTimeout, http.StatusTooManyRequests:
 			// Perhaps carried out, or wanted later: no reason for
 			// another form of the same request.
 		default:
-			if k == login && bytes.Contains(body, []byte("UnauthorizedLogin")) {
+			if k == forLogin && bytes.Contains(body, []byte("UnauthorizedLogin")) {
 				r.denied = true // some BMCs answer 400
 			}
-			r.refused = k == change && status >= 400 && status < 500
+			if r.refused = k == forChange && status >= 400 && status < 500; r.refused {
+				r.sent = false // it is known to have done nothing
+			}
 		}
 	})
 }
@@ -159,25 +168,22 @@ func (c *call) failed(k kind, path string, status int, body []byte) {
 // accept checks and adapts the answer of a request that succeeded.
 func (c *call) accept(k kind, req *http.Request, resp *http.Response, body []byte) ([]byte, error) {
 	switch {
-	case k == login:
+	case k == forLogin:
 		return body, c.loggedInAs(resp, body)
-	case k != read || req.Method != http.MethodGet:
+	case k != forReading || req.Method != http.MethodGet:
 		return body, nil
 	}
-	// The libraries do not survive an answer that is not an object.
+	// gofish does not survive an answer that is not an object.
 	var obj map[string]json.RawMessage
 	if err := json.Unmarshal(body, &obj); err != nil || obj == nil {
 		return nil, errs.New(errs.Internal, "the answer to %s is not Redfish: not a JSON object", req.URL.Path)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if raw, ok := obj["Systems"]; ok && c.systems == "" {
-		var link struct {
-			ID string `json:"@odata.id"`
-		}
-		if json.Unmarshal(raw, &link) == nil {
-			c.systems = strings.TrimRight(link.ID, "/")
-		}
+	if strings.TrimRight(req.URL.Path, "/") == rootPath && c.systems == "" {
+		var r root
+		_ = json.Unmarshal(body, &r) // what is of another shape is missing
+		c.root, c.systems = r, r.systems()
 	}
 	if c.systems != "" && strings.TrimRight(req.URL.Path, "/") == c.systems {
 		return c.narrow(obj)
@@ -207,7 +213,7 @@ func (c *call) loggedInAs(resp *http.Response, body []byte) error {
 }
 
 // narrow leaves in the collection of systems only the one that the call is
-// about: bmclib chooses by a display name, which need not be unique.
+// about.
 func (c *call) narrow(obj map[string]json.RawMessage) ([]byte, error) {
 	type link struct {
 		ID string `json:"@odata.id"`

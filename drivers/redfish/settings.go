@@ -2,8 +2,7 @@ package redfish
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
+	"fmt"
 	"net"
 	"net/url"
 	"path"
@@ -21,6 +20,8 @@ const (
 	keyPassword = "redfish_password"
 	keyVerify   = "redfish_verify_ca"
 	keyAuth     = "redfish_auth_type"
+	keyPin      = "redfish_tls_pin"
+	keyTrust    = "redfish_tls_trust"
 )
 
 var fields = []drivers.Field{
@@ -29,6 +30,8 @@ var fields = []drivers.Field{
 	{Name: keyUsername, Required: true, Help: "user name"},
 	{Name: keyPassword, Required: true, Secret: true, Help: "password"},
 	{Name: keyVerify, Help: "true (default): the host's CAs; PEM text: these CAs or this very certificate; false: do not verify"},
+	{Name: keyPin, Help: "sha256:HEX of the BMC's certificate: this one is trusted and no other"},
+	{Name: keyTrust, Help: "first-use: the certificate that the BMC shows first is remembered, and no other trusted until it is accepted"},
 	{Name: keyAuth, Help: "session (default) or auto; basic is not supported"},
 }
 
@@ -40,6 +43,10 @@ type settings struct {
 	user   string
 	pass   string
 	tls    *tls.Config
+	// One of these may stand in place of redfish_verify_ca.
+	pin      string // "sha256:HEX"
+	firstUse bool
+	tlsText  string // all that decides on trust, for comparing
 }
 
 func (s *settings) hostport() string { return net.JoinHostPort(s.host, s.port) }
@@ -58,7 +65,7 @@ func parse(info drivers.Info) (*settings, error) {
 	}
 	s := &settings{}
 	text := map[string]string{}
-	for _, key := range []string{keyAddress, keySystem, keyUsername, keyPassword, keyAuth} {
+	for _, key := range []string{keyAddress, keySystem, keyUsername, keyPassword, keyAuth, keyPin, keyTrust} {
 		v, err := info.Text(key)
 		if err != nil {
 			return nil, err
@@ -80,7 +87,14 @@ func parse(info drivers.Info) (*settings, error) {
 	if err := s.systemPath(text[keySystem]); err != nil {
 		return nil, err
 	}
-	return s, s.verify(info[keyVerify])
+	if err := s.verify(info[keyVerify]); err != nil {
+		return nil, err
+	}
+	if err := s.pins(text[keyPin], text[keyTrust], info[keyVerify] != nil); err != nil {
+		return nil, err
+	}
+	s.tlsText = fmt.Sprintf("%v %s %s", info[keyVerify], s.pin, text[keyTrust])
+	return s, nil
 }
 
 func (s *settings) address(addr string) error {
@@ -122,65 +136,5 @@ func (s *settings) systemPath(id string) error {
 		return errs.About(errs.Invalid, keySystem, "driver_info %s must be a path such as /redfish/v1/Systems/1", keySystem)
 	}
 	s.system = id
-	return nil
-}
-
-func (s *settings) verify(v any) error {
-	s.tls = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.host}
-	switch v := v.(type) {
-	case nil:
-		return nil
-	case bool:
-		s.tls.InsecureSkipVerify = !v
-		return nil
-	case string:
-		switch strings.ToLower(strings.TrimSpace(v)) {
-		case "", "true":
-			return nil
-		case "false":
-			s.tls.InsecureSkipVerify = true
-			return nil
-		}
-		return s.pin([]byte(v))
-	}
-	return errs.About(errs.Invalid, keyVerify, "driver_info %s must be true, false or PEM text", keyVerify)
-}
-
-// pin trusts what the certificates of the PEM text have signed for this host,
-// and the certificates themselves whatever their names and dates: a BMC's own
-// self-signed certificate seldom has its address in it.
-func (s *settings) pin(text []byte) error {
-	roots := x509.NewCertPool()
-	known := map[string]bool{}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return errs.About(errs.Invalid, keyVerify, "driver_info %s holds a damaged certificate", keyVerify)
-		}
-		roots.AddCert(cert)
-		known[string(cert.Raw)] = true
-	}
-	if len(known) == 0 {
-		return errs.About(errs.Invalid, keyVerify, "driver_info %s must be true, false or PEM text with a certificate", keyVerify)
-	}
-	// The usual check is replaced, not left out, by the one below.
-	s.tls.InsecureSkipVerify = true
-	s.tls.VerifyConnection = func(state tls.ConnectionState) error {
-		leaf := state.PeerCertificates[0]
-		if known[string(leaf.Raw)] {
-			return nil
-		}
-		opts := x509.VerifyOptions{Roots: roots, DNSName: s.host, Intermediates: x509.NewCertPool()}
-		for _, c := range state.PeerCertificates[1:] {
-			opts.Intermediates.AddCert(c)
-		}
-		if _, err := leaf.Verify(opts); err != nil {
-			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
-		}
-		return nil
-	}
 	return nil
 }

@@ -37,6 +37,10 @@ type Config struct {
 	// a self-signed one for the host of Listen.
 	Certificate *Certificate
 
+	// Personality names one of Personalities; "" is a BMC without quirks. What
+	// is set below goes before what it says.
+	Personality string
+
 	SystemID     string // default "1"
 	UUID         string // of the system, as SMBIOS gives it
 	Serial       string
@@ -56,11 +60,18 @@ type Config struct {
 	Logger *slog.Logger // default: none
 }
 
-func (c *Config) defaults() {
+func (c *Config) defaults(is Personality) {
 	set := func(p *string, v string) {
 		if *p == "" {
 			*p = v
 		}
+	}
+	set(&c.SystemID, is.SystemID)
+	set(&c.Manufacturer, is.Manufacturer)
+	set(&c.Model, is.Model)
+	set(&c.Firmware, is.Firmware)
+	if c.MaxSessions == 0 {
+		c.MaxSessions = is.MaxSessions
 	}
 	set(&c.Listen, "127.0.0.1:0")
 	set(&c.Username, "admin")
@@ -86,6 +97,7 @@ func (c *Config) defaults() {
 // BMC is a running or not yet running simulated BMC.
 type BMC struct {
 	cfg     Config
+	is      Personality
 	ln      net.Listener
 	handler http.Handler
 	queue   chan change // changes of power, accepted and not yet in effect
@@ -96,6 +108,8 @@ type BMC struct {
 	power    string // guarded by mu; Redfish PowerState
 	pending  int    // guarded by mu; changes in queue or under way
 	boot     override
+	hw       hardware
+	password string              // guarded by mu
 	etag     uint64              // guarded by mu; counts changes of the system
 	sessions map[string]*session // guarded by mu; by id
 	nextID   uint64              // guarded by mu
@@ -115,7 +129,11 @@ type override struct {
 // New makes a BMC that listens; it answers once Run is called. Close it when
 // Run is not.
 func New(cfg Config) (*BMC, error) {
-	cfg.defaults()
+	is, ok := Named(cfg.Personality)
+	if !ok {
+		return nil, errs.New(errs.Invalid, "simulated bmc: no personality %q", cfg.Personality)
+	}
+	cfg.defaults(is)
 	ln, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "simulated bmc: %w", err)
@@ -135,12 +153,12 @@ func New(cfg Config) (*BMC, error) {
 		}
 	}
 	b := &BMC{
-		cfg: cfg, ln: ln,
+		cfg: cfg, is: is, ln: ln, hw: newHardware(),
 		queue:    make(chan change, maxPending),
 		closed:   make(chan struct{}),
 		power:    powerOff,
 		boot:     override{target: "None", enabled: "Disabled", mode: "UEFI"},
-		sessions: map[string]*session{},
+		sessions: map[string]*session{}, password: cfg.Password,
 	}
 	b.handler = b.routes()
 	return b, nil
@@ -161,7 +179,7 @@ func (b *BMC) Info() map[string]any {
 		"redfish_address":   b.URL(),
 		"redfish_system_id": "/redfish/v1/Systems/" + b.cfg.SystemID,
 		"redfish_username":  b.cfg.Username,
-		"redfish_password":  b.cfg.Password,
+		"redfish_password":  b.pass(),
 		"redfish_verify_ca": b.CertPEM(),
 	}
 }

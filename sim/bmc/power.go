@@ -40,6 +40,7 @@ func (b *BMC) reset(kind string, e *Event) bool {
 		return false
 	}
 	b.pending++
+	b.hw.lastReset = time.Now()
 	switch {
 	case (kind == "On" || kind == "ForceOn") && b.power == powerOff:
 		b.power = poweringOn
@@ -92,6 +93,11 @@ func (b *BMC) effect(c change) {
 		} else {
 			b.start()
 		}
+	case "Nmi":
+		b.mu.Lock()
+		b.hw.nmis++
+		b.logLocked("Warning", "NMI/Diag Interrupt")
+		b.mu.Unlock()
 	case "ForceRestart", "PowerCycle", "GracefulRestart":
 		// A guest that would obey a graceful restart is not simulated.
 		b.stop()
@@ -185,25 +191,37 @@ func (b *BMC) PoweredOff() {
 func (b *BMC) NextBoot() api.BootDevice {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.boot.enabled == "Disabled" {
-		return api.BootDevice_BOOT_DEVICE_NONE
+	o := b.overrideLocked()
+	once := o.enabled == "Once"
+	device := targets[o.target]
+	if o.enabled == "Disabled" || once && b.is.OnceLost {
+		device = api.BootDevice_BOOT_DEVICE_NONE
 	}
-	device := targets[b.boot.target]
-	if b.boot.enabled == "Once" {
-		b.boot.enabled, b.boot.target, b.boot.uri = "Disabled", "None", ""
+	if once {
+		o.enabled, o.target, o.uri = "Disabled", "None", ""
 		b.etag++
 	}
 	return device
+}
+
+// overrideLocked is the override in force: what waits at the settings resource
+// is in force from the next boot, which is when it is asked for.
+func (b *BMC) overrideLocked() *override {
+	if b.is.SettingsBoot {
+		return &b.hw.sd
+	}
+	return &b.boot
 }
 
 // Boot is the boot device in force, without using it up.
 func (b *BMC) Boot() api.BootDevice {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.boot.enabled == "Disabled" {
+	o := b.overrideLocked()
+	if o.enabled == "Disabled" {
 		return api.BootDevice_BOOT_DEVICE_NONE
 	}
-	return targets[b.boot.target]
+	return targets[o.target]
 }
 
 // targets are the boot override targets on offer.

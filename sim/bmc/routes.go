@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -58,6 +59,7 @@ func (b *BMC) routes() http.Handler {
 		return collection(chassisPath, "ChassisCollection.ChassisCollection", "Chassis", chassisID)
 	})
 	get(closed, chassisPath+"/"+chassisID, b.chassis)
+	b.hardwareRoutes(closed, get)
 
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, pattern := open.Handler(r); pattern != "" {
@@ -76,7 +78,12 @@ func (b *BMC) routes() http.Handler {
 		closed.ServeHTTP(w, r)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b.count(func(s *Stats) { s.Requests++ })
+		b.count(func(s *Stats) {
+			s.Requests++
+			s.atOnce++
+			s.MostAtOnce = max(s.MostAtOnce, s.atOnce)
+		})
+		defer b.count(func(s *Stats) { s.atOnce-- })
 		w.Header().Set("OData-Version", "4.0")
 		w.Header().Set("Cache-Control", "no-cache")
 		if p := strings.TrimRight(r.URL.Path, "/"); p != "" {
@@ -105,7 +112,16 @@ func (b *BMC) unrouted(w http.ResponseWriter, r *http.Request, mux *http.ServeMu
 }
 
 func (b *BMC) root() object {
-	return resource(rootPath+"/", "ServiceRoot.v1_15_0.ServiceRoot", "RootService", "Root Service", object{
+	more := object{}
+	for k, v := range map[string]string{"Vendor": b.is.Vendor, "Product": b.is.Product} {
+		if v != "" {
+			more[k] = v
+		}
+	}
+	if b.is.Oem != "" {
+		more["Oem"] = object{b.is.Oem: object{}}
+	}
+	maps.Copy(more, object{
 		"RedfishVersion": "1.18.0", "UUID": b.cfg.UUID,
 		"Systems": link(systemsPath), "Managers": link(managersPath), "Chassis": link(chassisPath),
 		"SessionService": link(servicePath),
@@ -115,6 +131,7 @@ func (b *BMC) root() object {
 			"FilterQuery": false, "SelectQuery": false, "OnlyMemberQuery": false, "ExcerptQuery": false,
 		},
 	})
+	return resource(rootPath+"/", "ServiceRoot.v1_15_0.ServiceRoot", "RootService", "Root Service", more)
 }
 
 func (b *BMC) odata() object {
@@ -150,6 +167,7 @@ func (b *BMC) manager() object {
 	return resource(path, "Manager.v1_19_0.Manager", managerID, "Manager", object{
 		"ManagerType": "BMC", "FirmwareVersion": b.cfg.Firmware, "Status": ok, "PowerState": "On",
 		"EthernetInterfaces": link(path + "/EthernetInterfaces"),
+		"VirtualMedia":       link(mediaPath), "LogServices": link(logPath),
 		"Links": object{
 			"ManagerForServers": []object{link(systemsPath + "/" + b.cfg.SystemID)},
 			"ManagerForChassis": []object{link(chassisPath + "/" + chassisID)},
@@ -175,6 +193,7 @@ func (b *BMC) chassis() object {
 	return resource(chassisPath+"/"+chassisID, "Chassis.v1_25_0.Chassis", chassisID, "Chassis", object{
 		"ChassisType": "RackMount", "Manufacturer": b.cfg.Manufacturer, "Model": b.cfg.Model,
 		"SerialNumber": b.cfg.Serial, "Status": ok,
+		"Thermal": link(chassisPath + "/" + chassisID + "/Thermal"), "Power": link(chassisPath + "/" + chassisID + "/Power"),
 		"Links": object{
 			"ComputerSystems": []object{link(systemsPath + "/" + b.cfg.SystemID)},
 			"ManagedBy":       []object{link(managersPath + "/" + managerID)},

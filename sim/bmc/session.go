@@ -34,12 +34,25 @@ func same(a, b string) bool {
 }
 
 func (b *BMC) passwordFits(r *http.Request, user, pass string) bool {
-	fits := same(user, b.cfg.Username) && same(pass, b.cfg.Password) &&
+	fits := same(user, b.cfg.Username) && same(pass, b.pass()) &&
 		b.fault(WrongPassword, r.Method, r.URL.Path) == nil
 	if !fits {
 		b.count(func(s *Stats) { s.Refused++ })
 	}
 	return fits
+}
+
+func (b *BMC) pass() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.password
+}
+
+// SetPassword changes the password of the BMC's user; its sessions go on.
+func (b *BMC) SetPassword(password string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.password = password
 }
 
 // authenticate finds out who asks.
@@ -119,6 +132,7 @@ func (b *BMC) openSession(w http.ResponseWriter, r *http.Request) {
 	s := &session{id: strconv.FormatUint(b.nextID, 10), user: *in.UserName, token: rand.Text(), used: time.Now()}
 	b.sessions[s.id] = s
 	b.stats.Logins++
+	b.stats.MostSessions = max(b.stats.MostSessions, len(b.sessions))
 	b.mu.Unlock()
 	path := sessionsPath + "/" + s.id
 	w.Header().Set("X-Auth-Token", s.token)

@@ -11,8 +11,8 @@ type Event struct {
 	Effective time.Time // zero: not in effect, or never
 	Actor     string    // user and address of the client
 	Session   string    // id of its session, "" with basic authentication
-	What      string    // "power" or "boot"
-	Arg       string    // ResetType, or boot target/enabled/mode
+	What      string    // "power", "boot", "secure_boot", "insert", "eject", "led", "clear_log"
+	Arg       string    // ResetType, boot target/enabled/mode, or the new value
 	Status    int       // answered, 0: not answered
 	Before    string    // power state, or boot override
 	After     string
@@ -20,18 +20,21 @@ type Event struct {
 
 // Stats are counters since the start.
 type Stats struct {
-	Connections int // TCP connections
-	Open        int // of them, open now
-	Requests    int // requests of any kind
-	Logins      int // sessions opened
-	Logouts     int // sessions closed by their clients
-	Refused     int // logins and requests with wrong credentials
-	Basic       int // requests with basic authentication
-	Sessions    int // open now
-	Changes     int // requests to change the machine, refused ones too
-	PowerOns    int // how often the machine started
+	Connections  int // TCP connections
+	Open         int // of them, open now
+	MostAtOnce   int // requests under way at the same time
+	Requests     int // requests of any kind
+	Logins       int // sessions opened
+	Logouts      int // sessions closed by their clients
+	Refused      int // logins and requests with wrong credentials
+	Basic        int // requests with basic authentication
+	Sessions     int // open now
+	MostSessions int // at the same time
+	Changes      int // requests to change the machine, refused ones too
+	PowerOns     int // how often the machine started
 
 	powered bool // the machine behind has power
+	atOnce  int
 }
 
 // Stats returns the counters.
