@@ -30,6 +30,7 @@ import (
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/pxe/artifact"
 )
 
 // Config of a Conductor. All fields but PowerEvery, BMCReadTimeout and
@@ -42,6 +43,8 @@ type Config struct {
 	DataDir    string
 	Version    string
 	PowerEvery time.Duration // between two polls of one machine's power; 0: 2 min
+	// Artifacts are the files of this peer. nil: none can be put or used.
+	Artifacts *artifact.Keeper
 	// BMCReadTimeout is the longest that a question to a BMC may take; 0: 45 s.
 	BMCReadTimeout time.Duration
 	// DescribeBoot is service.Config.DescribeBoot. nil: no boot services.
@@ -110,7 +113,12 @@ func New(cfg Config) (*Conductor, error) {
 	c.power = power.New(power.Config{
 		Member: cl.ID(), Store: store, Propose: cl.Propose, BMC: access, Clock: cfg.Clock, Logger: cfg.Logger, Every: cfg.PowerEvery,
 	})
+	var files service.Artifacts // nil, not a nil *Keeper
+	if cfg.Artifacts != nil {
+		files = cfg.Artifacts
+	}
 	c.service = service.New(service.Config{
+		Artifacts: files,
 		Cluster: cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
 		Version: cfg.Version, DescribeBoot: cfg.DescribeBoot, Clock: cfg.Clock, Logger: cfg.Logger,
 	})

@@ -22,7 +22,7 @@ const (
 
 func (w *work) artifactSet(op *api.ArtifactSet, out *api.OpResult) error {
 	in := op.GetArtifact()
-	if err := checkArtifact(in); err != nil {
+	if err := CheckArtifact(in); err != nil {
 		return err
 	}
 	if len(in.GetCopies()) == 0 {
@@ -60,7 +60,8 @@ func (w *work) artifactSet(op *api.ArtifactSet, out *api.OpResult) error {
 	return nil
 }
 
-func checkArtifact(a *api.Artifact) error {
+// CheckArtifact refuses what ArtifactSet would refuse of any state.
+func CheckArtifact(a *api.Artifact) error {
 	if err := checkDigest(a.GetDigest()); err != nil {
 		return err
 	}

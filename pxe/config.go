@@ -40,6 +40,9 @@ type Config struct {
 	// are dropped.
 	Observe func(*api.JournalEvent)
 
+	// Files serves artifacts. nil: there are none.
+	Files Files
+
 	CADigest   string   // lower-case hex SHA-256 of the cluster's CA certificate, required
 	KernelArgs []string // added after BaseKernelArgs; must be the same on all peers
 	RamdiskDir string   // holds vmlinuz and initramfs.img; "": the ramdisk is answered with 503

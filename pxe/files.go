@@ -86,7 +86,7 @@ func (c Config) missing() []string {
 		}
 		f.Close()
 	}
-	if c.HTTPListen != "" {
+	if c.HTTPListen != "" && len(c.Store.View().Ramdisks()) == 0 {
 		for _, p := range []string{pathKernel, pathInitramfs} {
 			if c.RamdiskDir == "" {
 				out = append(out, ramdiskFiles[p].file+" (no ramdisk directory is configured)")

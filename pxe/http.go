@@ -92,6 +92,8 @@ func (s *httpService) handler() http.Handler {
 		path := r.URL.Path
 		if _, ok := ramdiskFiles[path]; ok {
 			s.ramdisk(w, r)
+		} else if digest, ok := isArtifact(path); ok {
+			s.artifact(w, r, digest)
 		} else if mac, ok := strings.CutPrefix(path, pathBoot); ok {
 			s.script(w, r, mac)
 		} else if name, ok := strings.CutPrefix(path, pathIPXE); ok {

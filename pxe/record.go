@@ -21,6 +21,10 @@ type BootRecord struct {
 	Nonce  string         // set when Target is RAMDISK
 	Reason string         // why Target is not what the node's record says
 
+	// Kernel and Initramfs are the digests of the published ramdisk; "": the
+	// files in the ramdisk directory of whatever peer is asked.
+	Kernel, Initramfs string
+
 	// AgentPeers are the agent addresses of the peers, and BootPeers their
 	// HTTP boot addresses, both in the order of this MAC.
 	AgentPeers []string
@@ -49,6 +53,7 @@ func RecordOn(v *fsm.View, mac string, n *api.Network) BootRecord {
 	r.Known, r.NodeID, r.State = true, node.GetId(), node.GetState()
 	r.Target = node.GetBoot().GetTarget()
 	if r.Target == api.BootTarget_BOOT_RAMDISK {
+		r.published(v, node)
 		r.ramdisk(port, node, ranked(v.Members(), mac), n)
 	}
 	return r
@@ -88,7 +93,7 @@ func (r *BootRecord) ramdisk(port *api.Port, node *api.Node, order []*api.Member
 	default:
 		return
 	}
-	r.Target, r.Nonce, r.KernelArgs = api.BootTarget_BOOT_NOTHING, "", nil
+	r.Target, r.Nonce, r.KernelArgs, r.Kernel, r.Initramfs = api.BootTarget_BOOT_NOTHING, "", nil, "", ""
 }
 
 // memberAddress is where machines reach a listener of a member: at the address

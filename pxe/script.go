@@ -95,8 +95,8 @@ func (r BootRecord) Script(c LineConfig) []byte {
 		"isset ${proxydhcp/filename} && set script ${proxydhcp/filename} || set script ${filename}\n")
 	fmt.Fprintf(&b, "chain --timeout %d --autofree --replace ${script} || goto again\n", fetchTimeout)
 	b.WriteString(":fetch\nimgfree\n")
-	fmt.Fprintf(&b, "kernel --timeout %d ${base}%s initrd=%s ${line} || goto ${next}\n", fetchTimeout, pathKernel, initrdName)
-	fmt.Fprintf(&b, "initrd --timeout %d --name %s ${base}%s || goto ${next}\n", fetchTimeout, initrdName, pathInitramfs)
+	fmt.Fprintf(&b, "kernel --timeout %d ${base}%s initrd=%s ${line} || goto ${next}\n", fetchTimeout, r.kernelPath(), initrdName)
+	fmt.Fprintf(&b, "initrd --timeout %d --name %s ${base}%s || goto ${next}\n", fetchTimeout, initrdName, r.initramfsPath())
 	b.WriteString("boot || goto ${next}\n")
 	return b.Bytes()
 }

@@ -59,6 +59,8 @@ type Config struct {
 	Watch    *watch.Broker
 	Endpoint *agents.Endpoint
 	Version  string
+	// Artifacts are the files of this peer. nil: none can be put.
+	Artifacts Artifacts
 	// DescribeBoot says what this peer's boot services would answer the machine
 	// of a node. nil: it has none.
 	DescribeBoot func(nodeID string) (*api.BootRecordReply, error)

@@ -61,6 +61,7 @@ func (c *Config) complete(host Host) error {
 	def(&c.Boot.IPXEDir, "/usr/lib/ipxe")
 	def(&c.Boot.DHCP, DHCPFull)
 	def(&c.Profile, ProfileDefault)
+	def(&c.Artifacts.DiskPercent, 80)
 	def(&c.Log.Level, "info")
 	def(&c.Log.Format, FormatText)
 	def(&c.Weight, 1)

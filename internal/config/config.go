@@ -25,6 +25,7 @@ type Config struct {
 	Profile   string    `yaml:"profile"` // lease timing of a new cluster: default, lan
 	BMC       BMC       `yaml:"bmc"`
 	Boot      Boot      `yaml:"boot"`
+	Artifacts Artifacts `yaml:"artifacts"`
 	Log       Log       `yaml:"log"`
 
 	idGiven bool // the file has an id
@@ -85,6 +86,13 @@ type Boot struct {
 	DHCP       string `yaml:"dhcp"`        // full, proxy, off; a network may have less
 	Interface  string `yaml:"interface"`   // NIC that DHCP listens on, "": all
 	KernelArgs string `yaml:"kernel_args"` // added to the ramdisk's kernel line
+}
+
+// Artifacts configures the files that this peer keeps under
+// data_dir/artifacts.
+type Artifacts struct {
+	// DiskPercent is how full the disk may get; artifacts stop there.
+	DiskPercent int `yaml:"disk_percent"` // default 80
 }
 
 // Log configures the log on standard error.

@@ -37,6 +37,7 @@ func (c *Config) validate() error {
 	check(c.Weight <= 100, "weight", strconv.Itoa(int(c.Weight)), "must be 1 to 100")
 	check(oneOf(c.Profile, ProfileDefault, ProfileLAN), "profile", c.Profile, "must be default or lan")
 	check(oneOf(c.Boot.DHCP, DHCPFull, DHCPProxy, DHCPOff), "boot.dhcp", c.Boot.DHCP, "must be full, proxy or off")
+	check(c.Artifacts.DiskPercent >= 10 && c.Artifacts.DiskPercent <= 95, "artifacts.disk_percent", strconv.Itoa(c.Artifacts.DiskPercent), "must be 10 to 95")
 	check(oneOf(c.Log.Level, "debug", "info", "warn", "error"), "log.level", c.Log.Level, "must be debug, info, warn or error")
 	check(oneOf(c.Log.Format, FormatText, FormatJSON), "log.format", c.Log.Format, "must be text or json")
 	check(filepath.IsAbs(c.Socket) && len(c.Socket) <= maxSocketPath, "socket", c.Socket, "must be an absolute path of at most 107 bytes; set socket to a shorter one")

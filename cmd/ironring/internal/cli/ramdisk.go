@@ -22,7 +22,7 @@ func newRamdiskCmd(f *Factory) *cobra.Command {
 		Short:   "Build what machines boot into",
 		Example: "  ironring ramdisk build --out /var/lib/ironring/ramdisk",
 	}
-	cmd.AddCommand(newRamdiskBuildCmd(f))
+	cmd.AddCommand(newRamdiskBuildCmd(f), newRamdiskPublishCmd(f), newRamdiskListCmd(f), newRamdiskRmCmd(f))
 	return cmd
 }
 
@@ -30,6 +30,8 @@ func newRamdiskBuildCmd(f *Factory) *cobra.Command {
 	var opts ramdisk.Options
 	var cache string
 	var files []string
+	var publish bool
+	var target publishFlags
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build kernel and initramfs with the agent",
@@ -37,8 +39,10 @@ func newRamdiskBuildCmd(f *Factory) *cobra.Command {
 is in them. The same inputs give the same bytes.
 
 Without --kernel the kernel is Debian's, fetched by apt-get and not installed.
-Put the results where "boot.ramdisk_dir" of every peer's configuration points.`,
-		Example: `  ironring ramdisk build --out /var/lib/ironring/ramdisk
+With --publish the results are stored on two peers and machines boot them from any
+peer, at once. Without it put them where "boot.ramdisk_dir" of every peer's
+configuration points, or publish them later.`,
+		Example: `  ironring ramdisk build --publish
   ironring ramdisk build --kernel /boot/vmlinuz-6.12.0 --modules /lib/modules/6.12.0 --out ./ramdisk \
       --file etc/ssl/certs/ca-certificates.crt=/etc/ssl/certs/ca-certificates.crt`,
 		Args: cobra.NoArgs,
@@ -73,6 +77,9 @@ Put the results where "boot.ramdisk_dir" of every peer's configuration points.`,
 			if err != nil {
 				return err
 			}
+			if publish {
+				return f.publishBuilt(cmd.Context(), opts.Out, man, target)
+			}
 			if f.json() {
 				enc := json.NewEncoder(f.Out)
 				enc.SetIndent("", "  ")
@@ -81,7 +88,9 @@ Put the results where "boot.ramdisk_dir" of every peer's configuration points.`,
 			return f.printTable(ramdiskTable(opts.Out, man))
 		},
 	}
+	target.add(cmd)
 	fl := cmd.Flags()
+	fl.BoolVar(&publish, "publish", false, "store the results on two peers and have machines boot them")
 	fl.StringVar(&opts.Out, "out", "ramdisk", "`DIRECTORY` for the results")
 	fl.StringVar(&opts.Kernel, "kernel", "", "kernel image `FILE` (default: Debian's current kernel)")
 	fl.StringVar(&opts.ModulesDir, "modules", "", "lib/modules/VERSION `DIRECTORY` of that kernel; none when everything is built in")

@@ -77,6 +77,7 @@ peer's own host by its unix socket.
 		newNetworkCmd(f),
 		newClientCertCmd(f),
 		newRamdiskCmd(f),
+		newArtifactCmd(f),
 		newVersionCmd(f),
 	)
 	root.InitDefaultCompletionCmd()

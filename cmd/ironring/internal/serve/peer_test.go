@@ -25,7 +25,7 @@ import (
 func testConfig(t *testing.T, n int) *config.Config {
 	t.Helper()
 	dir := filepath.Join(filepath.Dir(socketPath(t)), "d")
-	host := fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()>>8&0x7f, os.Getpid()&0xff, n)
+	host := testAddress(n)
 	text := fmt.Sprintf(`
 data_dir: %s
 id: p%d
@@ -39,6 +39,10 @@ listen: {cluster: %[3]s, gossip: %[3]s, api: %[3]s, agent: %[3]s, boot: %[3]s, t
 		t.Fatal(err)
 	}
 	return cfg
+}
+
+func testAddress(n int) string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()>>8&0x7f, os.Getpid()&0xff, n)
 }
 
 // start runs a peer and gives its local client and the function that stops it.

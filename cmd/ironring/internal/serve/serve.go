@@ -21,6 +21,7 @@ import (
 	"github.com/ironring/ironring/internal/rpc"
 	"github.com/ironring/ironring/internal/version"
 	"github.com/ironring/ironring/pxe"
+	"github.com/ironring/ironring/pxe/artifact"
 )
 
 // Options say how a peer starts.
@@ -62,6 +63,7 @@ type Peer struct {
 	log       *slog.Logger
 	cluster   *cluster.Cluster
 	conductor *conductor.Conductor
+	artifacts *artifact.Keeper
 	boot      *pxe.Server
 	api       net.Listener
 	agent     net.Listener
@@ -104,12 +106,16 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 	// Called when the cluster runs; the conductor is made before that.
 	cc.PeerServices = append(cc.PeerServices, func(r grpc.ServiceRegistrar) {
 		api.RegisterConductorServer(r, p.conductor.API())
+		api.RegisterArtifactsServer(r, p.artifacts)
 	})
 	if p.cluster, err = cluster.Open(ctx, cc); err != nil {
 		return nil, err
 	}
 	opened = append(opened, p.cluster.Close)
 	p.log = p.log.With("peer", p.cluster.ID())
+	if err := p.openArtifacts(); err != nil {
+		return nil, err
+	}
 	if err := p.openConductor(reg); err != nil {
 		return nil, err
 	}
@@ -147,7 +153,7 @@ func (p *Peer) openConductor(reg *drivers.Registry) error {
 	}
 	p.conductor, err = conductor.New(conductor.Config{
 		Cluster: p.cluster, MachineID: machineID, BootID: bootID, Registry: reg, DataDir: p.cfg.DataDir,
-		Version: version.String(), BMCReadTimeout: p.cfg.BMC.ReadTimeout,
+		Version: version.String(), BMCReadTimeout: p.cfg.BMC.ReadTimeout, Artifacts: p.artifacts,
 		// The boot services need the conductor, so they are opened after it.
 		DescribeBoot: func(nodeID string) (*api.BootRecordReply, error) { return p.boot.Describe(nodeID) },
 		Clock:        clock.System{}, Logger: p.log.With("part", "conductor"),
@@ -160,7 +166,7 @@ func (p *Peer) bootConfig() pxe.Config {
 	b.Store, b.Self, b.Allocate, b.Observe = p.cluster.Store(), p.cluster.ID(), p.conductor.Allocate, p.conductor.Observe
 	b.LeaderSeen, b.CADigest = p.cluster.LeaderContact, p.cluster.CA().Digest()
 	b.KernelArgs, b.RamdiskDir, b.IPXEDir = strings.Fields(p.cfg.Boot.KernelArgs), p.cfg.Boot.RamdiskDir, p.cfg.Boot.IPXEDir
-	b.Logger = p.log.With("part", "boot")
+	b.Files, b.Logger = p.artifacts, p.log.With("part", "boot")
 	return b
 }
 
@@ -170,6 +176,7 @@ func (p *Peer) Run(ctx context.Context) error {
 		"api", p.api.Addr().String(), "agent", p.agent.Addr().String(), "socket", p.cfg.Socket)
 	err := runStages(ctx, p.log, []stage{
 		{"cluster", p.cluster.Run},
+		{"artifacts", p.artifacts.Run},
 		{"agent listener", func(ctx context.Context) error { return serveGRPC(ctx, p.agentServer(), p.agent) }},
 		{"conductor", p.conductor.Run},
 		{"api listener", func(ctx context.Context) error { return serveGRPC(ctx, p.apiServer(true), p.api) }},
