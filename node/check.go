@@ -37,6 +37,17 @@ func NormalizeSpec(n *api.Node) error {
 // CheckSpec holds the rules for the id and the spec fields of a record.
 // Documents may be empty; the error names the field at fault as its subject.
 func CheckSpec(n *api.Node) error {
+	for _, d := range Documents {
+		if _, err := canon.Object(*d.Of(n), MaxDocument); err != nil {
+			return fieldError(d.Field, err)
+		}
+	}
+	return CheckFlatSpec(n)
+}
+
+// CheckFlatSpec is CheckSpec without the documents, for who has just brought
+// them into canonical form.
+func CheckFlatSpec(n *api.Node) error {
 	if !ValidID(n.GetId()) {
 		return invalid("id", "%q is not a UUID in lower case", clip(n.GetId()))
 	}
@@ -50,11 +61,6 @@ func CheckSpec(n *api.Node) error {
 	}
 	if err := ValidGroup(n.GetConductorGroup()); err != nil {
 		return err
-	}
-	for _, d := range Documents {
-		if _, err := canon.Object(*d.Of(n), MaxDocument); err != nil {
-			return fieldError(d.Field, err)
-		}
 	}
 	for _, text := range []struct {
 		field, value string

@@ -37,7 +37,7 @@ func (s *Service) prepare(n *api.Node, fields []string) error {
 		}
 		*doc = c
 	}
-	if err := node.CheckSpec(n); err != nil {
+	if err := node.CheckFlatSpec(n); err != nil {
 		return err
 	}
 	var d drivers.Driver
@@ -70,7 +70,7 @@ func (s *Service) prepare(n *api.Node, fields []string) error {
 // has booted, or does not.
 func checkHints(n *api.Node, fields ...string) error {
 	for _, name := range fields {
-		if name != "properties" && name != "instance_info" {
+		if name != "properties" && name != "instance_info" || string(*node.DocumentOf(n, name)) == "{}" {
 			continue
 		}
 		var doc struct {

@@ -64,7 +64,7 @@ func Normalize(doc []byte, limit int) ([]byte, error) {
 // Object is Normalize for a document that must be an object. An empty
 // document is the empty object, whose canonical form is "{}".
 func Object(doc []byte, limit int) ([]byte, error) {
-	if len(bytes.TrimSpace(doc)) == 0 {
+	if t := bytes.TrimSpace(doc); len(t) == 0 || len(t) == len(doc) && string(doc) == "{}" {
 		return []byte("{}"), nil
 	}
 	out, err := Normalize(doc, limit)
@@ -309,6 +309,9 @@ func hex4(b []byte) (u uint32) {
 }
 
 const hexDigits = "0123456789abcdef"
+
+// AppendString appends a text of valid UTF-8 as a string in canonical form.
+func AppendString(out []byte, s string) []byte { return appendString(out, s) }
 
 // appendString encodes with the fewest escapes: quote, backslash, controls.
 func appendString(out []byte, s string) []byte {

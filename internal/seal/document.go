@@ -3,9 +3,7 @@ package seal
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"slices"
-	"strconv"
 
 	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
@@ -13,9 +11,6 @@ import (
 
 // Mask is what a masked value reads.
 const Mask = "******"
-
-// maxDepth bounds the documents that are walked.
-const maxDepth = 25
 
 // number marks the plain text of a sealed value that is a JSON number. No
 // secret that is a text begins with it: Seal is given JSON texts of valid
@@ -27,39 +22,43 @@ const number = "\xff#"
 // null stay as they are, for they say next to nothing. A value that is sealed
 // already is kept when it opens under the same aad, and refused otherwise.
 // The result is canonical JSON: sorted keys, no space, numbers as written.
+//
+// secret must not keep the path.
 func (k *Keyring) SealDoc(aad string, doc []byte, secret func(path []string) bool) ([]byte, error) {
-	return walkDoc(doc, func(path []string, v any) (any, error) {
-		s, isString := v.(string)
-		switch {
-		case isString && IsSealed(s):
+	return walkDoc(doc, func(path []string, v leaf) ([]byte, error) {
+		if s, ok := v.text(); ok && IsSealed(s) {
 			if _, err := k.Open(aad, s); err != nil {
 				return nil, errs.New(errs.Invalid, "value %s is sealed but cannot be used here: %w", dotted(path), err)
 			}
-			return s, nil
-		case len(path) == 0 || !secret(path):
 			return v, nil
-		case isString:
-			return k.Seal(aad, []byte(s))
 		}
-		if n, ok := v.(json.Number); ok {
-			return k.Seal(aad, []byte(number+n.String()))
+		if len(path) == 0 || !v.sealable() || !secret(path) {
+			return v, nil
 		}
-		return v, nil
+		plain := number + string(v)
+		if s, ok := v.text(); ok {
+			plain = s
+		}
+		sealed, err := k.Seal(aad, []byte(plain))
+		return canon.AppendString(nil, sealed), err
 	})
 }
 
 // OpenDoc opens all sealed values of a JSON document.
 func (k *Keyring) OpenDoc(aad string, doc []byte) ([]byte, error) {
-	return walkDoc(doc, func(_ []string, v any) (any, error) {
-		s, ok := v.(string)
+	return walkDoc(doc, func(_ []string, v leaf) ([]byte, error) {
+		s, ok := v.text()
 		if !ok || !IsSealed(s) {
 			return v, nil
 		}
 		plain, err := k.Open(aad, s)
-		if n, ok := bytes.CutPrefix(plain, []byte(number)); ok {
-			return json.Number(n), err
+		if err != nil {
+			return nil, err
 		}
-		return string(plain), err
+		if n, ok := bytes.CutPrefix(plain, []byte(number)); ok {
+			return n, nil
+		}
+		return canon.AppendString(nil, string(plain)), nil
 	})
 }
 
@@ -98,8 +97,8 @@ func MaskedPath(doc []byte) string {
 		return ""
 	}
 	var found []string
-	_, _ = walkDoc(doc, func(path []string, v any) (any, error) { // what is no JSON holds no path
-		if v == Mask {
+	_, _ = walkDoc(doc, func(path []string, v leaf) ([]byte, error) { // what is no JSON holds no path
+		if s, ok := v.text(); ok && s == Mask {
 			found = append(found, dotted(path))
 		}
 		return v, nil
@@ -120,58 +119,6 @@ func endOfString(doc []byte, i int) int {
 		}
 	}
 	return i + 1
-}
-
-// walkDoc applies leaf to every value of a document that is no object or
-// array. Empty documents stay empty.
-func walkDoc(doc []byte, leaf func(path []string, v any) (any, error)) ([]byte, error) {
-	if len(doc) == 0 {
-		return doc, nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(doc))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
-		return nil, errs.New(errs.Invalid, "document is not JSON")
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errs.New(errs.Invalid, "document has text after its end")
-	}
-	v, err := walk(nil, v, leaf)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, errs.New(errs.Invalid, "document cannot be encoded: %w", err)
-	}
-	return canon.Normalize(out.Bytes(), 0)
-}
-
-func walk(path []string, v any, leaf func([]string, any) (any, error)) (any, error) {
-	if len(path) > maxDepth {
-		return nil, errs.New(errs.Invalid, "document is nested deeper than %d", maxDepth)
-	}
-	var err error
-	switch v := v.(type) {
-	case map[string]any:
-		for key, child := range v {
-			if v[key], err = walk(append(slices.Clip(path), key), child, leaf); err != nil {
-				return nil, err
-			}
-		}
-		return v, nil
-	case []any:
-		for i, child := range v {
-			if v[i], err = walk(append(slices.Clip(path), strconv.Itoa(i)), child, leaf); err != nil {
-				return nil, err
-			}
-		}
-		return v, nil
-	}
-	return leaf(path, v)
 }
 
 func dotted(path []string) string {
