@@ -28,8 +28,8 @@ func BenchmarkPropose(b *testing.B) {
 	}
 	raw, stop := benchtest.Packer(benchtest.Raft(b, 3), proto.Size(create()), callers)
 	defer stop()
-	benchtest.Compare(b, func() error {
+	benchtest.Compare(b, benchtest.Side{Callers: callers, Do: func() error {
 		_, err := p.Propose(b.Context(), create())
 		return err
-	}, raw, callers)
+	}}, benchtest.Side{Callers: callers, Do: raw})
 }

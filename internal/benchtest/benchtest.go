@@ -26,14 +26,20 @@ const (
 	packed    = 256 // commands in one entry, as in package cluster
 )
 
-// Compare runs ours and ceiling in turn, each from n goroutines, and reports
-// operations a second.
-func Compare(b *testing.B, ours, ceiling func() error, n int) {
+// Side is one of the two that are compared.
+type Side struct {
+	Do      func() error
+	Callers int // how many goroutines do it
+	Each    int // how many operations it does at once; 0: one
+}
+
+// Compare runs ours and ceiling in turn and reports operations a second.
+func Compare(b *testing.B, ours, ceiling Side) {
 	b.Helper()
 	var us, top []float64
 	for range rounds {
-		us = append(us, rate(b, ours, n))
-		top = append(top, rate(b, ceiling, n))
+		us = append(us, rate(b, ours))
+		top = append(top, rate(b, ceiling))
 	}
 	slices.Sort(us)
 	slices.Sort(top)
@@ -44,20 +50,20 @@ func Compare(b *testing.B, ours, ceiling func() error, n int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// rate runs op in n goroutines for one round.
-func rate(b *testing.B, op func() error, n int) float64 {
+// rate runs one side for one round.
+func rate(b *testing.B, s Side) float64 {
 	b.Helper()
 	var done atomic.Int64
 	var all sync.WaitGroup
 	start := time.Now()
-	for range n {
+	for range s.Callers {
 		all.Go(func() {
 			for time.Since(start) < roundTime {
-				if err := op(); err != nil {
+				if err := s.Do(); err != nil {
 					b.Error(err)
 					return
 				}
-				done.Add(1)
+				done.Add(int64(max(s.Each, 1)))
 			}
 		})
 	}

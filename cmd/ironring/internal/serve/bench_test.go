@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
@@ -20,6 +21,7 @@ import (
 	"github.com/ironring/ironring/internal/benchtest"
 	"github.com/ironring/ironring/internal/config"
 	"github.com/ironring/ironring/internal/rpc"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // The benchmarks here measure ours and a ceiling in turn, in the same process,
@@ -47,35 +49,80 @@ func BenchmarkNodeRead(b *testing.B) {
 	ours := api.NewIronringClient(dialUnix(b, peer.socket))
 	var next atomic.Int64
 	benchtest.Compare(b,
-		func() error {
+		benchtest.Side{Callers: workers, Do: func() error {
 			_, err := ours.GetNode(ctx, &api.GetNodeRequest{Node: fmt.Sprintf("bench-%d", next.Add(1)%benchNodes)})
 			return err
-		},
-		func() error { _, err := ceiling.Version(ctx, &api.VersionRequest{}); return err },
-		workers)
+		}},
+		benchtest.Side{Callers: workers, Do: func() error { _, err := ceiling.Version(ctx, &api.VersionRequest{}); return err }})
 }
 
 // BenchmarkNodeCreate creates nodes through the unix socket of one running
-// peer. Ceiling: as many callers commit as many bytes each through a packer of
-// the same bounds to a bare Raft with the same log store, synced to disk; there
-// is no gRPC, no check, no state.
+// peer, one in each call. Ceiling: as many callers commit as many bytes each
+// through a packer of the same bounds to a bare Raft with the same log store,
+// synced to disk; there is no gRPC, no check, no state.
 func BenchmarkNodeCreate(b *testing.B) {
 	peer := startPeer(b)
 	ctx := b.Context()
-	cmd := &api.Command{
-		Meta: &api.Meta{Principal: "local:socket", Source: "unix", RequestId: "00000000-0000-0000-0000-000000000000", Reason: "create node", WallMs: 1},
-		Ops:  []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: benchNode(0)}}}},
-	}
-	raw, stop := benchtest.Packer(benchtest.Raft(b, 1), proto.Size(cmd), writers)
+	raw, stop := benchtest.Packer(benchtest.Raft(b, 1), creationSize(b), writers)
 	defer stop()
 	ours := api.NewIronringClient(dialUnix(b, peer.socket))
 	var next atomic.Int64
 	benchtest.Compare(b,
-		func() error {
-			_, err := ours.CreateNode(ctx, &api.CreateNodeRequest{Node: benchNode(int(next.Add(1)))})
+		benchtest.Side{Callers: writers, Do: func() error {
+			_, err := ours.CreateNode(ctx, &api.CreateNodeRequest{Node: benchNode(int(next.Add(1))), RequestId: uuid.NewString()})
 			return err
-		},
-		raw, writers)
+		}},
+		benchtest.Side{Callers: writers, Do: raw})
+}
+
+// BenchmarkNodeCreateBatch is BenchmarkNodeCreate with 256 nodes in each call,
+// each of them a command of its own in the log. Ceiling: the same, with as many
+// callers as there are nodes on their way.
+func BenchmarkNodeCreateBatch(b *testing.B) {
+	const callers, each = 8, 256
+	peer := startPeer(b)
+	ctx := b.Context()
+	raw, stop := benchtest.Packer(benchtest.Raft(b, 1), creationSize(b), callers*each)
+	defer stop()
+	ours := api.NewIronringClient(dialUnix(b, peer.socket))
+	var next atomic.Int64
+	benchtest.Compare(b,
+		benchtest.Side{Callers: callers, Each: each, Do: func() error {
+			req := &api.CreateNodesRequest{}
+			for range each {
+				req.Nodes = append(req.Nodes, &api.CreateNodeRequest{Node: benchNode(int(next.Add(1))), RequestId: uuid.NewString()})
+			}
+			rep, err := ours.CreateNodes(ctx, req)
+			if err != nil {
+				return err
+			}
+			for _, r := range rep.GetResults() {
+				if r.GetCreated() == nil {
+					return fmt.Errorf("not created: %v", r.GetFailure())
+				}
+			}
+			return nil
+		}},
+		benchtest.Side{Callers: callers * each, Do: raw})
+}
+
+// creationSize is the size of the command that creates a node of benchNode, as
+// it stands in the log: with the secret sealed, and the owner.
+func creationSize(b *testing.B) int {
+	b.Helper()
+	n := benchNode(100_000)
+	n.Id, n.Extra, n.InstanceInfo, n.Assigned = uuid.NewString(), []byte("{}"), []byte("{}"), "p1"
+	keyring, err := seal.New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if n.DriverInfo, err = keyring.SealDoc(seal.NodeAAD(n.GetId(), "driver_info"), n.DriverInfo, seal.SecretPath); err != nil {
+		b.Fatal(err)
+	}
+	return proto.Size(&api.Command{
+		Meta: &api.Meta{Principal: "local:socket", Source: "unix", RequestId: uuid.NewString(), Reason: "create node", WallMs: time.Now().UnixMilli()},
+		Ops:  []*api.Op{{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: n}}}},
+	})
 }
 
 func benchNode(i int) *api.Node {
