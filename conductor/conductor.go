@@ -159,6 +159,7 @@ func (c *Conductor) Run(ctx context.Context) error {
 	late.Go(func() error { return c.journal.Run(journals) })
 	late.Go(func() error { return c.copier.Run(journals) })
 	late.Go(func() error { return c.watch.Run(journals) })
+	late.Go(func() error { return c.service.Run(journals) })
 	late.Go(func() error { return c.sweep(journals) })
 
 	err := c.work(ctx)

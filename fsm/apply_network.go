@@ -298,6 +298,9 @@ func (w *work) networkDelete(op *api.NetworkDelete) error {
 	if get(w, networks, name) == nil {
 		return noSuch("network", name)
 	}
+	if err := w.checkLast(name); err != nil {
+		return err
+	}
 	if err := w.forgetAddresses(name, "cannot be deleted", w.addressesOf(name)); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -99,6 +100,24 @@ func TestPowerOnsAreCounted(t *testing.T) {
 	}
 }
 
+// The only network is not deleted while a machine is to boot from it, though it
+// has no address yet.
+func TestLastNetworkUnderWork(t *testing.T) {
+	f := owned(t)
+	f.verify()
+	f.ok(networkSet(testNetwork()))
+	remove := &api.Op{Op: &api.Op_NetworkDelete{NetworkDelete: &api.NetworkDelete{Name: "prov"}}}
+	fl := newFlow(api.FlowKind_FLOW_INSPECT, 1)
+	f.ok(flowCreate(api.Event_EV_INSPECT, fl))
+	if text := f.fails(errs.Locked, remove).GetMessage(); !strings.Contains(text, "only one that machines boot from, and inspect of node") {
+		t.Errorf("refused with %q", text)
+	}
+	other := testNetwork()
+	other.Name, other.Cidr, other.RangeStart, other.RangeEnd, other.Gateway, other.Relays = "other", "10.78.0.0/24", "10.78.0.10", "10.78.0.20", "", nil
+	f.ok(networkSet(other))
+	f.ok(remove)
+}
+
 // done has a node's verb asked for and done.
 func (l *laws) done(id string, verb api.Event) {
 	fl := newFlow(api.FlowKind_FLOW_VERIFY, 1)
@@ -114,7 +133,7 @@ func (l *laws) done(id string, verb api.Event) {
 // At every index, whatever was proposed, a node in a transient state has an
 // unfinished flow and a deadline that is not before that of its step; a held
 // one has a flow; the lock of a node is its owner's. That the owner is there
-// is the leader's part: package duties has a test of the same name.
+// is the leader's part: package conductor/flow has a test of the same name.
 func TestEveryTransientStateHasOwnerAndDeadline(t *testing.T) {
 	seen := map[api.State]bool{}
 	rapid.Check(t, func(t *rapid.T) {

@@ -43,7 +43,7 @@ func TestHandOverAtStepBoundary(t *testing.T) {
 		if r.holder() != "p1" {
 			r.Errorf("the running step went to %q", r.holder())
 		}
-		conductortest.Until(r, time.Minute, "hand-over", func() bool { return r.holder() == "p2" })
+		conductortest.Until(r, time.Minute, "hand-over", func() bool { return r.node().GetAssigned() == "p2" })
 		if q := r.node().GetQuarantine(); q.GetClass() != api.Quarantine_NONE {
 			r.Errorf("quarantine %v", q)
 		}
@@ -76,7 +76,7 @@ func TestHandOverOfStuckStep(t *testing.T) {
 			r.Errorf("nobody is known to reach it, but %q has it", r.holder())
 		}
 		r.reach("p2", true)
-		conductortest.Until(r, 20*time.Second, "hand-over", func() bool { return r.holder() == "p2" })
+		conductortest.Until(r, 20*time.Second, "hand-over", func() bool { return r.node().GetAssigned() == "p2" })
 		r.bmc.Heal()
 		r.idle(3 * time.Minute)
 		r.wants(api.State_AVAILABLE, api.FlowStatus_FLOW_DONE)

@@ -62,7 +62,8 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 	if resumed && step.GetPolicy() == api.ResumePolicy_RESUME_GUARDED {
 		return outcome{}, errs.New(errs.Conflict, "the step was begun by a conductor that is gone and may not be run twice: look at the machine, then run the flow again")
 	}
-	sctx, cancel := context.WithTimeoutCause(ctx, r.timeLeft(f, step, resumed), errs.New(errs.Timeout, "not done in %v", time.Duration(step.GetHoldLimitMs())*time.Millisecond))
+	left := r.timeLeft(f, step, resumed)
+	sctx, cancel := context.WithTimeoutCause(ctx, left, errs.New(errs.Timeout, "not done in %v", left.Round(time.Second)))
 	defer cancel()
 	stopWatch := r.watchRequest(sctx, cancel)
 	defer stopWatch()

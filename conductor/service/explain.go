@@ -3,9 +3,11 @@ package service
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/cluster/duties"
 	"github.com/ironring/ironring/conductor/bmc"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/node"
@@ -36,12 +38,30 @@ func (s *Service) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Ex
 			role = "holder"
 		}
 		out.Notes = append(out.Notes, fmt.Sprintf("%s %s does not answer: what is said of contacts and progress is what this peer saw", role, who))
+		if out.Lock != nil && out.GetLease().GetState() == api.Lease_LIVE {
+			out.WaitsFor = s.silent(out.Lock, out.Lease)
+		}
 	}
 	explain(out, v)
 	if s.stale() {
 		out.Notes = append(out.Notes, fmt.Sprintf("this peer has had no contact with a leader for %v: what you see may be old", s.cfg.Cluster.LeaderContact().Round(time.Second)))
 	}
 	return out, nil
+}
+
+// silent says of a holder that does not answer how long it may go on, by what
+// this peer has seen of its renewals: about, because only the leader judges.
+func (s *Service) silent(l *api.Lock, lease *api.Lease) string {
+	text := fmt.Sprintf("the holder %s, which does not answer", l.GetConductor())
+	seen, known := s.renewals.since(lease)
+	if !known {
+		return text
+	}
+	left := time.Duration(lease.GetTiming().GetLeaseMs())*time.Millisecond - seen
+	if left <= 0 {
+		return text + "; its lease is about to end"
+	}
+	return fmt.Sprintf("%s; its lease runs out in about %.0f s unless it is renewed", text, left.Seconds())
 }
 
 // explain fills in the sentences. Pure.
@@ -55,6 +75,7 @@ func explain(out *api.ExplainReply, v *fsm.View) {
 	if n.GetMaintenance() {
 		out.Notes = append(out.Notes, "in maintenance: "+orNone(n.GetMaintenanceReason()))
 	}
+	out.Notes = append(out.Notes, reachNotes(v, v.Node(n.GetId()))...)
 	// The record as it is stored: parking is bound to the sealed credentials.
 	if err := bmc.Parked(v.Node(n.GetId())); err != nil {
 		out.Advice = err.Error()
@@ -90,6 +111,10 @@ func explain(out *api.ExplainReply, v *fsm.View) {
 	out.Summary = fmt.Sprintf("%s: step %d of %d (%s)", state, min(int(f.GetCursor())+1, len(f.GetSteps())), len(f.GetSteps()), step)
 	switch {
 	case out.WaitsFor != "":
+	case out.Lock == nil && out.GetLive().GetWaits() != "":
+		out.WaitsFor = out.GetLive().GetWaits()
+	case out.Lock == nil && duties.ReachOf(v).HandsOver(n):
+		out.WaitsFor = fmt.Sprintf("a new owner: %s does not reach its BMC, and another peer does", n.GetAssigned())
 	case out.Lock == nil:
 		out.WaitsFor = fmt.Sprintf("its owner %s to take the lock", n.GetAssigned())
 		if v.LiveLease(n.GetAssigned()) == nil {
@@ -116,12 +141,26 @@ func waits(step node.StepID, live *api.LiveFacts) string {
 		if step == node.StepAgentWait {
 			return "the machine to boot the ramdisk; last stage seen: " + orNone(live.GetBootStage())
 		}
-		if p := live.GetProgress(); p.GetPercent() > 0 {
-			return fmt.Sprintf("the agent: %.0f %% %s", p.GetPercent(), p.GetMessage())
-		}
-		return "the agent"
+		return waitsForAgent(live.GetProgress())
 	}
 	return "the conductor"
+}
+
+// waitsForAgent says what the agent says of its work, such as that an image
+// server refuses the connection.
+func waitsForAgent(p *api.Progress) string {
+	text := "the agent"
+	if p.GetPercent() > 0 {
+		text += fmt.Sprintf(": %.0f %%", p.GetPercent())
+	}
+	switch {
+	case p.GetMessage() == "":
+	case p.GetPercent() > 0:
+		text += " " + p.GetMessage()
+	default:
+		text += ": " + p.GetMessage()
+	}
+	return text
 }
 
 func verbs(n *api.Node) string {
@@ -140,4 +179,30 @@ func orNone(s string) string {
 		return "none"
 	}
 	return s
+}
+
+// reachNotes say who does not reach the node's BMC.
+func reachNotes(v *fsm.View, n *api.Node) []string {
+	recs := v.Reaches()
+	if len(recs) == 0 {
+		return nil
+	}
+	subnet := node.BMCSubnet(n)
+	var missed, reached []string
+	for _, r := range recs {
+		switch {
+		case r.GetSubnet() != subnet:
+		case r.GetReachable():
+			reached = append(reached, r.GetMember())
+		default:
+			missed = append(missed, r.GetMember()+" since "+time.UnixMilli(r.GetSinceMs()).UTC().Format(time.RFC3339))
+		}
+	}
+	switch {
+	case len(missed) == 0:
+		return nil
+	case len(reached) == 0:
+		return []string{fmt.Sprintf("BMC subnet %s is known to be reached by no peer (%s): nothing is moved", subnet, strings.Join(missed, ", "))}
+	}
+	return []string{fmt.Sprintf("BMC subnet %s is not reached by %s; it is by %s", subnet, strings.Join(missed, ", "), strings.Join(reached, ", "))}
 }

@@ -72,11 +72,21 @@ type Config struct {
 type Service struct {
 	api.UnimplementedIronringServer
 	api.UnimplementedConductorServer
-	cfg Config
+	cfg      Config
+	renewals *renewals
 }
 
 // New makes a Service.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+func New(cfg Config) *Service {
+	return &Service{cfg: cfg, renewals: &renewals{store: cfg.Cluster.Store(), clock: cfg.Clock}}
+}
+
+// Run watches what answers need to know until ctx ends. Without it the service
+// answers all the same.
+func (s *Service) Run(ctx context.Context) error {
+	s.renewals.run(ctx)
+	return nil
+}
 
 // staleAfter is how long ago the last contact with a leader may lie before
 // answers are marked as perhaps old.

@@ -67,6 +67,7 @@ func bubble(t *testing.T, test func(f *fixture)) {
 		f.svc = service.New(service.Config{
 			Cluster: f.p, Leave: f.p.Leave, Registry: drivers.NewRegistry(drv), Journal: f.j, Watch: b, Version: "test", Clock: c.Clock, Logger: slog.New(slog.DiscardHandler),
 		})
+		all.Go(func() { _ = f.svc.Run(ctx) })
 		test(f)
 	})
 }
