@@ -3929,8 +3929,12 @@ type Settings struct {
 	BootTries      uint32                 `protobuf:"varint,8,opt,name=boot_tries,json=bootTries,proto3" json:"boot_tries,omitempty"`
 	Rev            uint64                 `protobuf:"varint,9,opt,name=rev,proto3" json:"rev,omitempty"`
 	Index          uint64                 `protobuf:"varint,10,opt,name=index,proto3" json:"index,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Where agents get images from unless the node or the deploy says so:
+	// "http" (also ""): from the image's URL; "local": from the peers, which
+	// download it once.
+	ImageDownloadSource string `protobuf:"bytes,11,opt,name=image_download_source,json=imageDownloadSource,proto3" json:"image_download_source,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -4031,6 +4035,13 @@ func (x *Settings) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Settings) GetImageDownloadSource() string {
+	if x != nil {
+		return x.ImageDownloadSource
+	}
+	return ""
 }
 
 type JoinToken struct {
@@ -5293,7 +5304,7 @@ const file_records_proto_rawDesc = "" +
 	"\rfeature_level\x18\x05 \x01(\rR\ffeatureLevel\x12!\n" +
 	"\fnext_history\x18\x06 \x01(\x04R\vnextHistory\x12\x1d\n" +
 	"\n" +
-	"next_audit\x18\a \x01(\x04R\tnextAudit\"\xd6\x02\n" +
+	"next_audit\x18\a \x01(\x04R\tnextAudit\"\x8a\x03\n" +
 	"\bSettings\x12+\n" +
 	"\x06timing\x18\x01 \x01(\v2\x13.ironring.v1.TimingR\x06timing\x12\x1d\n" +
 	"\n" +
@@ -5308,7 +5319,8 @@ const file_records_proto_rawDesc = "" +
 	"boot_tries\x18\b \x01(\rR\tbootTries\x12\x10\n" +
 	"\x03rev\x18\t \x01(\x04R\x03rev\x12\x14\n" +
 	"\x05index\x18\n" +
-	" \x01(\x04R\x05index\"\xba\x01\n" +
+	" \x01(\x04R\x05index\x122\n" +
+	"\x15image_download_source\x18\v \x01(\tR\x13imageDownloadSource\"\xba\x01\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_digest\x18\x02 \x01(\fR\fsecretDigest\x12\x1d\n" +

@@ -106,7 +106,12 @@ func New(cfg Config) (*Conductor, error) {
 		Self: cl.ID(), Store: store, Propose: cl.Propose, ReadIndex: cl.ReadIndex, PeerConn: cl.PeerConn, CA: cl.CA(),
 		Hub: hub, Journal: c.journal, Watch: c.watch, Clock: cfg.Clock, Logger: cfg.Logger,
 	})
+	var images flow.Images // nil, not a nil *Keeper
+	if cfg.Artifacts != nil {
+		images = cfg.Artifacts
+	}
 	c.engine = flow.New(flow.Config{
+		Images: images,
 		Member: cl.ID(), Store: store, Propose: cl.Propose, Keeper: c.keeper, Watch: c.watch, BMC: access, Hub: hub,
 		Journal: c.journal, Keyring: cl.Keyring(), Clock: cfg.Clock, Logger: cfg.Logger,
 	})

@@ -45,6 +45,7 @@ type Config struct {
 	Hub     *agents.Hub
 	Journal *journal.Journal
 	Keyring Keyring
+	Images  Images // nil: image_download_source local is refused
 	Clock   clock.Clock
 	Logger  *slog.Logger
 }

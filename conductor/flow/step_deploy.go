@@ -17,6 +17,9 @@ type DeployArgs struct {
 	Image string `json:"image"`
 	// Checksum is over the file as served: "sha256:HEX" or "sha512:HEX".
 	Checksum string `json:"checksum"`
+	// Source is "http", the image's URL, or "local", the peers, which download
+	// it once; "": as node and settings say.
+	Source string `json:"image_download_source,omitempty"`
 	// Compress is "", "gzip" or "zstd".
 	Compress string `json:"compress,omitempty"`
 	// RootDevice are root device hints; they go before those of the node.
@@ -97,9 +100,13 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	urls, err := r.imageURLs(ctx, p, args)
+	if err != nil {
+		return outcome{}, err
+	}
 	var res agentproto.WriteImageResult
 	if err := r.command(ctx, p, agentproto.CmdWriteImage, agentproto.WriteImageArgs{
-		URLs: []string{args.Image}, Format: "raw", Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
+		URLs: urls, Format: "raw", Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
 	}, &res); err != nil {
 		return outcome{}, err
 	}

@@ -137,6 +137,9 @@ func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	default:
 		return nil, errs.About(errs.Invalid, "compress", "compress: gzip, zstd or nothing, not %q", a.Compress)
 	}
+	if err := flow.CheckSource(a.Source); err != nil {
+		return nil, err
+	}
 	if _, err := rootdisk.ParseHints(a.RootDevice); err != nil {
 		return nil, errs.About(errs.Invalid, "root_device", "root_device: %w", err)
 	}
