@@ -108,7 +108,7 @@ func TestQuorumLostAndFound(t *testing.T) {
 	if _, err := p1.ReadIndex(within(t, 300*time.Millisecond)); !errors.Is(err, errs.NoQuorum) {
 		t.Errorf("read without a quorum: %v", err)
 	}
-	if s := p1.Status(within(t, 5*time.Second)); s.GetHealth() != api.ClusterStatusReply_NO_QUORUM || !strings.Contains(s.GetNextFailure(), "p2, p3 are not") {
+	if s := p1.Status(within(t, 5*time.Second)); s.GetHealth() != api.ClusterStatusReply_NO_QUORUM || !strings.Contains(s.GetNextFailure(), "not p2, p3") {
 		t.Errorf("status: %v %q", s.GetHealth(), s.GetNextFailure())
 	}
 	if p1.LeaderContact() == 0 {

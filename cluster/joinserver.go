@@ -35,13 +35,13 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, ttl time.Duration) (token
 	}
 	t := joinToken{ID: randomHex(8), Secret: make([]byte, 32), CADigest: c.creds.ca.Digest(), ClusterID: c.ClusterID()}
 	rand.Read(t.Secret) // never fails since Go 1.24
-	for _, m := range c.store.View().Members() {
-		if m.GetApiAddress() == "" || gone(m) {
-			continue
-		}
-		if m.GetId() == c.ID() { // known to work: the caller reached it
-			t.Addresses = append([]string{m.GetApiAddress()}, t.Addresses...)
-		} else {
+	// Its own first: known to work, the caller reached it. Its record may not be
+	// there yet when the cluster is new.
+	if a := c.cfg.Advertised.GetApiAddress(); a != "" {
+		t.Addresses = append(t.Addresses, a)
+	}
+	for _, m := range others(c.store.View().Members(), c.ID()) {
+		if m.GetApiAddress() != "" {
 			t.Addresses = append(t.Addresses, m.GetApiAddress())
 		}
 	}

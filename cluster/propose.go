@@ -32,7 +32,7 @@ const (
 func (c *Cluster) Propose(ctx context.Context, cmd *api.Command) (*api.Result, error) {
 	res, err := c.propose(ctx, cmd)
 	c.metrics.proposed(err)
-	return res, err
+	return res, c.withDisk(err)
 }
 
 func (c *Cluster) propose(ctx context.Context, cmd *api.Command) (*api.Result, error) {

@@ -88,7 +88,10 @@ func (c *Cluster) checkCaller(ctx context.Context) error {
 
 func (c *Cluster) peerInfo() *api.PeerInfoReply {
 	leader, term := c.Leader()
-	info := &api.PeerInfoReply{Id: c.ID(), Leader: leader, Term: term, Version: c.cfg.Advertised.GetVersion()}
+	info := &api.PeerInfoReply{
+		Id: c.ID(), Leader: leader, Term: term, Version: c.cfg.Advertised.GetVersion(),
+		Disk: c.storage.disk.status(), Ticks: c.store.View().Globals().GetTicks(), KeysGeneration: c.creds.keyring.Generation(),
+	}
 	if r := c.raft.Load(); r != nil {
 		info.AppliedIndex, info.LastIndex = r.AppliedIndex(), r.LastIndex()
 	}

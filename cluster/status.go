@@ -22,8 +22,10 @@ const (
 	// quorumProof: a leader heard of so recently has a majority, even if peers
 	// are too slow to answer us.
 	quorumProof = 2 * time.Second
-	// lagLimit entries behind the leader are a problem worth a line.
-	lagLimit = 10_000
+	// What of a lag is worth a line: so long by the cluster's clock, of which the
+	// leader commits a tick every second, or so many entries.
+	lagTime  = 5 * time.Second
+	lagLimit = 2_000
 )
 
 // Status is the cluster as this peer sees it. It answers without a quorum too.
@@ -43,7 +45,10 @@ func (c *Cluster) Status(ctx context.Context) *api.ClusterStatusReply {
 	s.Peers = c.peerStatus(v, owned)
 	c.progress(ctx, s)
 	s.NextFailure = nextFailure(s)
+	k := v.Keys()
+	s.Keys = &api.KeysStatus{Generation: k.GetGeneration(), DataPrimary: k.GetDataPrimary(), DataKeys: k.GetDataKeys(), Due: k.GetDue(), RotatedMs: k.GetRotatedMs()}
 	s.Problems = problems(s, int(v.Settings().GetMaxVoters()))
+	s.Notes = notes(s)
 	switch {
 	case leader == "" || !hasQuorum(s) && c.LeaderContact() > quorumProof:
 		s.Health = api.ClusterStatusReply_NO_QUORUM
@@ -101,13 +106,14 @@ func (c *Cluster) progress(ctx context.Context, s *api.ClusterStatusReply) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	last := make([]uint64, len(s.Peers))
+	last, ticks := make([]uint64, len(s.Peers)), make([]uint64, len(s.Peers))
 	for i, p := range s.Peers {
 		wg.Go(func() {
 			info, err := c.probe(ctx, p.GetMember().GetId())
 			p.Alive = err == nil
 			if err == nil {
-				p.AppliedIndex, last[i] = info.GetAppliedIndex(), info.GetLastIndex()
+				p.AppliedIndex, last[i], ticks[i] = info.GetAppliedIndex(), info.GetLastIndex(), info.GetTicks()
+				p.Disk, p.KeysGeneration = info.GetDisk(), info.GetKeysGeneration()
 			}
 		})
 	}
@@ -116,9 +122,12 @@ func (c *Cluster) progress(ctx context.Context, s *api.ClusterStatusReply) {
 		if !p.GetLeader() {
 			continue
 		}
-		for _, q := range s.Peers {
+		for j, q := range s.Peers {
 			if q.GetAppliedIndex() > 0 && last[i] > q.GetAppliedIndex() {
 				q.Lag = last[i] - q.GetAppliedIndex()
+			}
+			if ticks[j] > 0 && ticks[i] > ticks[j] {
+				q.LagMs = ticks[i] - ticks[j]
 			}
 		}
 	}
@@ -152,8 +161,10 @@ func nextFailure(s *api.ClusterStatusReply) string {
 	switch {
 	case all == 0:
 		return "no voters are known here"
-	case spare < 0 || s.GetLeader() == "":
-		return fmt.Sprintf("the quorum is lost: %d of %d voters are reached (%s are not)", len(alive), all, orElse(strings.Join(dead, ", "), "none"))
+	case spare < 0:
+		return fmt.Sprintf("the quorum is lost: %d of %d voters answer, not %s", len(alive), all, strings.Join(dead, ", "))
+	case s.GetLeader() == "":
+		return fmt.Sprintf("%d of %d voters answer, but none leads", len(alive), all)
 	case spare == 0 && all == 1:
 		return fmt.Sprintf("the loss of %s, the only voter", alive[0])
 	case spare == 0:
@@ -178,8 +189,14 @@ func problems(s *api.ClusterStatusReply, maxVoters int) []string {
 			out = append(out, fmt.Sprintf("peer %s does not answer", id))
 			continue
 		}
-		if p.GetLag() > lagLimit {
-			out = append(out, fmt.Sprintf("peer %s is %d entries behind", id, p.GetLag()))
+		if d := diskProblem(p.GetDisk()); d != "" {
+			out = append(out, id+": "+d)
+		}
+		if behind := time.Duration(p.GetLagMs()) * time.Millisecond; behind >= lagTime || p.GetLag() > lagLimit {
+			out = append(out, fmt.Sprintf("peer %s is %v and %d entries behind", id, behind.Round(time.Second), p.GetLag()))
+		}
+		if have := p.GetKeysGeneration(); have > 0 && have < s.GetKeys().GetGeneration() {
+			out = append(out, fmt.Sprintf("peer %s has the cluster's keys of generation %d, not of %d", id, have, s.GetKeys().GetGeneration()))
 		}
 		if p.GetLease() == "fenced" {
 			out = append(out, fmt.Sprintf("conductor %s lost its lease and has no new one", id))
@@ -189,10 +206,40 @@ func problems(s *api.ClusterStatusReply, maxVoters int) []string {
 		}
 	}
 	if want := min(maxVoters, len(s.GetPeers())); voters < want {
-		out = append(out, fmt.Sprintf("%d of %d voters so far", voters, want))
+		out = append(out, fmt.Sprintf("%d of %d voters so far: %s", voters, want, promoting(s)))
 	}
 	if n := s.GetUnassigned(); n > 0 {
 		out = append(out, fmt.Sprintf("%d nodes have no owner", n))
 	}
 	return out
+}
+
+// promoting says what stands between peers without a vote and their vote.
+func promoting(s *api.ClusterStatusReply) string {
+	var out []string
+	for _, p := range s.GetPeers() {
+		id := p.GetMember().GetId()
+		switch {
+		case p.GetVoter():
+		case !p.GetAlive():
+			out = append(out, id+" does not answer")
+		case p.GetLag() > duties.PromoteLag:
+			out = append(out, fmt.Sprintf("%s is catching up, %d entries behind", id, p.GetLag()))
+		default:
+			out = append(out, id+" gets its vote in a moment")
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// notes are what is under way and needs nobody.
+func notes(s *api.ClusterStatusReply) []string {
+	k := s.GetKeys()
+	switch {
+	case k.GetDue() != "":
+		return []string{"new keys are being made: " + k.GetDue()}
+	case len(k.GetDataKeys()) > 1:
+		return []string{fmt.Sprintf("secrets are being brought under data key %s; %d older keys are kept until that is done", k.GetDataPrimary(), len(k.GetDataKeys())-1)}
+	}
+	return nil
 }

@@ -30,6 +30,7 @@ type storage struct {
 	log       logStore
 	snapshots raft.SnapshotStore
 	fresh     bool // made just now
+	disk      *disk
 }
 
 // openStorage opens or makes Raft's directory. The identity remembers that it
@@ -59,5 +60,6 @@ func (d *dataDir) openStorage(id *identity, log *slog.Logger) (*storage, error) 
 	if err != nil {
 		return nil, errors.Join(errs.New(errs.Internal, "open snapshots: %w", err), store.Close())
 	}
-	return &storage{log: store, snapshots: snaps, fresh: !exists}, nil
+	at := &disk{path: d.path}
+	return &storage{log: notedStore{store, at}, snapshots: notedSnapshots{snaps, at}, fresh: !exists, disk: at}, nil
 }

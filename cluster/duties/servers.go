@@ -11,7 +11,7 @@ import (
 
 // When a server that only listens is caught up.
 const (
-	promoteLag   = 250 // entries that "caught up" may be behind
+	PromoteLag   = 250 // entries that "caught up" may be behind
 	probeTimeout = 500 * time.Millisecond
 )
 
@@ -113,7 +113,7 @@ func (s *servers) observe(ctx context.Context, waiting []Server) {
 	for i, h := range waiting {
 		wg.Go(func() {
 			info, err := s.Probe(ctx, h.ID)
-			ok[i] = err == nil && info.GetLeader() == s.Self && info.GetAppliedIndex()+promoteLag >= s.Voters.LastIndex()
+			ok[i] = err == nil && info.GetLeader() == s.Self && info.GetAppliedIndex()+PromoteLag >= s.Voters.LastIndex()
 		})
 	}
 	wg.Wait()

@@ -114,16 +114,31 @@ func fromStatus(err error, sent bool) error {
 	if !known {
 		kind = errs.Internal
 	}
+	text := st.Message()
+	if broken(st) {
+		kind, text = errs.Timeout, "the connection broke before the answer came"
+	}
 	if kind == errs.Timeout && !sent {
 		kind = errs.Unreachable
 	}
 	switch st.Code() {
 	case codes.Canceled:
-		return errs.New(kind, "%s: %w", st.Message(), context.Canceled)
+		return errs.New(kind, "%s: %w", text, context.Canceled)
 	case codes.DeadlineExceeded:
-		return errs.New(kind, "%s: %w", st.Message(), context.DeadlineExceeded)
+		return errs.New(kind, "%s: %w", text, context.DeadlineExceeded)
 	}
-	return errs.New(kind, "%s", st.Message())
+	return errs.New(kind, "%s", text)
+}
+
+// broken reports whether a status is the transport's own way of saying that a
+// connection ended in the middle of a call.
+func broken(st *status.Status) bool {
+	for _, text := range []string{"RST_STREAM", "error reading from server", "transport is closing", "connection is draining"} {
+		if strings.Contains(st.Message(), text) {
+			return true
+		}
+	}
+	return false
 }
 
 // FromFailure is the error that a Failure stands for; nil for nil.
