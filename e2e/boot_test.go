@@ -56,6 +56,20 @@ func TestBIOS(t *testing.T) {
 	})
 }
 
+// TestHTTPBoot boots a machine whose firmware loads iPXE over HTTP.
+func TestHTTPBoot(t *testing.T) {
+	runCase(t, "http-boot", func(ctx context.Context, k *kase) error {
+		vm, bmc, err := k.machineOf(ctx, harness.VMSpec{Index: 1, Firmware: harness.UEFIHTTP}, harness.BMCSpec{})
+		if err != nil {
+			return err
+		}
+		if err := k.inspected(ctx, "n1", vm, bmc); err != nil {
+			return err
+		}
+		return k.timelineHas(ctx, "n1", "HTTP boot firmware (UEFI x86-64)", "GET /ipxe/snponly.efi")
+	})
+}
+
 // inspected enrols a machine and boots it into the ramdisk once.
 func (k *kase) inspected(ctx context.Context, name string, vm *harness.VM, bmc *harness.BMC) error {
 	if err := k.enrol(ctx, name, vm.MAC, bmc); err != nil {

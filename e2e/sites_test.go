@@ -14,20 +14,6 @@ import (
 	"github.com/ironring/ironring/e2e/harness"
 )
 
-// TestHTTPBoot boots a machine whose firmware loads iPXE over HTTP.
-func TestHTTPBoot(t *testing.T) {
-	runCase(t, "http-boot", func(ctx context.Context, k *kase) error {
-		vm, bmc, err := k.machineOf(ctx, harness.VMSpec{Index: 1, Firmware: harness.UEFIHTTP}, harness.BMCSpec{})
-		if err != nil {
-			return err
-		}
-		if err := k.inspected(ctx, "n1", vm, bmc); err != nil {
-			return err
-		}
-		return k.timelineHas(ctx, "n1", "HTTP boot firmware (UEFI x86-64)", "GET /ipxe/snponly.efi")
-	})
-}
-
 var (
 	plugFar     = sync.OnceValue(func() error { return lab.PlugFar(context.Background()) })
 	plugForeign = sync.OnceValue(func() error { return lab.PlugForeign(context.Background()) })
