@@ -20,7 +20,7 @@ BENCH    ?= .
 .PHONY: help
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of:"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Start with: make demo. Before a commit: make quick. Before a push: make test."
 
 .PHONY: build
@@ -74,6 +74,10 @@ fuzz: ## every fuzz test for FUZZTIME (20s) each
 .PHONY: bench
 bench: ## benchmarks (BENCH=regexp), with the ceilings measured in the same run
 	$(GO) test -run "^$$" -bench "$(BENCH)" -benchtime 1x -timeout 30m ./cmd/ironring/internal/serve ./cluster/clustertest
+
+.PHONY: bench-agent
+bench-agent: ## how fast the agent writes images to a loop device, beside dd and sha256sum (root)
+	$(GO) test -tags $(TAGS),bench -run "^$$" -bench "WriteImage" -benchtime 1x -timeout 20m ./agent
 
 .PHONY: clean
 clean: ## remove what was built and what the e2e runs wrote; caches stay

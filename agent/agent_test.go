@@ -31,7 +31,7 @@ const diskSize = 16 << 20
 // world is one machine with one agent and a cluster.
 type world struct {
 	*agenttest.Cluster
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	machine *filehw.Machine
 	cfg     agent.Config
@@ -44,7 +44,7 @@ type world struct {
 }
 
 // newWorld makes a machine with disks vda and vdb; the agent does not run yet.
-func newWorld(t *testing.T, vars efi.Vars) *world {
+func newWorld(t testing.TB, vars efi.Vars) *world {
 	t.Helper()
 	w := &world{Cluster: agenttest.New(t), t: t, dir: t.TempDir(), reboots: make(chan string, 1), clock: make(chan time.Time, 16)}
 	inv := agentproto.Inventory{
@@ -120,7 +120,7 @@ func (w *world) wait() error {
 	}
 }
 
-func args(t *testing.T, v any) []byte {
+func args(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
