@@ -23,12 +23,14 @@
 //   - The password goes by environment variable, never by argument. ipmitool is
 //     asked for so little detail that it prints neither it nor what could be
 //     used to guess it.
+//   - Each call is one login: ipmitool has no session that could be kept. At
+//     most one that reads and one that changes are under way at one BMC.
 //   - ipmitool runs in a process group of its own, which is killed when the
 //     call's context or grant ends.
 //
 // # Concurrency
 //
-// A Driver has no state. Each call has one relay and one process at a time.
+// A Driver has no state but its governor. Each call has one relay and one process at a time.
 //
 // Start with Driver.SetPower, then tool.run and relay.
 package ipmi

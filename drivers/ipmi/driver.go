@@ -7,6 +7,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/drivers/governor"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -19,7 +20,8 @@ type Config struct {
 
 // Driver is the IPMI driver.
 type Driver struct {
-	tool tool
+	tool     tool
+	governor *governor.Set
 }
 
 var (
@@ -29,6 +31,13 @@ var (
 	_ drivers.BootDeviceSetter = (*Driver)(nil)
 	_ drivers.BootDeviceReader = (*Driver)(nil)
 	_ drivers.Identifier       = (*Driver)(nil)
+	_ drivers.BootModer        = (*Driver)(nil)
+	_ drivers.SensorReader     = (*Driver)(nil)
+	_ drivers.EventReader      = (*Driver)(nil)
+	_ drivers.EventClearer     = (*Driver)(nil)
+	_ drivers.NMISender        = (*Driver)(nil)
+	_ drivers.IndicatorSetter  = (*Driver)(nil)
+	_ drivers.ItemReader       = (*Driver)(nil)
 )
 
 // New makes the driver.
@@ -36,7 +45,7 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Ipmitool == "" {
 		cfg.Ipmitool = "ipmitool"
 	}
-	return &Driver{tool{cfg.Ipmitool}}, nil
+	return &Driver{tool{cfg.Ipmitool}, governor.New(1)}, nil
 }
 
 // Name implements drivers.Driver.
@@ -56,13 +65,22 @@ func (*Driver) Capabilities() drivers.Capabilities {
 	return drivers.Capabilities{
 		PowerRead: true, PowerSet: true, SoftOff: true,
 		BootDeviceSet: true, BootDeviceRead: true, PersistentBoot: true, UEFIBoot: true,
-		Identify: true,
+		Identify: true, BootMode: true, Sensors: true, Events: true, ClearEvents: true, NMI: true, Indicator: true, Items: true,
 	}
 }
 
 // read runs a command that changes nothing.
 func (d *Driver) read(ctx context.Context, set *settings, args ...string) (string, error) {
-	return d.tool.run(ctx, set, nil, args...)
+	if ctx.Err() != nil {
+		return "", drivers.Ended(ctx)
+	}
+	done, err := d.governor.Read(ctx, set.address)
+	if err != nil {
+		return "", err
+	}
+	out, err := d.tool.run(ctx, set, nil, args...)
+	done(err)
+	return out, err
 }
 
 // change runs the one command of a call that changes something; it must print
@@ -77,7 +95,12 @@ func (d *Driver) change(ctx context.Context, t drivers.Target, g drivers.Grant, 
 		return err
 	}
 	defer stop()
+	done, err := d.governor.Change(ctx, set.address)
+	if err != nil {
+		return err
+	}
 	out, err := d.tool.run(ctx, set, g, args...)
+	done(err)
 	if err == nil && !strings.Contains(out, want) {
 		return strange("answer", out)
 	}
@@ -172,7 +195,7 @@ func (d *Driver) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts,
 	if err != nil {
 		return nil, err
 	}
-	facts := &api.BmcFacts{}
+	facts := &api.BmcFacts{BmcKey: set.key()}
 	out, err := d.read(ctx, set, "raw", "0x06", "0x37")
 	switch {
 	case err == nil:

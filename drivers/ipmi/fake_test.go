@@ -118,6 +118,8 @@ type fakeBMC struct {
 	mu      sync.Mutex
 	power   string
 	boot    string
+	led     bool
+	events  string // as `-c sel list` prints them
 	changes int
 	logins  int
 	runs    []asked
@@ -136,7 +138,7 @@ func newBMC(t *testing.T) *fakeBMC {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &fakeBMC{t: t, conn: conn, power: "off", boot: "8000000000", path: filepath.Join(t.TempDir(), "ipmitool"), answers: map[string]told{}}
+	b := &fakeBMC{t: t, conn: conn, power: "off", boot: "8000000000", events: read(t, "sel_list.txt"), path: filepath.Join(t.TempDir(), "ipmitool"), answers: map[string]told{}}
 	if err := os.Symlink(self, b.path); err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +228,7 @@ func (b *fakeBMC) answer(in asked, command bool) (say told, mute bool) {
 	// Options end with "-U admin".
 	words := in.Argv[slices.Index(in.Argv, "-U")+2:]
 	text := strings.Join(words, " ")
-	if words[0] == "chassis" && (words[1] == "bootdev" || (words[1] == "power" && words[2] != "status")) {
+	if words[0] == "chassis" && (words[1] == "bootdev" || words[1] == "identify" || (words[1] == "power" && words[2] != "status")) || text == "sel clear" {
 		b.changes++
 	}
 	if b.silent == "command" {
@@ -247,7 +249,14 @@ func (b *fakeBMC) answer(in asked, command bool) (say told, mute bool) {
 	case text == "chassis power soft":
 		return told{Out: "Chassis Power Control: Soft\n"}, false
 	case words[1] == "bootdev":
-		b.boot = map[string]string{"none": "8000000000", "pxe": "8004000000", "disk": "8008000000", "cdrom": "8014000000"}[words[2]]
+		data1 := 0x80
+		if strings.Contains(text, "persistent") {
+			data1 |= 0x40
+		}
+		if strings.Contains(text, "efiboot") {
+			data1 |= 0x20
+		}
+		b.boot = fmt.Sprintf("%02x", data1) + map[string]string{"none": "00000000", "pxe": "04000000", "disk": "08000000", "cdrom": "14000000"}[words[2]]
 		return told{Out: "Set Boot Device to " + words[2] + "\n"}, false
 	case text == "chassis bootparam get 5":
 		return told{Out: "Boot parameter version: 1\nBoot parameter data: " + b.boot + "\n"}, false
@@ -257,6 +266,24 @@ func (b *fakeBMC) answer(in asked, command bool) (say told, mute bool) {
 		return told{Out: read(b.t, "mc_info.ipmi_sim.txt")}, false
 	case text == "lan print":
 		return told{Out: read(b.t, "lan_print.address.txt")}, false
+	case text == "chassis power diag":
+		return told{Out: "Chassis Power Control: Diag\n"}, false
+	case text == "chassis identify force", text == "chassis identify 0":
+		b.led = words[2] == "force"
+		return told{Out: "Chassis identify interval: " + map[bool]string{true: "indefinite", false: "off"}[b.led] + "\n"}, false
+	case text == "raw 0x00 0x01":
+		return told{Out: map[bool]string{true: " 01 00 60\n", false: " 01 00 40\n"}[b.led]}, false
+	case text == "sdr info":
+		return told{Out: "SDR Version                         : 0x51\nRecord Count                        : 5\n"}, false
+	case text == "sdr list":
+		return told{Out: read(b.t, "sdr_list.txt")}, false
+	case text == "-c sel list":
+		return told{Out: b.events}, false
+	case text == "sel clear":
+		b.events = "1,11/22/26,10:00:00 UTC,Event Logging Disabled #0x07,Log area reset/cleared,Asserted\n"
+		return told{Out: "Clearing SEL.  Please allow a few seconds to erase.\n"}, false
+	case text == "fru print":
+		return told{Out: read(b.t, "fru_all.txt")}, false
 	case text == "fru print 0":
 		return told{Out: read(b.t, "fru.product.txt")}, false
 	}

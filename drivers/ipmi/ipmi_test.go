@@ -81,8 +81,8 @@ func TestArguments(t *testing.T) {
 		if strings.Contains(args, secret) || strings.Contains(args, "-vv") {
 			t.Errorf("run %d: %s", i, args)
 		}
-		if n := len(b.runs[i].Env); n != 3 {
-			t.Errorf("run %d has %d environment variables, want 3", i, n)
+		if n := len(b.runs[i].Env); n != 4 {
+			t.Errorf("run %d has %d environment variables, want 4", i, n)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package ipmi
 
 import (
-	"encoding/hex"
 	"net"
 	"net/netip"
 	"strings"
@@ -44,28 +43,20 @@ var selectors = map[byte]api.BootDevice{
 // them, in force: that cannot be told.
 func parseBoot(text string) (api.BootDevice, error) {
 	const none = api.BootDevice_BOOT_DEVICE_NONE
-	for line := range strings.Lines(text) {
-		digits, ok := strings.CutPrefix(strings.TrimSpace(line), "Boot parameter data:")
-		if !ok {
-			continue
-		}
-		data, err := hex.DecodeString(strings.TrimSpace(digits))
-		if err != nil || len(data) < 2 {
-			return none, strange("boot parameter", line)
-		}
-		valid, selector := data[0]&0x80 != 0, data[1]>>2&0x0f
-		device, known := selectors[selector]
-		switch {
-		case selector == 0:
-			return none, nil
-		case !valid:
-			return none, errs.New(errs.Unsupported, "the BMC does not tell whether the boot device is in force")
-		case !known:
-			return none, errs.New(errs.Unsupported, "the boot device is set to selector %d, which is not one of ours", selector)
-		}
-		return device, nil
+	flags, err := parseBootFlags(text)
+	if err != nil {
+		return none, err
 	}
-	return none, strange("boot parameter", text)
+	device, known := selectors[flags.selector()]
+	switch {
+	case flags.selector() == 0:
+		return none, nil
+	case !flags.valid():
+		return none, errs.New(errs.Unsupported, "the BMC does not tell whether the boot device is in force")
+	case !known:
+		return none, errs.New(errs.Unsupported, "the boot device is set to selector %d, which is not one of ours", flags.selector())
+	}
+	return device, nil
 }
 
 // table reads lines of the form "key : value"; the first of each key counts.

@@ -2,6 +2,7 @@ package ipmi
 
 import (
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -83,6 +84,16 @@ func parse(info drivers.Info) (*settings, error) {
 		user:    text[keyUsername], pass: text[keyPassword],
 		cipher: strconv.Itoa(cipher), level: level,
 	}, nil
+}
+
+// key names the BMC, however driver_info spells its address.
+func (s *settings) key() string {
+	host, port, _ := net.SplitHostPort(s.address) // joined by parse
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	return host + " " + port
 }
 
 func printable(s string) bool {

@@ -17,7 +17,7 @@ const (
 	// defaultLimit is the time that a call may take when the caller sets no
 	// deadline.
 	defaultLimit = 30 * time.Second
-	maxOutput    = 64 << 10
+	maxOutput    = 256 << 10
 	// interval and retries mean: one request is sent at once and once more
 	// after 5 s (-R 1 is one repetition, measured).
 	interval = "5"
@@ -60,7 +60,7 @@ func (t tool) run(ctx context.Context, set *settings, g drivers.Grant, args ...s
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, path, argv(set, r.port(), args)...)
-	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "IPMI_PASSWORD=" + set.pass}
+	cmd.Env = []string{"LC_ALL=C", "TZ=UTC", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "IPMI_PASSWORD=" + set.pass}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // should a descendant hold our pipes
