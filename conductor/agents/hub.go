@@ -39,6 +39,7 @@ func NewHub(j *journal.Journal, peers func() []string, c clock.Clock, logger *sl
 // session is one stream of one agent.
 type session struct {
 	node, nonce string
+	incarnation string // of the agent: its memory of commands
 	out         chan *api.AgentDown
 	done        chan struct{} // closed when the stream has ended
 	replaced    chan struct{} // closed when a newer stream took its place
@@ -51,7 +52,7 @@ type session struct {
 // same node replaces it. peer is the member at which the stream ends.
 func (h *Hub) Attach(ctx context.Context, hello *api.AgentHello, peer string, up <-chan *api.AgentUp, send func(*api.AgentDown) error) error {
 	s := &session{
-		node: hello.GetNodeId(), nonce: hello.GetNonce(),
+		node: hello.GetNodeId(), nonce: hello.GetNonce(), incarnation: hello.GetIncarnation(),
 		out: make(chan *api.AgentDown, 16), done: make(chan struct{}), replaced: make(chan struct{}), listener: map[string]chan *api.CommandStatus{},
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -241,6 +242,9 @@ type Call struct {
 	Node, Nonce string
 	Token       uint64
 	CmdID, Name string
+	// Incarnation is that of the agent that was first asked for the command.
+	// Another one has no memory of it: ErrReborn. "": not known.
+	Incarnation string
 	Args        []byte
 	// Check is asked before each message: the deadline check of the gate.
 	Check func() error
@@ -257,6 +261,9 @@ func (h *Hub) Run(ctx context.Context, c Call) ([]byte, error) {
 		s, err := h.wait(ctx, c.Node, c.Nonce)
 		if err != nil {
 			return nil, err
+		}
+		if c.Incarnation != "" && s.incarnation != c.Incarnation {
+			return nil, errs.About(errs.Conflict, c.Node, "%w (%s, was %s)", ErrReborn, s.incarnation, c.Incarnation)
 		}
 		result, again, err := h.runOn(ctx, s, c)
 		if !again {
@@ -318,6 +325,20 @@ func (h *Hub) runOn(ctx context.Context, s *session, c Call) (result []byte, aga
 			}
 		}
 	}
+}
+
+// ErrReborn is in the error of a command whose agent has lost its memory since
+// it was first asked: nobody knows what it had done.
+var ErrReborn = errors.New("the agent began anew and has forgotten its commands")
+
+// Incarnation is that of the agent that has a stream here, "" without one.
+func (h *Hub) Incarnation(node, nonce string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[node]; s != nil && s.nonce == nonce {
+		return s.incarnation
+	}
+	return ""
 }
 
 // ErrFailed is in the error of a command that the agent has begun and that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -49,6 +50,7 @@ type Machine struct {
 	image   string              // guarded by mu; checksum of what is on the disk
 	booted  string              // guarded by mu; "ramdisk", "disk" or ""
 	boots   int                 // guarded by mu; of the ramdisk
+	agent   *ramdiskAgent       // guarded by mu; of the present boot
 }
 
 // NewMachine makes a machine that is off. Close must be called.
@@ -68,6 +70,19 @@ func (m *Machine) Close() {
 	m.cfg.BMC.OnPower(nil)
 	m.stop()
 	m.running.Wait()
+}
+
+// ForgetAll has the agent lose its memory and begin anew within the same boot.
+// What it was doing has no end that anybody hears of.
+func (m *Machine) ForgetAll() {
+	m.mu.Lock()
+	a := m.agent
+	m.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.life++
+	a.known, a.highest = map[string]*api.CommandStatus{}, 0
+	a.drop()
 }
 
 // Begun are the commands that the agent has begun, in order, of all boots.
@@ -132,10 +147,10 @@ func (m *Machine) boot(ctx context.Context, device api.BootDevice) {
 		return // the boot is over
 	}
 	m.mu.Lock()
-	m.booted = "ramdisk"
+	a := &ramdiskAgent{m: m, on: ctx, nonce: record.GetNonce(), life: 1, known: map[string]*api.CommandStatus{}}
+	m.booted, m.agent = "ramdisk", a
 	m.boots++
 	m.mu.Unlock()
-	a := &ramdiskAgent{m: m, on: ctx, nonce: record.GetNonce(), known: map[string]*api.CommandStatus{}}
 	for ctx.Err() == nil {
 		a.session(ctx)
 		_ = clock.Pause(ctx, 200*time.Millisecond)
@@ -149,6 +164,8 @@ type ramdiskAgent struct {
 	nonce string
 
 	mu      sync.Mutex
+	life    int                           // guarded by mu; its incarnation
+	drop    context.CancelFunc            // guarded by mu; ends the present session
 	highest uint64                        // guarded by mu
 	known   map[string]*api.CommandStatus // guarded by mu
 	up      chan<- *api.AgentUp           // guarded by mu; of the present session
@@ -169,7 +186,8 @@ func (a *ramdiskAgent) session(ctx context.Context) {
 	defer cancel()
 	up := make(chan *api.AgentUp, 64)
 	a.mu.Lock()
-	a.up = up
+	a.up, a.drop = up, cancel
+	life := fmt.Sprint(a.life)
 	a.mu.Unlock()
 	// The peer where the stream ends turns to another holder.
 	var turning sync.WaitGroup
@@ -198,7 +216,7 @@ func (a *ramdiskAgent) session(ctx context.Context) {
 			t.Stop()
 		}
 	})
-	hello := &api.AgentHello{NodeId: a.m.cfg.Node, Nonce: a.nonce, Incarnation: "1"}
+	hello := &api.AgentHello{NodeId: a.m.cfg.Node, Nonce: a.nonce, Incarnation: life}
 	_ = hub.Attach(ctx, hello, peer, up, func(down *api.AgentDown) error {
 		if a.m.cfg.Hub(peer) != hub {
 			return errs.New(errs.Unreachable, "peer %s is gone", peer)
@@ -259,8 +277,8 @@ func (a *ramdiskAgent) sayLocked(st *api.CommandStatus) {
 func (a *ramdiskAgent) note(st *api.CommandStatus) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.known[st.GetCmdId()].GetState() == api.CommandStatus_CANCELLED {
-		return // what was cancelled has ended
+	if was := a.known[st.GetCmdId()]; was == nil || was.GetState() == api.CommandStatus_CANCELLED {
+		return // what was cancelled has ended, and what was forgotten has no end
 	}
 	a.known[st.GetCmdId()] = st
 	a.sayLocked(st)

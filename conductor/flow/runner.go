@@ -232,6 +232,9 @@ func (r *runner) start(f *api.Flow, cursor int, attempt uint32) *api.Op {
 	if step.GetWaits() {
 		op.Event = api.Event_EV_WAIT
 	}
+	if step.GetPolicy() == api.ResumePolicy_RESUME_AGENT {
+		op.Incarnation = r.cfg.Hub.Incarnation(r.node, r.cfg.Store.View().Node(r.node).GetBoot().GetNonce())
+	}
 	return &api.Op{Op: &api.Op_StepStart{StepStart: op}}
 }
 

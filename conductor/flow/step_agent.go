@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -81,7 +82,7 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 	defer stop()
 	reply, err := r.cfg.Hub.Run(ctx, agents.Call{
 		Node: r.node, Nonce: r.cfg.Store.View().Node(r.node).GetBoot().GetNonce(), Token: r.token,
-		CmdID: p.flow.GetCmdId(), Name: name, Args: body,
+		CmdID: p.flow.GetCmdId(), Name: name, Args: body, Incarnation: p.flow.GetAgentIncarnation(),
 		Check: func() error { return r.grant().Check() },
 		OnStatus: func(st *api.CommandStatus) {
 			if moved.by(st) {
@@ -95,6 +96,9 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 			})
 		},
 	})
+	if errors.Is(err, agents.ErrReborn) {
+		return r.reborn(p, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -102,6 +106,23 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 		return errs.New(errs.Internal, "result of %s: %w", name, err)
 	}
 	return nil
+}
+
+// reborn is the restart rule of steps that an agent does: what a forgotten
+// command has done is not known, as after another boot. The flow goes back to
+// the inventory, so that it is proven once more which machine this is and which
+// disk is meant before anything is written. What ran once runs again, under
+// another cmdID.
+func (r *runner) reborn(p position, cause error) error {
+	if most := r.cfg.Store.View().Settings().GetBootTries(); p.flow.GetRewinds()+1 >= most {
+		return errs.About(errs.Internal, r.node, "%w, for the %d. time in this flow: look at the machine's memory and at the agent's log", cause, p.flow.GetRewinds()+1)
+	}
+	for i := int(p.flow.GetCursor()); i >= 0; i-- {
+		if node.IDOf(p.flow.GetSteps()[i]) == node.StepInventory {
+			return &rewind{to: uint32(i), reason: cause.Error()}
+		}
+	}
+	return cause
 }
 
 // watchStall ends the context of a step whose agent makes no progress for a
