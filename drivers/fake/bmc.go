@@ -54,6 +54,10 @@ type Call struct {
 	Verb      Verb
 	Action    api.PowerAction
 	Device    api.BootDevice
+	Mode      api.BootMode
+	Indicator api.Indicator
+	On        bool
+	Image     string
 	Token     uint64
 	Received  time.Time
 	Effective time.Time // zero: it changed nothing
@@ -62,6 +66,8 @@ type Call struct {
 
 // BMC is one BMC in memory, and the machine behind it.
 type BMC struct {
+	address string
+
 	mu         sync.Mutex
 	power      api.PowerState // guarded by mu
 	boot       api.BootDevice // guarded by mu
@@ -71,12 +77,15 @@ type BMC struct {
 	faults     []*Fault       // guarded by mu
 	calls      []Call         // guarded by mu
 	changes    int            // guarded by mu
+	hw         hardware       // guarded by mu
 	onPower    func(api.PowerState, api.BootDevice)
 }
 
 func newBMC(address string) *BMC {
 	return &BMC{
-		power: api.PowerState_POWER_OFF,
+		address: address,
+		power:   api.PowerState_POWER_OFF,
+		hw:      hardware{mode: api.BootMode_BOOT_MODE_UEFI, led: api.Indicator_INDICATOR_OFF},
 		facts: &api.BmcFacts{
 			SystemUuid: uuid.NewSHA1(uuid.NameSpaceOID, []byte("ironring fake bmc "+address)).String(),
 			Vendor:     "Ironring", Model: "Fake", Firmware: "1",
@@ -201,6 +210,8 @@ func (b *BMC) act(c Call, persistent bool) {
 		}
 	case SetBootDevice:
 		b.boot, b.persistent = c.Device, persistent
+	default:
+		b.actHardware(c)
 	}
 	b.mu.Unlock()
 	if tell != nil {

@@ -82,7 +82,8 @@ func (*Driver) Capabilities() drivers.Capabilities {
 	return drivers.Capabilities{
 		PowerRead: true, PowerSet: true, SoftOff: true,
 		BootDeviceSet: true, BootDeviceRead: true, PersistentBoot: true, UEFIBoot: true,
-		Identify: true,
+		Identify: true, BootMode: true, SecureBoot: true, Media: true, Sensors: true,
+		Events: true, ClearEvents: true, NMI: true, Indicator: true, Items: true,
 	}
 }
 
@@ -109,7 +110,7 @@ func (d *Driver) call(ctx context.Context, t drivers.Target, c Call, persistent 
 	if err := drivers.Ended(ctx); err != nil {
 		return nil, Fault{}, errs.New(errs.Unreachable, "nothing was changed: %w", err)
 	}
-	changes := c.Verb == SetPower || c.Verb == SetBootDevice
+	changes := changing[c.Verb]
 	c.Received = time.Now()
 	f := b.spoil(c.Verb)
 	c.Fault = f.Kind
@@ -219,6 +220,9 @@ func (d *Driver) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts,
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	facts := proto.CloneOf(b.facts)
+	if facts.BmcKey == "" {
+		facts.BmcKey = "fake " + b.address
+	}
 	if f.Kind == Lie {
 		facts.SystemUuid = "00000000-0000-4000-8000-00000000dead"
 	}
