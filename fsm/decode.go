@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -36,22 +37,66 @@ func known(m protoreflect.Message) error {
 	if u := m.GetUnknown(); len(u) > 0 {
 		return fmt.Errorf("unknown field in %s", m.Descriptor().FullName())
 	}
-	var err error
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case fd.IsMap():
-			err = fmt.Errorf("%s is a map, which the log does not use", fd.FullName())
-		case fd.IsList():
-			list := v.List()
-			for i := 0; err == nil && i < list.Len(); i++ {
-				err = knownValue(fd, list.Get(i))
+	t := telling(m.Descriptor())
+	for _, o := range t.oneofs {
+		if fd := m.WhichOneof(o); fd != nil {
+			if err := knownField(m, fd); err != nil {
+				return err
 			}
-		default:
-			err = knownValue(fd, v)
 		}
-		return err == nil
-	})
-	return err
+	}
+	for _, fd := range t.fields {
+		if m.Has(fd) {
+			if err := knownField(m, fd); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func knownField(m protoreflect.Message, fd protoreflect.FieldDescriptor) error {
+	switch {
+	case fd.IsMap():
+		return fmt.Errorf("%s is a map, which the log does not use", fd.FullName())
+	case !fd.IsList():
+		return knownValue(fd, m.Get(fd))
+	}
+	list := m.Get(fd).List()
+	for i := range list.Len() {
+		if err := knownValue(fd, list.Get(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shape is where something unknown may be in a message: in messages and
+// enumerations. Of a oneof at most one field is set: it is asked which.
+type shape struct {
+	oneofs []protoreflect.OneofDescriptor
+	fields []protoreflect.FieldDescriptor
+}
+
+var shapes sync.Map // protoreflect.MessageDescriptor -> *shape
+
+func telling(d protoreflect.MessageDescriptor) *shape {
+	if got, ok := shapes.Load(d); ok {
+		return got.(*shape)
+	}
+	s := &shape{}
+	for i := range d.Oneofs().Len() {
+		s.oneofs = append(s.oneofs, d.Oneofs().Get(i))
+	}
+	for i := range d.Fields().Len() {
+		switch fd := d.Fields().Get(i); {
+		case fd.ContainingOneof() != nil:
+		case fd.Kind() == protoreflect.MessageKind, fd.Kind() == protoreflect.EnumKind:
+			s.fields = append(s.fields, fd)
+		}
+	}
+	shapes.Store(d, s)
+	return s
 }
 
 func knownValue(fd protoreflect.FieldDescriptor, v protoreflect.Value) error {

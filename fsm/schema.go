@@ -43,7 +43,6 @@ const (
 const (
 	byID        = "id"
 	byName      = "name"
-	byAssigned  = "assigned"
 	byNode      = "node"
 	byMAC       = "mac"
 	byNetwork   = "network"
@@ -185,8 +184,7 @@ func newSchema() *memdb.DBSchema {
 	db := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
 	for _, s := range []*memdb.TableSchema{
 		tableSchema(nodes.name, nodes.key, map[string]index[*api.Node]{
-			byName:     unlessEmpty((*api.Node).GetName),
-			byAssigned: always((*api.Node).GetAssigned),
+			byName: unlessEmpty((*api.Node).GetName),
 		}),
 		tableSchema(ports.name, ports.key, map[string]index[*api.Port]{
 			byNode: always((*api.Port).GetNodeId),

@@ -70,10 +70,13 @@ func New() *Store {
 	return s
 }
 
+// newDB makes an empty database. It is a snapshot, because a memdb that is none
+// notes the channel of every node of a tree that a write copies, for watches
+// which nobody here uses (changes.go).
 func newDB() *memdb.MemDB {
 	db, err := memdb.NewMemDB(newSchema())
 	must(err)
-	return db
+	return db.Snapshot()
 }
 
 // must is for errors of memdb that only a wrong schema can cause.

@@ -118,9 +118,17 @@ func (v *View) NodesAfter(marker string) iter.Seq[*api.Node] {
 	}
 }
 
-// NodesAssigned are the nodes of an owner, "" those that nobody owns.
+// NodesAssigned are the nodes of an owner, "" those that nobody owns. It looks
+// at all nodes: an index would cost every change of a node more than the few
+// who ask now and then.
 func (v *View) NodesAssigned(member string) iter.Seq[*api.Node] {
-	return scan(v.txn, nodes, byAssigned, member)
+	return func(yield func(*api.Node) bool) {
+		for n := range v.Nodes() {
+			if n.GetAssigned() == member && !yield(n) {
+				return
+			}
+		}
+	}
 }
 
 // NodeCount is the number of nodes.
