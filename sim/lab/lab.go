@@ -150,12 +150,15 @@ func (l *lab) up(ctx context.Context) (err error) {
 		return err
 	}
 	l.later(func() error { l.images.stop(); return nil })
-	if err := l.writeRamdisk(); err != nil {
+	if err := l.writeBootPrograms(); err != nil {
 		return err
 	}
 	l.later(l.stopPeers)
 	if err := l.startPeers(ctx); err != nil {
 		return err
+	}
+	if err := l.publishRamdisk(ctx); err != nil {
+		return fmt.Errorf("publish the ramdisk: %w", err)
 	}
 	// Machines end before the peers: a peer that goes must not look like a fault.
 	if err := l.machines.prepare(ctx, l.net.bmc()); err != nil {

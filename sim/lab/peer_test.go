@@ -138,7 +138,7 @@ func testJoin(t *testing.T, f *fixture) {
 	good := tok.GetToken()
 	join := func(name, token string) (string, int) {
 		dir := shortDir(t)
-		cfg := fmt.Sprintf(peerConfig, dir, name, f.net.peer(201), tftpPort, dhcpPort, f.ramdiskDir(), f.ipxeDir())
+		cfg := fmt.Sprintf(peerConfig, dir, name, f.net.peer(201), tftpPort, dhcpPort, f.ipxeDir())
 		if err := os.WriteFile(filepath.Join(dir, "ironring.yaml"), []byte(cfg), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,8 @@ package lab
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -48,32 +50,48 @@ listen:
   tftp: %[3]s:%[4]d
   dhcp: %[3]s:%[5]d
 boot:
-  ramdisk_dir: %[6]s
-  ipxe_dir: %[7]s
+  ipxe_dir: %[6]s
 log:
   level: debug
 `
 
-func (l *lab) ramdiskDir() string { return filepath.Join(l.dir, "ramdisk") }
-func (l *lab) ipxeDir() string    { return filepath.Join(l.dir, "ipxe") }
+func (l *lab) ipxeDir() string { return filepath.Join(l.dir, "ipxe") }
 
-// writeRamdisk makes the files that the boot services hand out. Simulated
-// machines fetch them like real ones and run the agent built into the lab.
-func (l *lab) writeRamdisk() error {
-	for dir, files := range map[string][]string{
-		l.ramdiskDir(): {"vmlinuz", "initramfs.img"},
-		l.ipxeDir():    {"snponly.efi", "undionly.kpxe", "ipxe.efi"},
-	} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+// simulated is a file that the boot services hand out. Simulated machines
+// fetch it like real ones and run the agent built into the lab.
+func simulated(name string) []byte { return bytes.Repeat([]byte("simulated "+name+"\n"), 4096) }
+
+func (l *lab) writeBootPrograms() error {
+	if err := os.MkdirAll(l.ipxeDir(), 0o700); err != nil {
+		return err
+	}
+	for _, f := range []string{"snponly.efi", "undionly.kpxe", "ipxe.efi"} {
+		if err := os.WriteFile(filepath.Join(l.ipxeDir(), f), simulated(f), 0o600); err != nil {
 			return err
-		}
-		for _, f := range files {
-			if err := os.WriteFile(filepath.Join(dir, f), bytes.Repeat([]byte("simulated "+f+"\n"), 4096), 0o600); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
+}
+
+// publishRamdisk has machines boot a simulated ramdisk, as `ironring ramdisk
+// publish` does.
+func (l *lab) publishRamdisk(ctx context.Context) error {
+	r := &api.Ramdisk{Arch: "x86_64", Description: "simulated"}
+	for _, part := range []struct {
+		name string
+		kind api.Artifact_Kind
+		to   *string
+	}{{"vmlinuz", api.Artifact_KERNEL, &r.Kernel}, {"initramfs.img", api.Artifact_INITRAMFS, &r.Initramfs}} {
+		body := simulated(part.name)
+		sum := sha256.Sum256(body)
+		*part.to = hex.EncodeToString(sum[:])
+		head := &api.PutArtifactHead{Digest: *part.to, Size: uint64(len(body)), Kind: part.kind, Name: part.name, Arch: r.GetArch()}
+		if _, err := l.client.PutArtifact(ctx, head, bytes.NewReader(body), nil); err != nil {
+			return fmt.Errorf("store %s: %w", part.name, err)
+		}
+	}
+	_, err := l.client.SetRamdisk(ctx, &api.SetRamdiskRequest{Ramdisk: r})
+	return err
 }
 
 // startPeers starts the first peer with --init and the others with a token.
@@ -88,7 +106,7 @@ func (l *lab) startPeers(ctx context.Context) error {
 		if err := os.MkdirAll(p.dir, 0o700); err != nil {
 			return err
 		}
-		cfg := fmt.Sprintf(peerConfig, p.dir, p.id, p.addr, tftpPort, dhcpPort, l.ramdiskDir(), l.ipxeDir())
+		cfg := fmt.Sprintf(peerConfig, p.dir, p.id, p.addr, tftpPort, dhcpPort, l.ipxeDir())
 		if d := l.opts.BMCReadTimeout; d > 0 {
 			cfg += fmt.Sprintf("bmc:\n  read_timeout: %s\n", d)
 		}

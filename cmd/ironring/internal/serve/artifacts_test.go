@@ -8,13 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/ironring/ironring/agent/fetch"
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
 	"github.com/ironring/ironring/internal/errs"
@@ -132,4 +138,102 @@ func live(c *client.Client, n int) func(context.Context) error {
 		}
 		return nil
 	}
+}
+
+// A cached image is downloaded once, and a machine that reads it when the
+// serving peer goes away goes on at another one: the origin sends nothing more.
+func TestLocalImageOutlivesItsServer(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	image := make([]byte, 48<<20)
+	rand.New(rand.NewSource(3)).Read(image)
+	var sent atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := w.Write(image) // what a client did not take it asks for again
+		sent.Add(int64(n))
+	}))
+	t.Cleanup(origin.Close)
+	peers, stops := map[string]*Peer{}, map[string]func(){}
+	first := testConfig(t, 21)
+	p, c, stop := launch(t, Options{Config: first, Init: true})
+	peers["p21"], stops[testAddress(21)] = p, stop
+	eventually(t, "first peer", live(c, 1))
+	for n := 22; n <= 23; n++ {
+		token, err := c.CreateJoinToken(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := testConfig(t, n)
+		if _, err := Join(ctx, Options{Config: cfg, JoinToken: token.GetToken(), Logger: quiet}); err != nil {
+			t.Fatal(err)
+		}
+		p, _, stop := launch(t, Options{Config: cfg})
+		peers[fmt.Sprint("p", n)], stops[testAddress(n)] = p, stop
+		eventually(t, "joined", live(c, n-20))
+	}
+	var all sync.WaitGroup
+	for _, p := range peers {
+		all.Go(func() {
+			if _, err := p.artifacts.Image(ctx, []string{origin.URL}, "sha256:"+digestOf(image), "image", func(_, _ uint64) {}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	urls := peers["p21"].artifacts.URLs(digestOf(image), "n1")
+	if len(urls) != 3 {
+		t.Fatalf("URLs %q", urls)
+	}
+	s, err := fetch.Open(ctx, fetch.Config{URLs: urls})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got := make([]byte, len(image))
+	if _, err := io.ReadFull(s, got[:1<<20]); err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(s.Source())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stops[u.Hostname()]()
+	if _, err := io.ReadFull(s, got[1<<20:]); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, image) || s.Requests() < 2 {
+		t.Errorf("other bytes, or %d requests", s.Requests())
+	}
+	if n := sent.Load(); n != int64(len(image)) {
+		t.Errorf("the origin sent %d bytes of an image of %d", n, len(image))
+	}
+}
+
+// launch is start for tests that look inside.
+func launch(t *testing.T, opts Options) (*Peer, *client.Client, func()) {
+	t.Helper()
+	opts.Logger = quiet
+	ctx, cancel := context.WithCancel(context.Background())
+	p, err := Open(ctx, opts)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	c, err := client.New(client.Config{Socket: opts.Config.Socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := sync.OnceFunc(func() {
+		c.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("peer %s ended with %v", opts.Config.ID, err)
+		}
+	})
+	t.Cleanup(stop)
+	return p, c, stop
 }

@@ -48,32 +48,7 @@ func testAddress(n int) string {
 // start runs a peer and gives its local client and the function that stops it.
 func start(t *testing.T, opts Options) (*client.Client, func()) {
 	t.Helper()
-	opts.Logger = quiet
-	ctx, cancel := context.WithCancel(context.Background())
-	p, err := Open(ctx, opts)
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	c, err := client.New(client.Config{Socket: opts.Config.Socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopped := false
-	stop := func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		c.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("peer %s ended with %v", opts.Config.ID, err)
-		}
-	}
-	t.Cleanup(stop)
+	_, c, stop := launch(t, opts)
 	return c, stop
 }
 
