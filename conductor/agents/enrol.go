@@ -43,15 +43,22 @@ type Config struct {
 // Endpoint is where agents' streams end: it serves api.AgentServer.
 type Endpoint struct {
 	api.UnimplementedAgentServer
-	cfg Config
+	cfg    Config
+	limits *limits
 }
 
 // NewEndpoint makes an Endpoint.
-func NewEndpoint(cfg Config) *Endpoint { return &Endpoint{cfg: cfg} }
+func NewEndpoint(cfg Config) *Endpoint {
+	begin := cfg.Clock.Now() // a jump of the wall clock must not open or close it
+	return &Endpoint{cfg: cfg, limits: newLimits(func() time.Time { return begin.Add(cfg.Clock.Elapsed()) })}
+}
 
 // Enrol implements api.AgentServer: the agent of the current boot proves by
 // its nonce and its hardware which node it is and gets a short certificate.
 func (e *Endpoint) Enrol(ctx context.Context, req *api.EnrolRequest) (*api.EnrolReply, error) {
+	if err := e.limits.allow(remote(ctx)); err != nil {
+		return nil, err
+	}
 	csr, err := pki.ParseRequest(req.GetCsrDer())
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "certificate request of the agent: %w", err)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/ironring/ironring/api"
@@ -593,5 +594,31 @@ func TestEnrolSecondKey(t *testing.T) {
 	}
 	if f := r.c.Store.View().Flow(node); f.GetRequest() != api.Event_EV_FAIL {
 		t.Errorf("the flow was not stopped: %v", f)
+	}
+}
+
+// Who asks too often is told to wait, and nothing is proposed for it; others
+// are served.
+func TestEnrolTooOften(t *testing.T) {
+	r := newRing(t)
+	r.hold("p1")
+	r.boot(nonce)
+	from := func(ip string) context.Context {
+		return peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.ParseIP(ip), Port: 4711}})
+	}
+	var busy error
+	for range 1000 {
+		q := request(t)
+		q.Nonce = "ffffffffffffffffffffffffffffffff"
+		if _, err := r.ends["p1"].Enrol(from("192.0.2.66"), q); !errors.Is(err, errs.Denied) {
+			busy = err
+			break
+		}
+	}
+	if !errors.Is(busy, errs.Busy) {
+		t.Errorf("1000 guesses were answered, at last with %v", busy)
+	}
+	if _, err := r.ends["p1"].Enrol(from("192.0.2.7"), request(t)); err != nil {
+		t.Errorf("another machine: %v", err)
 	}
 }
