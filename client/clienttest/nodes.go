@@ -216,6 +216,9 @@ func (p *Peer) DeleteNode(_ context.Context, req *api.DeleteNodeRequest) (*api.W
 		if err != nil {
 			return nil, err
 		}
+		if n.Protected {
+			return nil, errs.About(errs.Denied, n.Id, "delete node %s: it is protected", n.Name)
+		}
 		c.nodes = slices.DeleteFunc(c.nodes, func(o *api.Node) bool { return o == n })
 		c.ports = slices.DeleteFunc(c.ports, func(o *api.Port) bool { return o.NodeId == n.Id })
 		return &api.WriteReply{Index: c.index}, nil

@@ -40,6 +40,9 @@ func (p *Peer) Provision(_ context.Context, req *api.ProvisionRequest) (*api.Flo
 		if err != nil {
 			return nil, err
 		}
+		if (req.GetVerb() == api.Event_EV_DELETE || req.GetVerb() == api.Event_EV_REBUILD) && n.Protected {
+			return nil, errs.About(errs.Denied, n.Id, "node %s: %s: the node is protected", n.Name, verbName(req.GetVerb()))
+		}
 		to, ok := verbs[n.State][req.GetVerb()]
 		if !ok {
 			var allowed []string
@@ -125,7 +128,7 @@ func (p *Peer) History(ctx context.Context, req *api.HistoryRequest) (*api.Histo
 		return nil, err
 	}
 	return &api.HistoryReply{Entries: []*api.History{{Seq: 1, NodeId: rep.Node.Id, AtMs: rep.Node.CreatedMs, Kind: "state", Text: "created",
-		State: api.State_ENROLL, Meta: &api.Meta{Principal: "local:0", Source: "unix"}}}}, nil
+		State: api.State_ENROLL, Meta: &api.Meta{Principal: "local:0", Source: "unix", Reason: "create node", RequestId: "r-1"}}}}, nil
 }
 
 // WatchNode implements api.IronringServer. It plays the node's script.

@@ -161,7 +161,7 @@ func testLife(t *testing.T, f *fixture) {
 		f.says(t, 0, []string{n.name, note}, append([]string{"node"}, args...)...)
 	}
 
-	f.says(t, 0, []string{"deleted"}, "node", "delete", n.name)
+	f.says(t, 0, []string{"deleted"}, "node", "delete", n.name, "--yes")
 	_, err = f.client.GetNode(within(t), &api.GetNodeRequest{Node: n.name})
 	refused(t, err, client.NotFound, n.name)
 	// Its name and its MAC address are free again.

@@ -25,6 +25,9 @@ type Factory struct {
 	Out, Err io.Writer
 	Getenv   func(string) string
 	Now      func() time.Time
+	// Asked answers questions in the place of a person at the terminal; nil
+	// outside of tests.
+	Asked func(question string) string
 
 	// Global flags, set by root.go.
 	servers       []string

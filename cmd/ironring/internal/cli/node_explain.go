@@ -145,8 +145,8 @@ func prefixed(prefix, s string) string {
 
 func newNodeHistoryCmd(f *Factory) *cobra.Command {
 	return &cobra.Command{
-		Use:     "history NODE",
-		Short:   "Show what happened to a node, and who wanted it",
+		Use:   "history NODE",
+		Short: "Show what happened to a node, and who wanted it",
 		Long: `Show what happened to a node: when, in which state, who wanted it (WHO: a client
 certificate's name, the socket of a peer's host, or a peer), from where (FROM),
 why (WHY: the request that it was part of), and the request's id, by which lines

@@ -91,32 +91,80 @@ func newNodeSetCmd(f *Factory) *cobra.Command {
 }
 
 func newNodeDeleteCmd(f *Factory) *cobra.Command {
+	s := &fleet{f: f}
 	var rev uint64
 	cmd := &cobra.Command{
 		Use:     "delete NODE...",
 		Short:   "Forget nodes and their ports",
 		Long:    "Forget nodes and their ports. The machines themselves are not touched.",
-		Example: "  ironring node delete n1",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
-			if rev != 0 && len(args) > 1 {
-				return errs.New(errs.Invalid, "--rev is for one node, not for %d", len(args))
-			}
-			for _, ref := range args {
+		Example: "  ironring node delete n1\n  ironring node delete --where 'state == \"enroll\"' --yes",
+		Args:    cobra.ArbitraryArgs,
+	}
+	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
+		if rev != 0 && len(args) != 1 {
+			return errs.About(errs.Invalid, "rev", "--rev is for one node")
+		}
+		return s.run(ctx, c, cmd, args, work{
+			verb: "delete", loses: "the record with its credentials and history (the machine is not touched)", would: node.CheckDelete,
+			one: func(ctx context.Context, c *client.Client, ref string) error {
 				rep, err := c.DeleteNode(ctx, &api.DeleteNodeRequest{Node: ref, Rev: rev})
 				if err != nil {
 					return err
 				}
-				if err := f.print(rep, func() error {
-					_, err := fmt.Fprintf(f.Out, "node %s deleted\n", ref)
+				return f.print(rep, func() error {
+					_, err := fmt.Fprintf(f.Out, "node %s deleted\n", args[0])
 					return err
-				}); err != nil {
+				})
+			},
+			each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
+				_, err := c.DeleteNode(ctx, &api.DeleteNodeRequest{Node: n.GetId()})
+				return "deleted", err
+			},
+		})
+	})
+	cmd.Flags().Uint64Var(&rev, "rev", 0, "only if the node still has this `REVISION`; for one node")
+	s.register(cmd)
+	return cmd
+}
+
+// newNodeProtectCmd is protect, or unprotect.
+func newNodeProtectCmd(f *Factory, on bool) *cobra.Command {
+	s := &fleet{f: f}
+	cmd := &cobra.Command{
+		Use:     "protect NODE...",
+		Short:   "Refuse to undeploy, rebuild or delete nodes",
+		Long:    "Refuse to undeploy, rebuild or delete nodes, whoever asks, until unprotect.",
+		Example: "  ironring node protect db1 db2",
+		Args:    cobra.ArbitraryArgs,
+	}
+	verb, done, value := "protect", "protected", "true"
+	if !on {
+		verb, done, value = "unprotect", "not protected any more", "false"
+		cmd.Use, cmd.Short, cmd.Example = "unprotect NODE...", "Let nodes be undeployed, rebuilt and deleted again", "  ironring node unprotect db1"
+		cmd.Long = cmd.Short + "."
+	}
+	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
+		set := func(ctx context.Context, c *client.Client, ref string) (*api.NodeReply, error) {
+			return c.UpdateNode(ctx, &api.UpdateNodeRequest{Node: ref, Set: map[string]string{"protected": value}})
+		}
+		return s.run(ctx, c, cmd, args, work{
+			verb: verb,
+			one: func(ctx context.Context, c *client.Client, ref string) error {
+				rep, err := set(ctx, c, ref)
+				if err != nil {
 					return err
 				}
-			}
-			return nil
-		}),
-	}
-	cmd.Flags().Uint64Var(&rev, "rev", 0, "only if the node still has this `REVISION`")
+				return f.print(rep, func() error {
+					_, err := fmt.Fprintf(f.Out, "node %s is %s\n", node.Label(rep.GetNode()), done)
+					return err
+				})
+			},
+			each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
+				_, err := set(ctx, c, n.GetId())
+				return done, err
+			},
+		})
+	})
+	s.register(cmd)
 	return cmd
 }

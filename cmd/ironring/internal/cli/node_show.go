@@ -18,12 +18,14 @@ import (
 
 func newNodeListCmd(f *Factory) *cobra.Command {
 	req := &api.ListNodesRequest{Read: &api.ReadOptions{}}
-	var state string
+	var state, expr string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List nodes",
+		Long:  "List nodes.\n\n" + whereHelp,
 		Example: `  ironring node list --state "deploy failed"
-  ironring node list --owner p2 -o json`,
+  ironring node list --owner p2 -o json
+  ironring node list --where 'state == "available" && properties.rack == "r7"'`,
 		Args: cobra.NoArgs,
 		RunE: f.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			if state != "" {
@@ -33,18 +35,12 @@ func newNodeListCmd(f *Factory) *cobra.Command {
 				}
 				req.State = s
 			}
-			all := &api.ListNodesReply{}
-			for marker := ""; ; {
-				req.Marker = marker
-				rep, err := c.ListNodes(ctx, req)
-				if err != nil {
-					return err
-				}
-				all.Nodes = append(all.Nodes, rep.GetNodes()...)
-				all.Index, all.Stale = rep.GetIndex(), all.Stale || rep.GetStale()
-				if marker = rep.GetNext(); marker == "" {
-					break
-				}
+			all, err := allNodes(ctx, c, req)
+			if err != nil {
+				return err
+			}
+			if all.Nodes, _, err = matching(ctx, expr, all.GetNodes()); err != nil {
+				return err
 			}
 			return f.print(all, func() error {
 				if all.GetStale() {
@@ -61,6 +57,7 @@ func newNodeListCmd(f *Factory) *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&state, "state", "", "only nodes in this `STATE`")
+	fl.StringVar(&expr, "where", "", "only the nodes that `EXPR` means")
 	fl.StringVar(&req.Owner, "owner", "", "only nodes of this `PEER`")
 	fl.StringVar(&req.Driver, "driver", "", "only nodes with this `DRIVER`")
 	fl.StringVar(&req.Group, "group", "", "only nodes of this conductor `GROUP`")

@@ -17,26 +17,27 @@ import (
 // verb is a command that asks for a verb of the lifecycle.
 type verb struct {
 	event   api.Event
-	until   api.State // of --wait; STATE_UNSPECIFIED: there is no --wait
+	until   api.State // of --wait; STATE_UNSPECIFIED: the end of the flow
+	loses   string    // what is lost for good; "" when nothing is
 	short   string
 	long    string
 	example string
 }
 
 var (
-	manageVerb = verb{api.Event_EV_MANAGE, api.State_MANAGEABLE, "Check the BMC and make the node manageable",
+	manageVerb = verb{api.Event_EV_MANAGE, api.State_MANAGEABLE, "", "Check the BMC and make the node manageable",
 		"Check that the node's BMC answers with the credentials given, and make the node manageable. From available it goes back without a check.",
 		"  ironring node manage n1 --wait"}
-	provideVerb = verb{api.Event_EV_PROVIDE, api.State_AVAILABLE, "Clean the node and make it available",
+	provideVerb = verb{api.Event_EV_PROVIDE, api.State_AVAILABLE, "", "Clean the node and make it available",
 		"Wipe the partition tables and signatures of the node's disks and make it available. Only metadata is wiped: the data remains on the disks.",
 		"  ironring node provide n1 --wait"}
-	inspectVerb = verb{api.Event_EV_INSPECT, api.State_MANAGEABLE, "Boot the ramdisk and take the inventory",
+	inspectVerb = verb{api.Event_EV_INSPECT, api.State_MANAGEABLE, "", "Boot the ramdisk and take the inventory",
 		"Boot the ramdisk on the node and record what it is made of.",
 		"  ironring node inspect n1 --wait\n  ironring node inventory n1"}
-	undeployVerb = verb{api.Event_EV_DELETE, api.State_AVAILABLE, "Tear down what is deployed, clean, make available",
+	undeployVerb = verb{api.Event_EV_DELETE, api.State_AVAILABLE, "what runs on the machine, and the partition tables of its disks", "Tear down what is deployed, clean, make available",
 		"Power the node off, wipe the metadata of its disks and make it available again.",
 		"  ironring node undeploy n1 --wait"}
-	abortVerb = verb{api.Event_EV_ABORT, api.State_STATE_UNSPECIFIED, "Stop the work on a node where that is safe",
+	abortVerb = verb{api.Event_EV_ABORT, api.State_STATE_UNSPECIFIED, "", "Stop the work on a node where that is safe",
 		"Ask the holder of the node's flow to stop it at the next point where that is safe.",
 		"  ironring node abort n1 --wait"}
 )
@@ -44,23 +45,76 @@ var (
 const waitHelp = "wait for the end and show the steps; exit code 1 when the work fails"
 
 func newVerbCmd(f *Factory, v verb) *cobra.Command {
-	var wait bool
-	var rev uint64
+	s := &fleet{f: f}
+	ask := &asking{f: f, verb: v.event, until: v.until, loses: v.loses}
 	cmd := &cobra.Command{
-		Use:     node.VerbName(v.event) + " NODE",
+		Use:     node.VerbName(v.event) + " NODE...",
 		Short:   v.short,
 		Long:    v.long,
 		Example: v.example,
-		Args:    cobra.ExactArgs(1),
-		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
-			return f.provision(ctx, c, &api.ProvisionRequest{Node: args[0], Verb: v.event, Rev: rev}, v.until, wait)
-		}),
+		Args:    cobra.ArbitraryArgs,
 	}
-	cmd.Flags().Uint64Var(&rev, "rev", 0, "only if the node still has this `REVISION`")
-	if v.until != api.State_STATE_UNSPECIFIED {
-		cmd.Flags().BoolVar(&wait, "wait", false, waitHelp)
-	}
+	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
+		return ask.run(ctx, c, s, cmd, args)
+	})
+	s.register(cmd)
+	ask.register(cmd)
 	return cmd
+}
+
+// asking is a verb that is asked of nodes.
+type asking struct {
+	f     *Factory
+	verb  api.Event
+	until api.State // of --wait; STATE_UNSPECIFIED: the end of the flow
+	loses string
+	args  []byte
+	rev   uint64
+	wait  bool
+}
+
+func (a *asking) register(cmd *cobra.Command) {
+	cmd.Flags().Uint64Var(&a.rev, "rev", 0, "only if the node still has this `REVISION`; for one node")
+	cmd.Flags().BoolVar(&a.wait, "wait", false, waitHelp)
+}
+
+func (a *asking) run(ctx context.Context, c *client.Client, s *fleet, cmd *cobra.Command, refs []string) error {
+	if a.rev != 0 && len(refs) != 1 {
+		return errs.About(errs.Invalid, "rev", "--rev is for one node")
+	}
+	req := func(ref string) *api.ProvisionRequest {
+		return &api.ProvisionRequest{Node: ref, Verb: a.verb, Rev: a.rev, Args: a.args}
+	}
+	return s.run(ctx, c, cmd, refs, work{
+		verb: node.VerbName(a.verb), loses: a.loses,
+		would: func(n *api.Node) error { return node.CheckVerb(n, a.verb) },
+		one: func(ctx context.Context, c *client.Client, ref string) error {
+			return a.f.provision(ctx, c, req(ref), a.until, a.wait)
+		},
+		each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
+			rep, err := c.Provision(ctx, req(n.GetId()))
+			if err != nil || !a.wait {
+				return "accepted, state " + node.StateName(rep.GetNode().GetState()), err
+			}
+			if a.verb == api.Event_EV_ABORT {
+				return a.f.abortedEach(ctx, c, n, rep)
+			}
+			return a.f.waitEach(ctx, c, n, until(rep, a.until))
+		},
+	})
+}
+
+// until is what the end of accepted work looks like.
+func until(rep *api.FlowReply, state api.State) client.Until {
+	return client.Until{State: state, Flow: rep.GetFlow().GetId(), After: rep.GetIndex()}
+}
+
+// waitEach waits for the end of the work on one of several nodes.
+func (f *Factory) waitEach(ctx context.Context, c *client.Client, n *api.Node, what client.Until) (string, error) {
+	ctx, cancel := f.waitContext(ctx)
+	defer cancel()
+	ev, err := c.Wait(ctx, n.GetId(), what, nil)
+	return "state " + node.StateName(ev.GetNode().GetState()), err
 }
 
 const rebuildLong = `Write an image to the root disk of a node that is active, or whose deployment
@@ -73,10 +127,10 @@ The image and the hints are given anew; they mean the same as with deploy.`
 func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
 	var image, checksum, compress string
 	var hints []string
-	var wait bool
-	var rev uint64
+	s := &fleet{f: f}
+	ask := &asking{f: f, verb: ev, until: api.State_ACTIVE}
 	cmd := &cobra.Command{
-		Use:   "deploy NODE --image URL --checksum ALGORITHM:HEX",
+		Use:   "deploy NODE... --image URL --checksum ALGORITHM:HEX",
 		Short: "Write an image to the node's disk and boot it",
 		Long: `Write an image to the root disk of an available node and boot it from there.
 
@@ -86,32 +140,33 @@ Hints are serial, wwn, name, model, vendor, size (GiB), rotational, hctl,
 by_path, tran; values may begin with an operator, such as size=">= 100".`,
 		Example: `  ironring node deploy n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait
   ironring node deploy n1 --image https://images/debian.raw.zst --compress zstd --checksum sha256:fcde2b2e... --root-device serial=S4EVNX0R`,
-		Args: cobra.ExactArgs(1),
-		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
-			doc := map[string]any{}
-			for k, v := range map[string]string{"image": image, "checksum": checksum, "compress": compress} {
-				if v != "" {
-					doc[k] = v
-				}
-			}
-			v := &values{f: f}
-			root, err := v.document("root-device", hints)
-			if err != nil {
-				return err
-			}
-			if root != nil {
-				doc["root_device"] = json.RawMessage(root)
-			}
-			data, err := json.Marshal(doc)
-			if err != nil {
-				return err
-			}
-			req := &api.ProvisionRequest{Node: args[0], Verb: ev, Rev: rev, Args: data}
-			return f.provision(ctx, c, req, api.State_ACTIVE, wait)
-		}),
+		Args: cobra.ArbitraryArgs,
 	}
+	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
+		doc := map[string]any{}
+		for k, v := range map[string]string{"image": image, "checksum": checksum, "compress": compress} {
+			if v != "" {
+				doc[k] = v
+			}
+		}
+		v := &values{f: f}
+		root, err := v.document("root-device", hints)
+		if err != nil {
+			return err
+		}
+		if root != nil {
+			doc["root_device"] = json.RawMessage(root)
+		}
+		data, err := json.Marshal(doc)
+		if err != nil {
+			return err
+		}
+		ask.args = data
+		return ask.run(ctx, c, s, cmd, args)
+	})
 	if ev == api.Event_EV_REBUILD {
-		cmd.Use = "rebuild NODE --image URL --checksum ALGORITHM:HEX"
+		ask.loses = "what is on the root disk"
+		cmd.Use = "rebuild NODE... --image URL --checksum ALGORITHM:HEX"
 		cmd.Short = "Write an image to a deployed node and boot it"
 		cmd.Long = rebuildLong
 		cmd.Example = "  ironring node rebuild n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait"
@@ -121,13 +176,13 @@ by_path, tran; values may begin with an operator, such as size=">= 100".`,
 	fl.StringVar(&checksum, "checksum", "", "`ALGORITHM:HEX` of the file as served: sha256 or sha512")
 	fl.StringVar(&compress, "compress", "", "`FORMAT` of the file: gzip or zstd")
 	fl.StringArrayVar(&hints, "root-device", nil, "`HINT=VALUE` that chooses the disk; repeat it")
-	fl.Uint64Var(&rev, "rev", 0, "only if the node still has this `REVISION`")
-	fl.BoolVar(&wait, "wait", false, waitHelp)
+	s.register(cmd)
+	ask.register(cmd)
 	return cmd
 }
 
 // provision asks for a verb and, if wanted, waits for the end.
-func (f *Factory) provision(ctx context.Context, c *client.Client, req *api.ProvisionRequest, until api.State, wait bool) error {
+func (f *Factory) provision(ctx context.Context, c *client.Client, req *api.ProvisionRequest, state api.State, wait bool) error {
 	rep, err := c.Provision(ctx, req)
 	if err != nil {
 		return err
@@ -139,8 +194,10 @@ func (f *Factory) provision(ctx context.Context, c *client.Client, req *api.Prov
 			return err
 		})
 	}
-	what := client.Until{State: until, Flow: rep.GetFlow().GetId(), After: rep.GetIndex()}
-	return f.wait(ctx, c, req.GetNode(), node.VerbName(req.GetVerb()), what)
+	if req.GetVerb() == api.Event_EV_ABORT {
+		return f.waitAborted(ctx, c, rep)
+	}
+	return f.wait(ctx, c, req.GetNode(), node.VerbName(req.GetVerb()), until(rep, state))
 }
 
 // wait shows work until it ends. Failed work is explained and is exit code 1.
@@ -169,6 +226,34 @@ func (f *Factory) wait(ctx context.Context, c *client.Client, ref, what string, 
 		_, err := fmt.Fprintf(f.Out, "node %s: %s done, state %s, power %s\n", node.Label(ev.GetNode()), what, node.StateName(ev.GetNode().GetState()), powerText(ev.GetNode()))
 		return err
 	})
+}
+
+// waitAborted waits for the end of a flow that was asked to stop. That it came
+// to its own end first is no success: it was not stopped.
+func (f *Factory) waitAborted(ctx context.Context, c *client.Client, rep *api.FlowReply) error {
+	text, err := f.abortedEach(ctx, c, rep.GetNode(), rep)
+	if err != nil {
+		return err
+	}
+	return f.print(rep, func() error {
+		_, err := fmt.Fprintf(f.Out, "node %s: %s\n", node.Label(rep.GetNode()), text)
+		return err
+	})
+}
+
+func (f *Factory) abortedEach(ctx context.Context, c *client.Client, n *api.Node, rep *api.FlowReply) (string, error) {
+	if fl := rep.GetFlow(); fl.GetId() == "" || fl.GetStatus() != api.FlowStatus_FLOW_RUNNING {
+		return "aborted, state " + node.StateName(rep.GetNode().GetState()), nil // only the state had to move
+	}
+	text, err := f.waitEach(ctx, c, n, until(rep, api.State_STATE_UNSPECIFIED))
+	var failed *client.WorkFailed
+	switch {
+	case err == nil:
+		return "", errs.About(errs.WrongState, n.GetId(), "node %s: the work came to its end before it could be stopped: %s", node.Label(n), text)
+	case errors.As(err, &failed):
+		return "aborted, " + text, nil
+	}
+	return "", err
 }
 
 // nextCommand is what to run once the reason of a failure is gone.

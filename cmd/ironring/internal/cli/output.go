@@ -121,6 +121,11 @@ func (f *Factory) printJSON(m proto.Message) error {
 	if err != nil {
 		return err
 	}
+	return f.encode(v)
+}
+
+// encode writes any value as one document.
+func (f *Factory) encode(v any) error {
 	enc := json.NewEncoder(f.Out)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
