@@ -3086,6 +3086,7 @@ type BmcTrust struct {
 	How           BmcTrust_How           `protobuf:"varint,2,opt,name=how,proto3,enum=ironring.v1.BmcTrust_How" json:"how,omitempty"`
 	Fingerprint   string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // host:port; ACCEPT: "" is the one on record
+	Trusted       string                 `protobuf:"bytes,5,opt,name=trusted,proto3" json:"trusted,omitempty"` // CHANGED: the fingerprint that was trusted, for the record
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3144,6 +3145,13 @@ func (x *BmcTrust) GetFingerprint() string {
 func (x *BmcTrust) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *BmcTrust) GetTrusted() string {
+	if x != nil {
+		return x.Trusted
 	}
 	return ""
 }
@@ -4693,12 +4701,13 @@ const file_commands_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x16\n" +
-	"\x06result\x18\x04 \x01(\tR\x06result\"\xc8\x01\n" +
+	"\x06result\x18\x04 \x01(\tR\x06result\"\xe2\x01\n" +
 	"\bBmcTrust\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12+\n" +
 	"\x03how\x18\x02 \x01(\x0e2\x19.ironring.v1.BmcTrust.HowR\x03how\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\":\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x18\n" +
+	"\atrusted\x18\x05 \x01(\tR\atrusted\":\n" +
 	"\x03How\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05FIRST\x10\x01\x12\v\n" +

@@ -114,6 +114,8 @@ func (w *work) op(op *api.Op, out *api.OpResult) error {
 		return w.nodePatch(o.NodePatch, out)
 	case *api.Op_NodeDelete:
 		return w.nodeDelete(o.NodeDelete)
+	case *api.Op_BmcTrust:
+		return w.bmcTrust(o.BmcTrust, out)
 	case *api.Op_PortCreate:
 		return w.portCreate(o.PortCreate, out)
 	case *api.Op_PortDelete:

@@ -113,7 +113,7 @@ func (w *work) nodePatch(op *api.NodePatch, out *api.OpResult) error {
 		return err
 	}
 	if slices.Contains(fields, "driver") || slices.Contains(fields, "driver_info") {
-		n.BmcPark, n.Bmc = nil, nil // what we knew of the BMC may be of another one
+		forgetBMC(n)
 	}
 	if slices.Contains(fields, "maintenance") && !n.GetMaintenance() {
 		n.MaintenanceReason, n.Fault = "", ""
@@ -218,6 +218,11 @@ func (w *work) writeFlowFields(id string, fields []string, from *api.Node, out *
 	if err := checkFlowFields(from); err != nil {
 		return err
 	}
+	if slices.Contains(fields, "bmc") {
+		if err := w.checkBMC(id, from.GetBmc()); err != nil {
+			return err
+		}
+	}
 	n, err := w.editNode(id)
 	if err != nil {
 		return err
@@ -249,7 +254,7 @@ func checkFlowFields(n *api.Node) error {
 		n.GetRootDisk().GetName(), n.GetRootDisk().GetSerial(), n.GetRootDisk().GetWwn(),
 		n.GetRootDisk().GetByPath(), n.GetRootDisk().GetModel(),
 		n.GetBmc().GetSystemUuid(), n.GetBmc().GetSerial(), n.GetBmc().GetVendor(), n.GetBmc().GetModel(),
-		n.GetBmc().GetFirmware(), n.GetErasure().GetFlowId(), n.GetBmcPark().GetMessage(),
+		n.GetBmc().GetFirmware(), n.GetBmc().GetBmcKey(), n.GetErasure().GetFlowId(), n.GetBmcPark().GetMessage(),
 		string(n.GetBmcPark().GetCredentialsDigest()),
 		n.GetEvidence().GetPolicy(), n.GetEvidence().GetToken(), n.GetEvidence().GetFlowId(), n.GetEvidence().GetBootEntry(),
 		n.GetEvidence().GetSeen(), n.GetEvidence().GetSource(),

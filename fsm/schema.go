@@ -43,6 +43,8 @@ const (
 const (
 	byID        = "id"
 	byName      = "name"
+	byBMC       = "bmc"
+	byUUID      = "uuid"
 	byNode      = "node"
 	byMAC       = "mac"
 	byNetwork   = "network"
@@ -185,6 +187,8 @@ func newSchema() *memdb.DBSchema {
 	for _, s := range []*memdb.TableSchema{
 		tableSchema(nodes.name, nodes.key, map[string]index[*api.Node]{
 			byName: unlessEmpty((*api.Node).GetName),
+			byBMC:  unlessEmpty(func(n *api.Node) string { return n.GetBmc().GetBmcKey() }),
+			byUUID: uuidKey,
 		}),
 		tableSchema(ports.name, ports.key, map[string]index[*api.Port]{
 			byNode: always((*api.Port).GetNodeId),

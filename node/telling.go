@@ -26,6 +26,33 @@ func TellingUUID(s string) bool {
 	return !sharedUUIDs[hex.EncodeToString(b)] && !sharedUUIDs[hex.EncodeToString(swapped)]
 }
 
+// UUIDKey is the same for all orders of bytes that a UUID is told in: as it is
+// read aloud, as SMBIOS stores it, as IPMI sends it. It is "" for what is none.
+func UUIDKey(s string) string {
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(s), "-", ""))
+	if err != nil || len(b) != 16 {
+		return ""
+	}
+	least := ""
+	for _, whole := range []bool{false, true} {
+		for _, fields := range []bool{false, true} {
+			c := slices.Clone(b)
+			if whole {
+				slices.Reverse(c)
+			}
+			if fields {
+				slices.Reverse(c[0:4])
+				slices.Reverse(c[4:6])
+				slices.Reverse(c[6:8])
+			}
+			if key := hex.EncodeToString(c); least == "" || key < least {
+				least = key
+			}
+		}
+	}
+	return least
+}
+
 var sharedUUIDs = map[string]bool{
 	"03000200040005000006000700080009":      true,
 	"1234567812345678" + "90abcddeefaabbcc": true,

@@ -1,0 +1,166 @@
+package fsm
+
+import (
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// faultCertificate begins the fault of a node whose BMC shows another
+// certificate than the one that is trusted.
+const faultCertificate = "bmc certificate changed: "
+
+// maxBMCKey bounds the name of a BMC: host, port and path of the system.
+const maxBMCKey = 1024
+
+// checkFingerprint accepts "sha256:" and 64 lower-case hexadecimal digits.
+func checkFingerprint(what, text string) error {
+	sum, ok := strings.CutPrefix(text, "sha256:")
+	raw, err := hex.DecodeString(sum)
+	if !ok || err != nil || len(raw) != 32 || sum != strings.ToLower(sum) {
+		return errs.About(errs.Invalid, what, "%s must be sha256: and 64 hexadecimal digits, not %q", what, clip(text, maxID))
+	}
+	return nil
+}
+
+// bmcTrust notes which certificate of a node's BMC is trusted.
+func (w *work) bmcTrust(op *api.BmcTrust, out *api.OpResult) error {
+	id := op.GetNodeId()
+	was := get(w, nodes, id)
+	if was == nil {
+		return noSuch("node", id)
+	}
+	if err := checkFingerprint("fingerprint", op.GetFingerprint()); err != nil {
+		return err
+	}
+	if err := checkSize("address", len(op.GetAddress()), maxText); err != nil {
+		return err
+	}
+	if err := checkSize("trusted", len(op.GetTrusted()), maxText); err != nil {
+		return err
+	}
+	tls := was.GetBmcTls()
+	here := tls.GetFingerprint() != "" && tls.GetAddress() == op.GetAddress()
+	switch op.GetHow() {
+	case api.BmcTrust_FIRST:
+		switch {
+		case op.GetAddress() == "":
+			return errs.About(errs.Invalid, "address", "a certificate of no address")
+		case here && tls.GetFingerprint() == op.GetFingerprint():
+			out.Id, out.Rev = id, was.GetRev()
+			return nil
+		case here:
+			return errs.About(errs.Conflict, id, "node %s: the BMC at %s is known by the certificate %s already", id, tls.GetAddress(), tls.GetFingerprint())
+		}
+	case api.BmcTrust_CHANGED:
+		if here && tls.GetFingerprint() == op.GetFingerprint() {
+			return errs.About(errs.Conflict, id, "node %s: the certificate %s is the trusted one", id, op.GetFingerprint())
+		}
+	case api.BmcTrust_ACCEPT:
+		if op.GetAddress() == "" && tls.GetAddress() == "" {
+			return errs.About(errs.WrongState, id, "node %s: no certificate of its BMC is on record, so that there is none to replace", id)
+		}
+	default:
+		return errs.About(errs.Invalid, "how", "a certificate is first, changed or accepted")
+	}
+	n, err := w.editNode(id)
+	if err != nil {
+		return err
+	}
+	w.setTrust(n, op)
+	out.Id, out.Rev = id, n.GetRev()
+	return nil
+}
+
+// setTrust carries out what bmcTrust has found right.
+func (w *work) setTrust(n *api.Node, op *api.BmcTrust) {
+	if op.GetHow() == api.BmcTrust_CHANGED {
+		if n.BmcTls == nil {
+			n.BmcTls = &api.BmcTls{Address: op.GetAddress()}
+		}
+		n.BmcTls.ChangedTo, n.BmcTls.ChangedMs = op.GetFingerprint(), w.meta.GetWallMs()
+		text := faultCertificate + "trusted is " + op.GetTrusted() + ", seen is " + op.GetFingerprint() + "; no call is made to it"
+		if n.GetFault() == "" || strings.HasPrefix(n.GetFault(), faultCertificate) {
+			n.Fault = clip(text, maxText)
+		}
+		w.note(n, pastPatch, "%s", text)
+		return
+	}
+	address := op.GetAddress()
+	if address == "" {
+		address = n.GetBmcTls().GetAddress()
+	}
+	n.BmcTls = &api.BmcTls{Fingerprint: op.GetFingerprint(), Address: address, FirstMs: w.meta.GetWallMs()}
+	clearCertificateFault(n)
+	w.note(n, pastPatch, "certificate of the BMC %s: %s", strings.ToLower(op.GetHow().String()), op.GetFingerprint())
+}
+
+func clearCertificateFault(n *api.Node) {
+	if strings.HasPrefix(n.GetFault(), faultCertificate) {
+		n.Fault = ""
+	}
+}
+
+// forgetBMC drops what was known of a BMC once driver or driver_info have
+// changed: it may be another one. The certificate stays, for the address that
+// it is of.
+func forgetBMC(n *api.Node) {
+	n.BmcPark, n.Bmc = nil, nil
+	if n.GetBmcTls() != nil {
+		n.BmcTls.ChangedTo, n.BmcTls.ChangedMs = "", 0
+		clearCertificateFault(n)
+	}
+}
+
+// uuidKey is the system UUID that a node's BMC tells, in whatever order of
+// bytes, if it can tell one machine from another.
+func uuidKey(n *api.Node) (string, bool) {
+	u := n.GetBmc().GetSystemUuid()
+	if !node.TellingUUID(u) {
+		return "", false
+	}
+	return node.UUIDKey(u), true
+}
+
+// checkBMC keeps BMCs and machines unique: what one node was verified with no
+// other node can be.
+func (w *work) checkBMC(id string, facts *api.BmcFacts) error {
+	key := facts.GetBmcKey()
+	if err := checkSize("bmc_key", len(key), maxBMCKey); err != nil {
+		return err
+	}
+	if strings.ContainsRune(key, 0) {
+		return errs.About(errs.Invalid, "bmc_key", "bmc_key has a NUL")
+	}
+	other := func(found []*api.Node) *api.Node {
+		if i := slices.IndexFunc(found, func(n *api.Node) bool { return n.GetId() != id }); i >= 0 {
+			return found[i]
+		}
+		return nil
+	}
+	if key != "" {
+		if n := other(find(w, nodes, byBMC, key, func(n *api.Node) bool { return n.GetBmc().GetBmcKey() == key })); n != nil {
+			return errs.About(errs.Exists, id, "node %s has this BMC already (%s): two nodes cannot be one machine", nameOf(n), key)
+		}
+	}
+	uuid, ok := uuidKey(&api.Node{Bmc: facts})
+	if !ok {
+		return nil
+	}
+	same := func(n *api.Node) bool { k, ok := uuidKey(n); return ok && k == uuid }
+	if n := other(find(w, nodes, byUUID, uuid, same)); n != nil {
+		return errs.About(errs.Exists, id, "node %s has the machine with the system UUID %s already", nameOf(n), facts.GetSystemUuid())
+	}
+	return nil
+}
+
+func nameOf(n *api.Node) string {
+	if n.GetName() != "" {
+		return n.GetName()
+	}
+	return n.GetId()
+}
