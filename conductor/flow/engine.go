@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -66,6 +67,10 @@ func New(cfg Config) *Engine {
 // changes under way are brought to an end, locks are released, so that others
 // can go on at once. Run returns when every task has ended; the gate must stay
 // open until then.
+//
+// A stop takes stopLimit at most: what has not ended then is cut as if the gate
+// had closed, and the lease must expire. An error says that a task did not even
+// end then: the process must exit.
 func (e *Engine) Run(ctx context.Context) error {
 	for {
 		gate, err := e.cfg.Keeper.Wait(ctx)
@@ -80,12 +85,46 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		e.serve(ctx, hard, gate)
+		if err := e.bounded(ctx, hard, gate); err != nil {
+			return err // still inside: the gate must know
+		}
 		leave()
 		if ctx.Err() != nil {
 			return nil
 		}
 	}
+}
+
+// Bounds of an orderly stop. A BMC call that hangs is cut after callGrace
+// (mutate.go); what it may have done is then waited for (Q), and read.
+const (
+	stopLimit = 15 * time.Second
+	cutLimit  = 3 * time.Second // from the cut until a task has ended
+	callGrace = 3 * time.Second
+)
+
+// bounded is serve whose end is bounded.
+func (e *Engine) bounded(ctx, hard context.Context, gate *lease.Gate) error {
+	hard, cut := context.WithCancelCause(hard)
+	defer cut(nil)
+	ended := make(chan struct{})
+	go func() { defer close(ended); e.serve(ctx, hard, gate) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	for _, limit := range []time.Duration{stopLimit, cutLimit} {
+		t := time.NewTimer(limit)
+		select {
+		case <-ended:
+			t.Stop()
+			return nil
+		case <-t.C:
+			cut(errStopping)
+		}
+	}
+	return fmt.Errorf("work did not end within %v", stopLimit+cutLimit)
 }
 
 // serve runs tasks under one gate until it closes (hard ends) or the engine is

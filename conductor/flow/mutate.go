@@ -38,7 +38,9 @@ const settlePoll = 700 * time.Millisecond
 // the BMC may still carry it out.
 //
 // The end of ctx (abort, a time limit, an orderly stop) is obeyed between
-// attempts, not within one: an attempt runs until its intent can be closed.
+// attempts, not within one: an attempt runs until its intent can be closed. An
+// orderly stop makes it hurry: a call that hangs is cut, and the intent is
+// closed once Q has passed since.
 func (r *runner) mutate(ctx context.Context, c change) ([]*api.Op, error) {
 	for try := 1; ; {
 		ok, err := c.seen(ctx)
@@ -91,7 +93,9 @@ func (r *runner) attempt(soft context.Context, c change) (seen bool, err error) 
 	if err := r.gate.CheckMutating(); err != nil {
 		return false, errors.Join(errs.New(errs.Busy, "%v", err), r.close("not sent"))
 	}
-	err = c.act(ctx, r.grant())
+	actx, done := r.hurried(func() time.Duration { return callGrace })
+	err = c.act(actx, r.grant())
+	done()
 	r.quiet = r.cfg.Clock.Elapsed() + r.effectLimit()
 	switch {
 	case ctx.Err() != nil || errors.Is(err, errs.Fenced):
@@ -119,7 +123,9 @@ func (r *runner) settled(soft context.Context, c change, unknown bool) (bool, er
 		most = least
 	}
 	for {
-		ok, err := c.seen(r.hard)
+		rctx, done := r.hurried(func() time.Duration { return max(least-r.cfg.Clock.Elapsed(), 0) })
+		ok, err := c.seen(rctx)
+		done()
 		now := r.cfg.Clock.Elapsed()
 		switch {
 		case r.hard.Err() != nil:
@@ -133,6 +139,29 @@ func (r *runner) settled(soft context.Context, c change, unknown bool) (bool, er
 		}
 		pause(r.hard, settlePoll)
 	}
+}
+
+// hurried is a context that ends with the gate, and a grace after this peer is
+// told to stop. done must be called.
+func (r *runner) hurried(grace func() time.Duration) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(r.hard)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.stopping:
+		}
+		t := time.NewTimer(grace())
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+			cancel(errs.New(errs.Timeout, "this peer stops"))
+		}
+	}()
+	return ctx, func() { cancel(nil); <-ended }
 }
 
 // definite errors say that nothing was or will be done. Invalid is not one of

@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -149,13 +150,13 @@ func TestOrderlyStop(t *testing.T) {
 	}
 }
 
-// The peer stops while a BMC call is under way: the change is brought to its
-// end first.
+// The peer stops while a BMC call is under way that does not take long: the
+// change is brought to its end first.
 func TestOrderlyStopDuringCall(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		s := r.start("p1")
 		r.enrol("p1")
-		r.bmc.Inject(fake.Fault{Kind: fake.Slow, Verb: fake.SetPower, Delay: 10 * time.Second, Times: 1})
+		r.bmc.Inject(fake.Fault{Kind: fake.Slow, Verb: fake.SetPower, Delay: 2 * time.Second, Times: 1})
 		r.create(api.FlowKind_FLOW_POWER, api.PowerAction_POWER_ACTION_ON, api.Event_EVENT_NONE)
 		conductortest.Until(r, time.Minute, "intent", func() bool { return r.c.Store.View().Intent(nodeID) != nil })
 		s.stop()
@@ -168,6 +169,40 @@ func TestOrderlyStopDuringCall(t *testing.T) {
 			r.Errorf("left behind: %s", r.describe())
 		}
 	})
+}
+
+// The peer stops while the BMC does not answer at all: the call is cut, and the
+// stop takes no longer than Q after that. Nothing is left behind, so that the
+// next one begins without a quarantine.
+func TestOrderlyStopDuringHangingCall(t *testing.T) {
+	for _, kind := range []fake.FaultKind{fake.Die, fake.DieAfter} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				s := r.start("p1")
+				r.enrol("p1")
+				r.bmc.Inject(fake.Fault{Kind: kind, Verb: fake.SetPower})
+				r.create(api.FlowKind_FLOW_POWER, api.PowerAction_POWER_ACTION_ON, api.Event_EVENT_NONE)
+				conductortest.Until(r, time.Minute, "intent", func() bool { return r.c.Store.View().Intent(nodeID) != nil })
+				conductortest.Pass(5 * time.Second)
+				if kind == fake.Die { // and reading hangs too
+					r.bmc.Inject(fake.Fault{Kind: fake.Die})
+				}
+				begin := time.Now()
+				s.stop()
+				if err := <-s.done; err != nil {
+					r.Error(err)
+				}
+				s.done <- nil
+				v := r.c.Store.View()
+				if took := time.Since(begin); took > 15*time.Second {
+					r.Errorf("the stop took %v", took)
+				}
+				if v.Intent(nodeID) != nil || v.Lock(nodeID) != nil || v.LiveLease("p1") != nil || r.node().GetQuarantine() != nil {
+					r.Errorf("left behind: %s", r.describe())
+				}
+			})
+		})
+	}
 }
 
 // The quorum is away for less than a lease: the gate closes and opens again,
