@@ -15,15 +15,12 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 )
 
 // Bounds of the HTTP service.
 const (
-	maxConns       = 1024
 	maxHeader      = 16 << 10
 	requestTimeout = 10 * time.Second // to read a request, and to write a small answer
 	idleTimeout    = 30 * time.Second
@@ -64,7 +61,7 @@ func (s *httpService) serve(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(netutil.LimitListener(s.lis, maxConns)) }()
+	go func() { done <- srv.Serve(newBounded(s.lis)) }()
 	select {
 	case err := <-done:
 		return fmt.Errorf("http boot: %w", err)

@@ -14,18 +14,32 @@ import (
 	"time"
 
 	"github.com/pin/tftp/v3"
+	"golang.org/x/time/rate"
 
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// Bounds of the TFTP service. A transfer whose client is gone ends after
-// tftpTimeout * (tftpRetries + 1), which is also how long a stop can take.
+// Bounds of the TFTP service.
+//
+// Anybody can send a request in another's name, and a client that does not
+// acknowledge gets its first block tftpRetries + 1 times, 516 bytes each. All
+// that such requests together can make us send is tftpTransfers of those a
+// second, and to one victim tftpTransfersPerHost: less than 5 kB/s.
+//
+// A transfer whose client is gone ends after tftpTimeout * (tftpRetries + 1),
+// which is also how long a stop can take.
 const (
 	tftpTransfers        = 128
 	tftpTransfersPerHost = 8
 	tftpTimeout          = time.Second
-	tftpRetries          = 6
+	tftpRetries          = 4
+	tftpBlock            = 1468 // the largest that fits into an Ethernet frame
 	maxTFTPName          = 128
+
+	// Requests of one host, refused ones too. Boot loaders ask for a few dozen
+	// names in a row.
+	tftpPerSecond = 5
+	tftpBurst     = 100
 )
 
 // tftpService gives out boot programs over TFTP, read only.
@@ -38,8 +52,9 @@ type tftpService struct {
 	stop context.Context // ends transfers at their next block
 
 	mu     sync.Mutex
-	total  int                // transfers under way; guarded by mu
-	byHost map[netip.Addr]int // guarded by mu
+	total  int                          // transfers under way; guarded by mu
+	byHost map[netip.Addr]int           // guarded by mu
+	asked  map[netip.Addr]*rate.Limiter // guarded by mu
 }
 
 func listenTFTP(cfg Config) (*net.UDPConn, error) {
@@ -60,6 +75,7 @@ func (s *tftpService) serve(ctx context.Context) error {
 	srv := tftp.NewServer(s.read, nil)
 	srv.SetTimeout(tftpTimeout)
 	srv.SetRetries(tftpRetries)
+	srv.SetBlockSize(tftpBlock)
 	srv.SetBackoff(func(int) time.Duration { return 0 }) // the timeout is the pause
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(s.conn) }()
@@ -106,11 +122,12 @@ func (s *tftpService) read(name string, rf io.ReaderFrom) error {
 // open finds what a name stands for and counts the transfer in. Firmware may
 // put a slash before the name.
 func (s *tftpService) open(name string, from netip.Addr) ([]byte, error) {
-	if len(name) > maxTFTPName {
-		return nil, errs.New(errs.NotFound, "no such boot program")
-	}
 	if err := s.enter(from); err != nil {
 		return nil, err
+	}
+	if len(name) > maxTFTPName {
+		s.leave(from)
+		return nil, errs.New(errs.NotFound, "no such boot program")
 	}
 	data, err := readProgram(s.cfg.IPXEDir, strings.TrimPrefix(name, "/"))
 	if err != nil {
@@ -123,12 +140,27 @@ func (s *tftpService) open(name string, from netip.Addr) ([]byte, error) {
 func (s *tftpService) enter(from netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.mayAskLocked(from) {
+		return errs.New(errs.Busy, "too many requests")
+	}
 	if s.total >= tftpTransfers || s.byHost[from] >= tftpTransfersPerHost {
 		return errs.New(errs.Busy, "too many transfers")
 	}
 	s.total++
 	s.byHost[from]++
 	return nil
+}
+
+func (s *tftpService) mayAskLocked(from netip.Addr) bool {
+	l := s.asked[from]
+	if l == nil {
+		if s.asked == nil || len(s.asked) >= maxLimiters {
+			s.asked = map[netip.Addr]*rate.Limiter{}
+		}
+		l = rate.NewLimiter(tftpPerSecond, tftpBurst)
+		s.asked[from] = l
+	}
+	return l.Allow()
 }
 
 func (s *tftpService) leave(from netip.Addr) {
