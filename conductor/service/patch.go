@@ -138,9 +138,12 @@ func onlyFields(n *api.Node, fields []string) *api.Node {
 
 // openInfo is driver_info in clear; it must not outlive the request.
 func (s *Service) openInfo(d drivers.Driver, n *api.Node) (drivers.Info, error) {
-	doc, err := s.cfg.Cluster.Keyring().OpenDoc(bmc.AAD(n.GetId()), n.GetDriverInfo())
-	if err != nil {
-		return nil, errs.About(errs.Invalid, "driver_info", "driver_info: %w", err)
+	doc := n.GetDriverInfo()
+	if bytes.Contains(doc, []byte(seal.Prefix)) {
+		var err error
+		if doc, err = s.cfg.Cluster.Keyring().OpenDoc(bmc.AAD(n.GetId()), doc); err != nil {
+			return nil, errs.About(errs.Invalid, "driver_info", "driver_info: %w", err)
+		}
 	}
 	info := drivers.Info{}
 	dec := json.NewDecoder(bytes.NewReader(doc))
@@ -157,9 +160,9 @@ func (s *Service) openInfo(d drivers.Driver, n *api.Node) (drivers.Info, error) 
 	return info, nil
 }
 
-// sealDocs seals the secrets in the named documents of a node: what looks like
-// one, and in driver_info what the driver calls one. d may be nil when
-// driver_info is not among them.
+// sealDocs seals the secrets in the named documents of a node, which must be
+// canonical: what looks like one, and in driver_info what the driver calls one.
+// d may be nil when driver_info is not among them.
 func (s *Service) sealDocs(n *api.Node, d drivers.Driver, fields []string) error {
 	for _, doc := range node.Documents {
 		if !slices.Contains(fields, doc.Field) {
@@ -172,7 +175,7 @@ func (s *Service) sealDocs(n *api.Node, d drivers.Driver, fields []string) error
 		if doc.Field == "driver_info" {
 			secret = secretOf(d)
 		}
-		sealed, err := s.cfg.Cluster.Keyring().SealDoc(seal.NodeAAD(n.GetId(), doc.Field), *doc.Of(n), secret)
+		sealed, err := s.cfg.Cluster.Keyring().SealCanonical(seal.NodeAAD(n.GetId(), doc.Field), *doc.Of(n), secret)
 		if err != nil {
 			return errs.About(errs.KindOf(err), doc.Field, "%s: %w", doc.Field, err)
 		}

@@ -25,7 +25,17 @@ const number = "\xff#"
 //
 // secret must not keep the path.
 func (k *Keyring) SealDoc(aad string, doc []byte, secret func(path []string) bool) ([]byte, error) {
-	return walkDoc(doc, func(path []string, v leaf) ([]byte, error) {
+	return walkDoc(doc, k.sealer(aad, secret))
+}
+
+// SealCanonical is SealDoc for a document that package canon gave: it is not
+// checked again.
+func (k *Keyring) SealCanonical(aad string, doc []byte, secret func(path []string) bool) ([]byte, error) {
+	return walkCanonical(doc, k.sealer(aad, secret))
+}
+
+func (k *Keyring) sealer(aad string, secret func(path []string) bool) func(path []string, v leaf) ([]byte, error) {
+	return func(path []string, v leaf) ([]byte, error) {
 		if s, ok := v.text(); ok && IsSealed(s) {
 			if _, err := k.Open(aad, s); err != nil {
 				return nil, errs.New(errs.Invalid, "value %s is sealed but cannot be used here: %w", dotted(path), err)
@@ -41,7 +51,7 @@ func (k *Keyring) SealDoc(aad string, doc []byte, secret func(path []string) boo
 		}
 		sealed, err := k.Seal(aad, []byte(plain))
 		return canon.AppendString(nil, sealed), err
-	})
+	}
 }
 
 // OpenDoc opens all sealed values of a JSON document.
