@@ -151,6 +151,12 @@ func (g *gen) recordOp() *api.Op {
 	case 5:
 		return portCreate(uid(2, g.n(5, "port")), g.id(), g.mac())
 	case 6:
+		if g.n(1, "certificate") == 1 {
+			return &api.Op{Op: &api.Op_BmcTrust{BmcTrust: &api.BmcTrust{
+				NodeId: g.id(), How: api.BmcTrust_How(g.n(3, "how")), Address: []string{"", "b:443", "c:443"}[g.n(2, "address")],
+				Fingerprint: []string{fpA, fpB}[g.n(1, "fingerprint")],
+			}}}
+		}
 		return &api.Op{Op: &api.Op_PortDelete{PortDelete: &api.PortDelete{PortId: uid(2, g.n(5, "port"))}}}
 	case 7:
 		n := testNetwork()

@@ -33,21 +33,25 @@ func UUIDKey(s string) string {
 	if err != nil || len(b) != 16 {
 		return ""
 	}
+	// The least of all that come of turning the whole and turning the first
+	// three fields, from either end: so that it does not matter where one begins.
 	least := ""
-	for _, whole := range []bool{false, true} {
-		for _, fields := range []bool{false, true} {
-			c := slices.Clone(b)
-			if whole {
-				slices.Reverse(c)
+	for way := range 8 {
+		c := slices.Clone(b)
+		for i, first := range []int{0, 4, 6} {
+			last := []int{4, 6, 8}[i]
+			if way&1 != 0 {
+				slices.Reverse(c[first:last])
 			}
-			if fields {
-				slices.Reverse(c[0:4])
-				slices.Reverse(c[4:6])
-				slices.Reverse(c[6:8])
+			if way&2 != 0 {
+				slices.Reverse(c[16-last : 16-first])
 			}
-			if key := hex.EncodeToString(c); least == "" || key < least {
-				least = key
-			}
+		}
+		if way&4 != 0 {
+			slices.Reverse(c)
+		}
+		if key := hex.EncodeToString(c); least == "" || key < least {
+			least = key
 		}
 	}
 	return least
