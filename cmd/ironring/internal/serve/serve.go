@@ -35,6 +35,7 @@ type Options struct {
 // Run is the life of one peer. It returns when ctx ends, when the peer has
 // left its cluster, or when a part of it fails.
 func Run(ctx context.Context, opts Options) error {
+	tuneGC()
 	p, err := Open(ctx, opts)
 	if err != nil {
 		return err
