@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -113,7 +114,8 @@ func New(cfg Config) (*Conductor, error) {
 	c.engine = flow.New(flow.Config{
 		Images: images,
 		Member: cl.ID(), Store: store, Propose: cl.Propose, Keeper: c.keeper, Watch: c.watch, BMC: access, Hub: hub,
-		Journal: c.journal, Keyring: cl.Keyring(), Clock: cfg.Clock, Logger: cfg.Logger,
+		PeerFacts: c.peerFacts,
+		Journal:   c.journal, Keyring: cl.Keyring(), Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	c.power = power.New(power.Config{
 		Member: cl.ID(), Store: store, Propose: cl.Propose, BMC: access, Clock: cfg.Clock, Logger: cfg.Logger, Every: cfg.PowerEvery,
@@ -124,7 +126,7 @@ func New(cfg Config) (*Conductor, error) {
 	}
 	c.service = service.New(service.Config{
 		Artifacts: files,
-		Cluster: cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
+		Cluster:   cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
 		Version: cfg.Version, DescribeBoot: cfg.DescribeBoot, Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	return c, nil
@@ -293,6 +295,39 @@ func (c *Conductor) copyTarget(node string) string {
 		return first
 	}
 	return next
+}
+
+// factsTimeout bounds a question to other peers about a node.
+const factsTimeout = 2 * time.Second
+
+// peerFacts asks the other live peers what they have seen of a node.
+func (c *Conductor) peerFacts(ctx context.Context, node string) map[string]*api.LiveFacts {
+	ctx, cancel := context.WithTimeout(ctx, factsTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	out := map[string]*api.LiveFacts{}
+	var all sync.WaitGroup
+	for _, m := range c.cfg.Cluster.Store().View().Members() {
+		id := m.GetId()
+		if id == c.cfg.Cluster.ID() || !c.cfg.Cluster.Alive(id) {
+			continue
+		}
+		all.Go(func() {
+			conn, err := c.cfg.Cluster.PeerConn(id)
+			if err != nil {
+				return
+			}
+			f, err := api.NewConductorClient(conn).LocalFacts(ctx, &api.LocalFactsRequest{NodeId: node})
+			if err != nil {
+				return // it says nothing: others may
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[id] = f
+		})
+	}
+	all.Wait()
+	return out
 }
 
 func (c *Conductor) sendCopies(ctx context.Context, peer string, events []*api.JournalEvent) error {

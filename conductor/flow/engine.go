@@ -35,7 +35,7 @@ type Keyring interface {
 	OpenDoc(aad string, doc []byte) ([]byte, error)
 }
 
-// Config of an Engine; all fields are required.
+// Config of an Engine; all fields but PeerFacts are required.
 type Config struct {
 	Member  string
 	Store   *fsm.Store
@@ -45,10 +45,13 @@ type Config struct {
 	BMC     *bmc.Access
 	Hub     *agents.Hub
 	Journal *journal.Journal
-	Keyring Keyring
-	Images  Images // nil: image_download_source local is refused
-	Clock   clock.Clock
-	Logger  *slog.Logger
+	// PeerFacts asks the other live peers what they have seen of a node: copies
+	// of their journals may have been lost. May be nil.
+	PeerFacts func(ctx context.Context, node string) map[string]*api.LiveFacts
+	Keyring   Keyring
+	Images    Images // nil: image_download_source local is refused
+	Clock     clock.Clock
+	Logger    *slog.Logger
 }
 
 // Engine works on the unfinished flows of the nodes that this peer owns.

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/agents"
 	"github.com/ironring/ironring/internal/agentproto"
@@ -30,7 +28,9 @@ func (r *runner) agentWait(ctx context.Context, p position) (outcome, error) {
 	go func() { found <- r.cfg.Hub.Wait(wctx, r.node, nonce) }()
 	set := r.cfg.Store.View().Settings()
 	limit := time.Duration(set.GetBootStallMs()) * time.Millisecond
-	last, since := r.bootFacts(), r.cfg.Clock.Elapsed()
+	sight := r.watchBoot(wctx)
+	defer sight.stop()
+	last, since := sight.now(), r.cfg.Clock.Elapsed()
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
 	for {
@@ -42,7 +42,7 @@ func (r *runner) agentWait(ctx context.Context, p position) (outcome, error) {
 			return outcome{result: map[string]any{"boot_tries": n.GetBoot().GetTries()}}, nil
 		case <-look.C:
 		}
-		if now := r.bootFacts(); !proto.Equal(now, last) {
+		if now := sight.now(); now != last {
 			last, since = now, r.cfg.Clock.Elapsed()
 		}
 		quiet := r.cfg.Clock.Elapsed() - since
@@ -54,20 +54,14 @@ func (r *runner) agentWait(ctx context.Context, p position) (outcome, error) {
 			return outcome{result: map[string]any{"boot_tries": n.GetBoot().GetTries()}}, nil
 		}
 		why := "nothing was heard of the machine since power-on: is it wired to the provisioning network, and are its ports' MAC addresses right?"
-		if last.GetBootStage() != "" {
-			why = fmt.Sprintf("the machine was last seen at stage %q", last.GetBootStage())
+		if last.stage != "" {
+			why = fmt.Sprintf("the machine was last seen at stage %q", last.stage)
 		}
 		if p.flow.GetRewinds()+1 >= set.GetBootTries() {
 			return outcome{}, errs.About(errs.Internal, r.node, "the agent did not call in %d boots; %s", p.flow.GetRewinds()+1, why)
 		}
 		return outcome{}, &rewind{to: uint32(node.RamdiskStart(p.flow, int(p.flow.GetCursor()))), reason: fmt.Sprintf("%v without a sign: %s", limit, why)}
 	}
-}
-
-// bootFacts are the contacts that show that a boot gets on.
-func (r *runner) bootFacts() *api.LiveFacts {
-	f := r.cfg.Journal.Facts(r.node)
-	return &api.LiveFacts{DhcpContactMs: f.GetDhcpContactMs(), BootContactMs: f.GetBootContactMs(), AgentContactMs: f.GetAgentContactMs(), BootStage: f.GetBootStage()}
 }
 
 // command has the agent carry out the command of this step and decodes its

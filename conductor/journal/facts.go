@@ -62,6 +62,14 @@ func (j *Journal) reachedLocked(node, nonce, stage string, atMs int64) {
 	}
 }
 
+// Furthest is the later of two stages of one boot.
+func Furthest(a, b string) string {
+	if slices.Index(stages, b) > slices.Index(stages, a) {
+		return b
+	}
+	return a
+}
+
 // Reached notes a stage of a boot that leaves no event.
 func (j *Journal) Reached(node, nonce, stage string) {
 	j.mu.Lock()

@@ -131,13 +131,13 @@ func (s *Service) Journal(req *api.JournalRequest, stream grpc.ServerStreamingSe
 	}
 	local := proto.CloneOf(req)
 	local.Node, local.Follow = n.GetId(), false
-	seen := map[source]bool{}
+	seen := newDedup(dedupWindow)
 	past, err := s.gather(stream.Context(), local)
 	if err != nil {
 		return err
 	}
 	for _, ev := range past {
-		seen[sourceOf(ev)] = true
+		seen.fresh(ev)
 		if err := stream.Send(ev); err != nil {
 			return err
 		}
@@ -147,8 +147,7 @@ func (s *Service) Journal(req *api.JournalRequest, stream grpc.ServerStreamingSe
 	}
 	local.Follow = true
 	return s.follow(stream.Context(), local, func(ev *api.JournalEvent) error {
-		if k := sourceOf(ev); !seen[k] {
-			seen[k] = true
+		if seen.fresh(ev) {
 			return stream.Send(ev)
 		}
 		return nil
@@ -193,7 +192,11 @@ func (s *Service) gather(ctx context.Context, req *api.JournalRequest) ([]*api.J
 	return out, err
 }
 
-// follow sends what all live peers see from now on, until ctx ends.
+// peersEvery is how often a follower looks for peers that came.
+const peersEvery = 2 * time.Second
+
+// follow sends what all peers see from now on, until ctx ends: those that are
+// alive now, and those that come later.
 func (s *Service) follow(ctx context.Context, req *api.JournalRequest, send func(*api.JournalEvent) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -209,18 +212,27 @@ func (s *Service) follow(ctx context.Context, req *api.JournalRequest, send func
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	for _, id := range s.others(req) {
-		all.Go(func() {
-			for ctx.Err() == nil {
+	ended := make(chan string)
+	following := map[string]bool{}
+	look := func() {
+		for _, id := range s.others(req) {
+			if following[id] {
+				continue
+			}
+			following[id] = true
+			all.Go(func() {
 				err := s.remoteJournal(ctx, id, req, put)
 				s.cfg.Logger.Debug("journal of a peer ended", "peer", id, "err", err)
 				select {
+				case ended <- id: // it is tried again while it is a live member
 				case <-ctx.Done():
-				case <-time.After(time.Second):
 				}
-			}
-		})
+			})
+		}
 	}
+	look()
+	peers := time.NewTicker(peersEvery)
+	defer peers.Stop()
 	localErr := make(chan error, 1)
 	all.Go(func() { localErr <- s.localJournal(ctx, req, put) })
 	for {
@@ -229,6 +241,10 @@ func (s *Service) follow(ctx context.Context, req *api.JournalRequest, send func
 			return nil
 		case err := <-localErr:
 			return err
+		case id := <-ended:
+			delete(following, id)
+		case <-peers.C:
+			look()
 		case ev := <-events:
 			if err := send(ev); err != nil {
 				return err
