@@ -217,4 +217,3 @@ func serveFiles(b *testing.B, dir string) string {
 	b.Cleanup(s.Close)
 	return s.URL
 }
-

@@ -219,13 +219,8 @@ func (d *imageDisk) finish(ctx context.Context) error {
 
 // settle makes the reads that follow come from the medium.
 func (d *imageDisk) settle() error {
-	if err := d.sync(); err != nil {
-		return err
-	}
-	if err := d.dev.DropCaches(); err != nil {
-		return fmt.Errorf("drop the disk's caches: %w", err)
-	}
-	return nil
+	d.unsaved.Store(0)
+	return settleDisk(d.dev)
 }
 
 func (d *imageDisk) read(p []byte, off int64) error {

@@ -9,6 +9,7 @@ const (
 	CmdInventory     = "inventory"      // no arguments; result Inventory
 	CmdWriteImage    = "write_image"    // WriteImageArgs; result WriteImageResult
 	CmdEraseMetadata = "erase_metadata" // EraseArgs; result EraseResult
+	CmdConfigDrive   = "config_drive"   // ConfigDriveArgs; result ConfigDriveResult
 	CmdBootEntry     = "boot_entry"     // BootEntryArgs; result BootEntryResult
 	CmdReboot        = "reboot"         // no arguments; result {} is sent before it happens
 	CmdPowerOff      = "poweroff"       // no arguments; result {} is sent before it happens
@@ -149,6 +150,26 @@ type ErasedDisk struct {
 type SkippedDisk struct {
 	DiskID
 	Reason string `json:"reason"`
+}
+
+// ConfigDriveArgs ask for a config drive on a partition of its own at the end
+// of the disk. They may hold secrets.
+type ConfigDriveArgs struct {
+	Drive string `json:"drive"` // as package configdrive reads it
+	// Defaults go into the meta data of a drive that is made of documents,
+	// where it has no member of that name.
+	Defaults map[string]string `json:"defaults,omitempty"`
+	Disk     DiskID            `json:"disk"`
+}
+
+// ConfigDriveResult is where the drive is.
+type ConfigDriveResult struct {
+	Partition int    `json:"partition"`
+	StartByte int64  `json:"start_byte"`
+	Bytes     int64  `json:"bytes"`
+	Digest    string `json:"digest"`          // "sha256:HEX" of the image, or of the documents it was made of
+	Found     bool   `json:"found,omitempty"` // it was there already, nothing was written
+	Disk      DiskID `json:"disk"`
 }
 
 // BootEntryArgs name the disk that the firmware shall boot.
