@@ -171,5 +171,5 @@ func (a *Access) target(node *api.Node) (drivers.Driver, drivers.Target, error) 
 			return nil, drivers.Target{}, errs.New(errs.Invalid, "driver_info of node %s is not a JSON object", nodes.Label(node))
 		}
 	}
-	return driver, drivers.Target{NodeID: node.GetId(), Driver: node.GetDriver(), Info: info}, nil
+	return driver, drivers.Target{NodeID: node.GetId(), Driver: node.GetDriver(), Info: info, Trust: trust{a, node.GetId()}}, nil
 }

@@ -65,9 +65,11 @@ func bubble(t *testing.T, test func(f *fixture)) {
 	})
 }
 
-func (f *fixture) access(p *conductortest.Peer) *bmc.Access {
+func (f *fixture) access(p *conductortest.Peer) *bmc.Access { return f.accessWith(p, f.drv) }
+
+func (f *fixture) accessWith(p *conductortest.Peer, drv drivers.Driver) *bmc.Access {
 	return bmc.New(bmc.Config{
-		Member: p.ID(), Registry: drivers.NewRegistry(f.drv), Keyring: p.Keyring(), Store: f.c.Store, Proposer: p,
+		Member: p.ID(), Registry: drivers.NewRegistry(drv), Keyring: p.Keyring(), Store: f.c.Store, Proposer: p,
 		Journal: f.j, Clock: f.c.Clock, Logger: slog.New(slog.DiscardHandler),
 	})
 }

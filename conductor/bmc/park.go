@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/errs"
 	nodes "github.com/ironring/ironring/node"
 )
@@ -117,7 +118,12 @@ func (a *Access) note(ctx context.Context, node *api.Node, what string, err erro
 	if a.cfg.Contact != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		a.cfg.Contact(node, err)
 	}
+	var cert *drivers.CertificateError
 	switch {
+	case errors.As(err, &cert):
+		a.changed(ctx, node, cert)
+	case errors.Is(err, drivers.ErrRight):
+		// The login was taken: that says nothing against the credentials.
 	case errors.Is(err, errs.Denied):
 		a.setPark(ctx, node, &api.BmcPark{CredentialsDigest: credentials(node), Failures: a.count(node), Message: err.Error()})
 	case err == nil && a.clear(node):
@@ -160,8 +166,12 @@ func (a *Access) setPark(ctx context.Context, node *api.Node, park *api.BmcPark)
 	}
 }
 
-// Parked is Parked, and also knows of refused logins that are not on record.
+// Parked is Parked, and also knows of refused logins that are not on record,
+// and of a certificate that has changed.
 func (a *Access) Parked(node *api.Node) error {
+	if err := distrusted(node); err != nil {
+		return err
+	}
 	if err := Parked(node); err != nil {
 		return err
 	}
