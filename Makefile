@@ -73,7 +73,7 @@ fuzz: ## every fuzz test for FUZZTIME (20s) each
 
 .PHONY: bench
 bench: ## benchmarks (BENCH=regexp), with the ceilings measured in the same run
-	$(GO) test -run "^$$" -bench "$(BENCH)" -benchtime 1x -timeout 30m ./cmd/ironring/internal/serve ./cluster/clustertest
+	$(GO) test -run "^$$" -bench "$(BENCH)" -benchtime 1x -timeout 30m ./cmd/ironring/internal/serve ./cluster/clustertest ./pxe
 
 .PHONY: bench-agent
 bench-agent: ## how fast the agent writes images to a loop device, beside dd and sha256sum (root)

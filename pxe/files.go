@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/ironring/ironring/internal/errs"
 )
@@ -33,28 +35,53 @@ var ramdiskFiles = map[string]struct{ file, stage string }{
 	pathInitramfs: {"initramfs.img", stageInitramfs},
 }
 
-// readProgram reads the boot program that a client's name stands for.
-func readProgram(dir, name string) ([]byte, error) {
+// programFiles keeps the boot programs that were asked for in memory: many
+// machines ask for the same one at once.
+type programFiles struct {
+	dir string
+	mu  sync.Mutex
+	by  map[string]program // guarded by mu; by name, as many as there are in the table
+}
+
+// program is a file as it was when it was read. The bytes are never changed.
+type program struct {
+	size    int64
+	changed time.Time
+	data    []byte
+}
+
+// read gives the boot program that a client's name stands for. The bytes must
+// not be changed.
+func (f *programFiles) read(name string) ([]byte, error) {
 	file, ok := programs[name]
 	if !ok {
 		return nil, errs.New(errs.NotFound, "no such boot program")
 	}
-	f, err := os.Open(filepath.Join(dir, file))
+	r, st, err := openRegular(filepath.Join(f.dir, file))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "boot program %s is not installed", file)
 	}
 	if err != nil {
 		return nil, errs.New(errs.Internal, "boot program %s cannot be read: %w", file, err)
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxProgram+1))
-	if err != nil {
-		return nil, errs.New(errs.Internal, "boot program %s cannot be read: %w", file, err)
+	defer r.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock() // the second of two that ask at once finds it in memory
+	if was, ok := f.by[name]; ok && was.size == st.Size() && was.changed.Equal(st.ModTime()) {
+		return was.data, nil
 	}
-	if len(b) > maxProgram {
+	if st.Size() > maxProgram {
 		return nil, errs.New(errs.Internal, "boot program %s is larger than %d bytes", file, maxProgram)
 	}
-	return b, nil
+	data := make([]byte, st.Size())
+	if _, err := io.ReadFull(r, data); err != nil {
+		return nil, errs.New(errs.Internal, "boot program %s cannot be read: %w", file, err)
+	}
+	if f.by == nil {
+		f.by = map[string]program{}
+	}
+	f.by[name] = program{st.Size(), st.ModTime(), data}
+	return data, nil
 }
 
 // openRegular opens a file of the operator's, which must be a regular one.

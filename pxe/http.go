@@ -35,6 +35,8 @@ type httpService struct {
 	line *timeline
 	lis  net.Listener
 	seen *seen
+
+	programs *programFiles
 }
 
 func listenHTTP(cfg Config) (net.Listener, error) {
@@ -243,7 +245,7 @@ func (s *httpService) ramdisk(w http.ResponseWriter, r *http.Request) {
 // program answers /ipxe/<name>, for firmware that boots over HTTP.
 func (s *httpService) program(w http.ResponseWriter, r *http.Request, name string) {
 	m := s.seen.machine(s.cfg.Store.View(), remoteOf(r))
-	data, err := readProgram(s.cfg.IPXEDir, name)
+	data, err := s.programs.read(name)
 	if err != nil {
 		s.line.add(m, kindHTTP, stageTFTP, fmt.Sprintf("%s %s: %v", r.Method, quoteName(r.URL.Path), err))
 		http.Error(w, err.Error(), http.StatusNotFound)

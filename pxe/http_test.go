@@ -188,7 +188,7 @@ func FuzzNames(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if b, err := readProgram(srv.cfg.IPXEDir, name); err == nil {
+		if b, err := srv.tftp.programs.read(name); err == nil {
 			t.Errorf("%q gave %d bytes from an empty directory", name, len(b))
 		}
 		req := httptest.NewRequest(http.MethodGet, "/", nil)

@@ -62,17 +62,18 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) listen() error {
 	cfg := s.cfg
 	line := &timeline{self: cfg.Self, now: cfg.Clock.Now, observe: cfg.Observe, limiters: map[string]*rate.Limiter{}}
+	files := &programFiles{dir: cfg.IPXEDir}
 	known := &seen{at: map[netip.Addr]string{}}
 	lis, err := listenHTTP(cfg)
 	if err != nil {
 		return err
 	}
-	s.http = &httpService{cfg: cfg, log: cfg.Logger, line: line, lis: lis, seen: known}
+	s.http = &httpService{cfg: cfg, log: cfg.Logger, line: line, lis: lis, seen: known, programs: files}
 	conn, err := listenTFTP(cfg)
 	if err != nil {
 		return err
 	}
-	s.tftp = &tftpService{cfg: cfg, log: cfg.Logger, line: line, conn: conn, seen: known, byHost: map[netip.Addr]int{}}
+	s.tftp = &tftpService{cfg: cfg, log: cfg.Logger, line: line, conn: conn, seen: known, programs: files, byHost: map[netip.Addr]int{}}
 	conns, err := listenDHCP(cfg, cfg.DHCPListen)
 	if err != nil {
 		return err

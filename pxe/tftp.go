@@ -49,7 +49,9 @@ type tftpService struct {
 	line *timeline
 	conn *net.UDPConn
 	seen *seen
-	stop context.Context // ends transfers at their next block
+
+	programs *programFiles
+	stop     context.Context // ends transfers at their next block
 
 	mu     sync.Mutex
 	total  int                          // transfers under way; guarded by mu
@@ -129,7 +131,7 @@ func (s *tftpService) open(name string, from netip.Addr) ([]byte, error) {
 		s.leave(from)
 		return nil, errs.New(errs.NotFound, "no such boot program")
 	}
-	data, err := readProgram(s.cfg.IPXEDir, strings.TrimPrefix(name, "/"))
+	data, err := s.programs.read(strings.TrimPrefix(name, "/"))
 	if err != nil {
 		s.leave(from)
 		return nil, err

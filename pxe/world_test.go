@@ -15,7 +15,15 @@ import (
 	"github.com/ironring/ironring/fsm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(benchTFTP); dir != "" {
+		if err := serveTFTP(dir); err != nil {
+			panic(err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var update = flag.Bool("update", false, "write golden files")
 
