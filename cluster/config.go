@@ -39,8 +39,13 @@ type Config struct {
 	Advertised *api.Member
 
 	Init      bool          // found a new cluster
-	Settings  *api.Settings // of the new cluster; default DefaultSettings
+	Settings  *api.Settings // of a cluster that this peer founds; default DefaultSettings
 	JoinToken string        // join a cluster; ignored by a peer that is a member of it already
+
+	// Form, if it is set, lets a new peer agree with others on a cluster, and
+	// lets a member take in peers that have the same key. Open then waits until
+	// there is a cluster.
+	Form *Form
 
 	// Prepare is called when the data directory is locked and fits what is
 	// asked for, and nothing is founded or joined yet. Its error is Open's:
@@ -83,6 +88,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Init && c.JoinToken != "" {
 		return c, errs.About(errs.Invalid, "init", "a peer cannot found a cluster and join one")
 	}
+	if c.Form != nil {
+		if err := c.Form.validate(); err != nil {
+			return c, err
+		}
+		if c.Init {
+			return c, errs.About(errs.Invalid, "init", "the peers of join found cluster %s by themselves: start without --init", c.Form.ClusterID)
+		}
+	}
 	if c.ClusterListen == "" {
 		c.ClusterListen = "127.0.0.1:0"
 	}
@@ -123,10 +136,10 @@ func (c Config) withDefaults() (Config, error) {
 		c.Advertised = &api.Member{}
 	}
 	c.Advertised = proto.CloneOf(c.Advertised)
-	if c.Init && c.Settings == nil {
+	if c.Settings == nil {
 		c.Settings = DefaultSettings()
 	}
-	if c.Init {
+	if c.Init || c.Form != nil {
 		if err := CheckSettings(c.Settings); err != nil {
 			return c, err
 		}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -35,6 +36,9 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, ttl time.Duration) (token
 	}
 	t := joinToken{ID: randomHex(8), Secret: make([]byte, 32), CADigest: c.creds.ca.Digest(), ClusterID: c.ClusterID()}
 	rand.Read(t.Secret) // never fails since Go 1.24
+	if err := c.waitAnnounced(ctx); err != nil {
+		return "", time.Time{}, err
+	}
 	// Its own first: known to work, the caller reached it. Its record may not be
 	// there yet when the cluster is new.
 	if a := c.cfg.Advertised.GetApiAddress(); a != "" {
@@ -67,6 +71,25 @@ func randomHex(n int) string {
 	b := make([]byte, n)
 	rand.Read(b)
 	return hex.EncodeToString(b)
+}
+
+// waitAnnounced waits, for as long as for a leader, until this peer's own record
+// is there: a founder comes before those whom it takes in.
+func (c *Cluster) waitAnnounced(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !isMember(c.store.View().Member(c.ID())) {
+		select {
+		case <-ctx.Done():
+			return errs.New(errs.NoQuorum, "this peer is not a member yet: is there a leader?")
+		case <-c.stopped:
+			return errs.New(errs.NoQuorum, "this peer is stopping")
+		case <-tick.C:
+		}
+	}
+	return nil
 }
 
 // JoinServer answers joining peers; it belongs on the api listener, where a
@@ -102,7 +125,7 @@ func (s joinService) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 	if err := checkToken(v, req, key, c.clock.Now()); err != nil {
 		return nil, err
 	}
-	if old := v.Member(m.GetId()); old != nil && !gone(old) && v.JoinToken(req.GetTokenId()).GetMemberId() != m.GetId() {
+	if old := v.Member(m.GetId()); isMember(old) && v.JoinToken(req.GetTokenId()).GetMemberId() != m.GetId() && !bytes.Equal(old.GetKeyDigest(), key) {
 		return nil, errs.About(errs.Exists, m.GetId(), "there is a member %q already: choose another id, or remove the old member first", m.GetId())
 	}
 	if v.Former(m.GetId(), key) != nil {

@@ -86,7 +86,10 @@ func (c *Cluster) announceOnce(ctx context.Context, known *bool) error {
 	case *known:
 		c.removed(c.removedAt(v))
 		return nil
-	case len(v.Members()) > 0: // only the founder of an empty cluster announces itself unasked
+	case v.Former(c.ID(), c.cfg.Advertised.GetKeyDigest()) != nil:
+		c.removed(c.removedAt(v))
+		return nil
+	case !c.creds.identity.Founder && len(v.Members()) > 0: // only the founder announces itself unasked
 		return errs.New(errs.NoQuorum, "this peer's record has not arrived yet")
 	}
 	want := c.wanted(v)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/ironring/ironring/internal/errs"
@@ -23,9 +22,8 @@ type membership struct {
 
 // found makes a new cluster in an unused data directory. identity.json comes
 // last, so that a crash before it leaves an unused directory.
-func (d *dataDir) found(cfg Config) error {
+func (d *dataDir) found(cfg Config, cluster string) error {
 	now := cfg.Clock.Now()
-	cluster := uuid.NewString()
 	ca, err := pki.Create(cluster, now)
 	if err != nil {
 		return err

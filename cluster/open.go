@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
 
 	"github.com/ironring/ironring/api"
@@ -90,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		return nil, err
 	}
 	c.cfg = cfg
-	if err := dir.settle(ctx, cfg); err != nil {
+	if err := dir.settle(ctx, cfg, listener); err != nil {
 		listener.Close()
 		return nil, err
 	}
@@ -102,6 +103,12 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	c.cfg.Advertised.KeyDigest = pki.KeyDigest(c.creds.holder.Leaf().RawSubjectPublicKeyInfo)
 	c.streams = newStreams(listener, c.creds.holder, c.admit, cfg.Dial, c.log)
 	c.streams.knock = c.answerKnock
+	if cfg.Form != nil {
+		if err := c.streams.takeForming(cfg.Form.Key, c.answerForm); err != nil {
+			listener.Close()
+			return nil, err
+		}
+	}
 	c.machine = &machine{store: c.store, fatal: c.fatal, applied: c.metrics.applied}
 	c.storage, err = dir.openStorage(c.creds.identity, c.log)
 	return c, err
@@ -114,7 +121,7 @@ func (d *dataDir) checkUse(cfg *Config) error {
 		switch {
 		case d.has(raftDir):
 			return d.damaged(identityFile, "is missing although there is a log")
-		case !cfg.Init && cfg.JoinToken == "":
+		case !cfg.Init && cfg.JoinToken == "" && cfg.Form == nil:
 			return errs.About(errs.NotFound, d.path, "data directory %s holds no peer: found a cluster with --init, or join one with a token", d.path)
 		}
 		if cfg.ID == "" {
@@ -134,6 +141,9 @@ func (d *dataDir) checkUse(cfg *Config) error {
 		return errs.About(errs.Invalid, "id", "data directory %s belongs to member %s, not to %s", d.path, id.ID, cfg.ID)
 	}
 	cfg.ID = id.ID
+	if cfg.Form != nil && cfg.Form.ClusterID != id.ClusterID {
+		return errs.About(errs.Invalid, "cluster_id", "data directory %s holds a member of cluster %s, not of %s", d.path, id.ClusterID, cfg.Form.ClusterID)
+	}
 	if cfg.JoinToken == "" {
 		return nil
 	}
@@ -148,12 +158,14 @@ func (d *dataDir) checkUse(cfg *Config) error {
 }
 
 // settle founds or joins a cluster if this directory is not a member yet.
-func (d *dataDir) settle(ctx context.Context, cfg Config) error {
+func (d *dataDir) settle(ctx context.Context, cfg Config, l net.Listener) error {
 	switch {
 	case d.has(identityFile):
 		return nil
 	case cfg.Init:
-		return d.found(cfg)
+		return d.found(cfg, uuid.NewString())
+	case cfg.JoinToken == "":
+		return d.formAndJoin(ctx, cfg, l)
 	}
 	t, err := parseToken(cfg.JoinToken)
 	if err != nil {

@@ -41,6 +41,8 @@ type streams struct {
 	dial     dialFunc
 	log      *slog.Logger
 
+	forming *forming // nil: this peer takes in nobody by a shared key
+
 	raft, grpc *connQueue
 
 	mu     sync.Mutex
@@ -74,6 +76,9 @@ func (s *streams) run(ctx context.Context) error {
 		}
 		return s.admit(id, keyDigest(cs))
 	}, protoRaft, protoGRPC, protoKnock)
+	if s.forming != nil {
+		cfg.GetConfigForClient = s.forming.configFor
+	}
 	slots := make(chan struct{}, maxHandshakes)
 	for {
 		raw, err := s.listener.Accept()
@@ -111,6 +116,10 @@ func (s *streams) shake(ctx context.Context, conn *tls.Conn) {
 	if err := conn.HandshakeContext(hctx); err != nil {
 		s.log.Info("refused a connection to the cluster listener", "from", conn.RemoteAddr().String(), "err", err)
 		conn.Close()
+		return
+	}
+	if conn.ConnectionState().NegotiatedProtocol == protoForm {
+		s.forming.serve(ctx, conn, s.log)
 		return
 	}
 	id, err := pki.ParseIdentity(conn.ConnectionState().PeerCertificates[0])

@@ -148,6 +148,14 @@ func (k *Kit) Add(id string) *Peer {
 	return p
 }
 
+// Place gives a peer that was never started an address for its cluster
+// listener, so that partitions know it from the start.
+func (k *Kit) Place(id, address string) {
+	p := k.Peer(id)
+	p.listen = address
+	k.net.change(func() { k.net.owner[address] = id })
+}
+
 // TryStart opens and runs a peer that is not running.
 func (k *Kit) TryStart(p *Peer, change func(*cluster.Config)) error {
 	lis, err := net.Listen("tcp", p.api)
