@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/ironring/ironring/conductor/journal"
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // resendEvery is how often a command is sent again while its status is not
@@ -29,11 +31,12 @@ type Hub struct {
 	mu       sync.Mutex
 	sessions map[string]*session      // guarded by mu; by node
 	waiting  map[string]chan struct{} // guarded by mu; closed at the next stream of a node
+	secrets  map[string][]string      // guarded by mu; by node, of its last command that had some
 }
 
 // NewHub makes a Hub.
 func NewHub(j *journal.Journal, peers func() []string, c clock.Clock, logger *slog.Logger) *Hub {
-	return &Hub{journal: j, peers: peers, clock: c, logger: logger, sessions: map[string]*session{}, waiting: map[string]chan struct{}{}}
+	return &Hub{journal: j, peers: peers, clock: c, logger: logger, sessions: map[string]*session{}, waiting: map[string]chan struct{}{}, secrets: map[string][]string{}}
 }
 
 // session is one stream of one agent.
@@ -133,6 +136,7 @@ func (h *Hub) receive(s *session, m *api.AgentUp) {
 		}
 	case *api.AgentUp_Status:
 		st := msg.Status
+		message := h.scrub(s.node, st.GetMessage())
 		// Before it is delivered: who takes it adds the step, which stays for
 		// the statuses of the same command that follow.
 		h.journal.Update(s.node, func(f *api.LiveFacts) {
@@ -140,7 +144,7 @@ func (h *Hub) receive(s *session, m *api.AgentUp) {
 			was := f.GetProgress()
 			f.Progress = &api.Progress{
 				CmdId: st.GetCmdId(), Percent: st.GetPercent(), DoneBytes: st.GetDoneBytes(),
-				TotalBytes: st.GetTotalBytes(), Message: st.GetMessage(), AtMs: now,
+				TotalBytes: st.GetTotalBytes(), Message: message, AtMs: now,
 			}
 			if was.GetCmdId() == st.GetCmdId() {
 				f.Progress.Step = was.GetStep()
@@ -151,10 +155,21 @@ func (h *Hub) receive(s *session, m *api.AgentUp) {
 	case *api.AgentUp_Log:
 		h.journal.Append(&api.JournalEvent{
 			NodeId: s.node, AtMs: msg.Log.GetAtMs(), Kind: journal.KindLog,
-			Text: msg.Log.GetText(), CmdId: msg.Log.GetCmdId(), BootNonce: s.nonce,
+			Text: h.scrub(s.node, msg.Log.GetText()), CmdId: msg.Log.GetCmdId(), BootNonce: s.nonce,
 		})
 	}
 	h.journal.Update(s.node, func(f *api.LiveFacts) { f.AgentContactMs = now })
+}
+
+// scrub takes the secrets of a node's command out of a text of its agent.
+func (h *Hub) scrub(node, text string) string {
+	h.mu.Lock()
+	secrets := h.secrets[node]
+	h.mu.Unlock()
+	for _, s := range secrets {
+		text = strings.ReplaceAll(text, s, seal.Mask)
+	}
+	return text
 }
 
 // deliver hands a status to whoever waits for it; a status nobody takes in
@@ -246,6 +261,8 @@ type Call struct {
 	// Another one has no memory of it: ErrReborn. "": not known.
 	Incarnation string
 	Args        []byte
+	// Secrets are texts that what the agent says of its work must not show.
+	Secrets []string
 	// Check is asked before each message: the deadline check of the gate.
 	Check func() error
 	// OnStatus hears of each RUNNING status.
@@ -257,6 +274,11 @@ type Call struct {
 // command is sent again under the same cmdID, which starts nothing twice. It
 // ends when the command has ended, ctx has ended or the check fails.
 func (h *Hub) Run(ctx context.Context, c Call) ([]byte, error) {
+	if len(c.Secrets) > 0 {
+		h.mu.Lock()
+		h.secrets[c.Node] = c.Secrets
+		h.mu.Unlock()
+	}
 	for {
 		s, err := h.wait(ctx, c.Node, c.Nonce)
 		if err != nil {

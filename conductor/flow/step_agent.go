@@ -66,7 +66,8 @@ func (r *runner) agentWait(ctx context.Context, p position) (outcome, error) {
 
 // command has the agent carry out the command of this step and decodes its
 // result into out. The cmdID makes it safe to ask again after a takeover.
-func (r *runner) command(ctx context.Context, p position, name string, args, out any) error {
+// secrets are texts in args that the agent's messages must not show.
+func (r *runner) command(ctx context.Context, p position, name string, args, out any, secrets ...string) error {
 	body, err := json.Marshal(args)
 	if err != nil {
 		return fmt.Errorf("arguments of %s: %w", name, err)
@@ -76,7 +77,7 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 	defer stop()
 	reply, err := r.cfg.Hub.Run(ctx, agents.Call{
 		Node: r.node, Nonce: r.cfg.Store.View().Node(r.node).GetBoot().GetNonce(), Token: r.token,
-		CmdID: p.flow.GetCmdId(), Name: name, Args: body, Incarnation: p.flow.GetAgentIncarnation(),
+		CmdID: p.flow.GetCmdId(), Name: name, Args: body, Incarnation: p.flow.GetAgentIncarnation(), Secrets: secrets,
 		Check: func() error { return r.grant().Check() },
 		OnStatus: func(st *api.CommandStatus) {
 			if moved.by(st) {

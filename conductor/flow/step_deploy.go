@@ -13,8 +13,10 @@ import (
 
 // DeployArgs are what a deploy is asked for with.
 type DeployArgs struct {
-	// Image is an http or https URL.
+	// Image is an http or https URL; sealed where it has secret parts.
 	Image string `json:"image"`
+	// ImageShown is what people see of a sealed Image; not taken from requests.
+	ImageShown string `json:"image_shown,omitempty"`
 	// Checksum is over the file as served: "sha256:HEX" or "sha512:HEX".
 	Checksum string `json:"checksum"`
 	// Source is "http", the image's URL, or "local", the peers, which download
@@ -100,15 +102,16 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	secrets := secretsOf(args.Image)
 	urls, err := r.imageURLs(ctx, p, args)
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, scrub(err, secrets)
 	}
 	var res agentproto.WriteImageResult
 	if err := r.command(ctx, p, agentproto.CmdWriteImage, agentproto.WriteImageArgs{
-		URLs: urls, Format: "raw", Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
-	}, &res); err != nil {
-		return outcome{}, err
+		URLs: urls, Format: args.ImageFormat, Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
+	}, &res, secrets...); err != nil {
+		return outcome{}, scrub(err, secrets)
 	}
 	if res.ContentDigest == "" || res.ContentDigest != res.WrittenDigest {
 		return outcome{}, errs.About(errs.Internal, r.node, "the disk %s gave back other bytes than were written to it", disk.Name)

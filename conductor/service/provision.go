@@ -102,8 +102,8 @@ func (s *Service) bootable(n *api.Node) error {
 	return errs.About(errs.Invalid, n.GetId(), "node %s has no port to boot from: add one with `ironring port create %s MAC`", node.Label(n), node.Label(n))
 }
 
-// deployArgs checks the arguments of a deploy and seals nothing of them: an
-// image URL with credentials is refused.
+// deployArgs checks the arguments of a deploy and seals what is secret in them:
+// an image URL with a user or a query is sealed whole.
 func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	if len(doc) == 0 {
 		doc = []byte("{}")
@@ -124,8 +124,8 @@ func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 		return nil, errs.About(errs.Invalid, "image", "deploy needs an image: --image URL")
 	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
 		return nil, errs.About(errs.Invalid, "image", "image: an http or https URL is needed")
-	case u.User != nil:
-		return nil, errs.About(errs.Invalid, "image", "image: credentials in a URL would be stored and logged; serve the image without them")
+	case a.ImageShown != "":
+		return nil, errs.About(errs.Invalid, "image_shown", "arguments of deploy: image_shown is not taken from requests")
 	}
 	algo, sum, _ := strings.Cut(a.Checksum, ":")
 	want := map[string]int{"sha256": 32, "sha512": 64}[algo]
@@ -143,7 +143,18 @@ func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	if _, err := rootdisk.ParseHints(a.RootDevice); err != nil {
 		return nil, errs.About(errs.Invalid, "root_device", "root_device: %w", err)
 	}
-	return s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, seal.SecretPath)
+	secret := seal.SecretPath
+	if flow.SecretURL(u) {
+		a.ImageShown = flow.ShownURL(a.Image)
+		if c, err = json.Marshal(a); err != nil {
+			return nil, err
+		}
+		if c, err = canon.Object(c, node.MaxDocument); err != nil {
+			return nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
+		}
+		secret = func(path []string) bool { return seal.SecretPath(path) || len(path) == 1 && path[0] == "image" }
+	}
+	return s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, secret)
 }
 
 // Power implements api.IronringServer.

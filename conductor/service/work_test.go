@@ -127,7 +127,7 @@ func TestDeployArguments(t *testing.T) {
 			"no image":         {`{"checksum":"` + digest + `"}`, "needs an image"},
 			"a file":           {`{"image":"file:///etc/passwd","checksum":"` + digest + `"}`, "http or https"},
 			"no host":          {`{"image":"http:///a","checksum":"` + digest + `"}`, "http or https"},
-			"credentials":      {`{"image":"http://u:hunter2@h/a","checksum":"` + digest + `"}`, "credentials in a URL"},
+			"its mask":         {`{"image":"http://u:hunter2@h/a","image_shown":"http://h/b","checksum":"` + digest + `"}`, "not taken from requests"},
 			"no checksum":      {`{"image":"http://h/a"}`, "checksum"},
 			"md5":              {`{"image":"http://h/a","checksum":"md5:d41d8cd98f00b204e9800998ecf8427e"}`, "checksum"},
 			"short":            {`{"image":"http://h/a","checksum":"sha256:abcd"}`, "checksum"},
@@ -428,4 +428,31 @@ func (f *fixture) park(ref string, failures uint32) {
 		NodeId: n.GetId(), AssignEpoch: n.GetAssignEpoch(), Fields: []string{"bmc_park"},
 		Node: &api.Node{BmcPark: &api.BmcPark{Failures: failures, CredentialsDigest: h.Sum(nil)}},
 	}}})
+}
+
+// An image URL with a user or a query is sealed whole, and shown without them.
+func TestDeploySecretImage(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.to(api.State_AVAILABLE)
+		const url = "https://u:hunter2@h/a.raw?sig=s3cr3t"
+		rep, err := f.provision(api.Event_EV_DEPLOY, `{"image":"`+url+`","checksum":"`+digest+`"}`)
+		if err != nil {
+			f.Fatal(err)
+		}
+		id := f.stored("n1").GetId()
+		stored := f.c.Store.View().Flow(id).String()
+		shown := rep.String() + f.explain().String()
+		for _, text := range []string{stored, shown} {
+			if strings.Contains(text, "hunter2") || strings.Contains(text, "s3cr3t") {
+				f.Errorf("a secret is in %s", text)
+			}
+		}
+		if !strings.Contains(string(rep.GetFlow().GetArgs()), `"image_shown":"https://******@h/a.raw?******"`) {
+			f.Errorf("shown: %s", rep.GetFlow().GetArgs())
+		}
+		doc, err := f.p.Keyring().OpenDoc(flow.AAD(id), f.c.Store.View().Flow(id).GetArgs())
+		if err != nil || !strings.Contains(string(doc), url) {
+			f.Errorf("%s, %v", doc, err)
+		}
+	})
 }
