@@ -109,7 +109,7 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 	}
 	var res agentproto.WriteImageResult
 	if err := r.command(ctx, p, agentproto.CmdWriteImage, agentproto.WriteImageArgs{
-		URLs: urls, Format: args.ImageFormat, Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
+		URLs: urls, Format: "raw", Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
 	}, &res, secrets...); err != nil {
 		return outcome{}, scrub(err, secrets)
 	}
