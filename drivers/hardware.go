@@ -2,8 +2,11 @@ package drivers
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
 )
 
 // What a BMC can do beside power and boot device. Each interface is optional;
@@ -35,6 +38,19 @@ type MediaAttacher interface {
 	InsertMedia(ctx context.Context, t Target, g Grant, slot, image string) error
 	// EjectMedia empties a slot; an empty one is no error.
 	EjectMedia(ctx context.Context, t Target, g Grant, slot string) error
+}
+
+// Slot is the slot of that name, or the first for a CD where name is "".
+func Slot(all []*api.VirtualMedia, name string) (*api.VirtualMedia, error) {
+	var names []string
+	for _, m := range all {
+		cd := slices.Contains(m.GetTypes(), "CD") || slices.Contains(m.GetTypes(), "DVD")
+		if name != "" && strings.EqualFold(m.GetSlot(), name) || name == "" && cd {
+			return m, nil
+		}
+		names = append(names, m.GetSlot())
+	}
+	return nil, errs.About(errs.Invalid, "slot", "the BMC has no slot %q for virtual media, it has: %s", name, strings.Join(names, ", "))
 }
 
 // SensorReader reads the BMC's sensors.

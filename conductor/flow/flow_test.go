@@ -29,6 +29,13 @@ func TestEveryStepHasAnExecutor(t *testing.T) {
 			}
 		}
 	}
+	for _, req := range []*api.ChangeHardwareRequest{insertISO, ejectISO, lightOn, toBIOS, secureOn, fromPXE, clearLog, nmi} {
+		step, err := node.HardwareStep(req)
+		if err != nil || executors[node.IDOf(step)] == nil {
+			t.Errorf("%v has no executor (%v)", node.IDOf(step), err)
+		}
+		planned[node.IDOf(step)] = true
+	}
 	for id := range executors {
 		if !planned[id] {
 			t.Errorf("no plan has %v", id)

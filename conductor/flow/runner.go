@@ -201,7 +201,7 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 	out, err := r.perform(ctx, f, step, f.GetAttempt() != r.begun)
 	if err == nil {
 		err = r.done(ctx, f, step, out)
-		if err == nil || !errors.Is(err, errs.Invalid) {
+		if err == nil || !errors.Is(err, errs.Invalid) && !errors.Is(err, errs.Exists) {
 			return err
 		}
 		// The state will never take what the step gave.
@@ -290,8 +290,8 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 	op := &api.FlowEnd{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Status: status, Error: msg}
 	ops := r.closing("given up")
 	switch {
-	case f.GetKind() == api.FlowKind_FLOW_POWER:
-		// A power action leaves the lifecycle alone.
+	case f.GetKind() == api.FlowKind_FLOW_POWER, f.GetKind() == api.FlowKind_FLOW_HARDWARE:
+		// A change of the machine itself leaves the lifecycle alone.
 	case status == api.FlowStatus_FLOW_DONE && f.GetKind() == api.FlowKind_FLOW_TEARDOWN:
 		if err := r.follow(op, f, api.Event_EV_CLEAN, api.FlowKind_FLOW_CLEAN); err != nil {
 			return err
@@ -443,6 +443,8 @@ func purpose(f *api.Flow) string {
 		return "clean"
 	case api.FlowKind_FLOW_POWER:
 		return "power"
+	case api.FlowKind_FLOW_HARDWARE:
+		return "hardware"
 	}
 	return "work"
 }

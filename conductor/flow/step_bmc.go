@@ -33,6 +33,9 @@ func (r *runner) identifyBMC(ctx context.Context, p position) (outcome, error) {
 	if err != nil {
 		return outcome{}, r.loginError(err)
 	}
+	if err := r.unclaimed(facts); err != nil {
+		return outcome{}, err
+	}
 	return outcome{
 		result: map[string]any{"vendor": facts.GetVendor(), "model": facts.GetModel(), "power": power.String()},
 		ops:    []*api.Op{r.write(p.flow, []string{"bmc", "power_state"}, &api.Node{Bmc: facts, PowerState: power})},
