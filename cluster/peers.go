@@ -108,6 +108,19 @@ func (c *Cluster) AdmitTLS(cs tls.ConnectionState) error {
 	return c.admit(id, keyDigest(cs))
 }
 
+// AdmitCall is AdmitTLS for a call: a connection may be older than the removal.
+func (c *Cluster) AdmitCall(ctx context.Context) error {
+	cert, err := pki.CertificateFromContext(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // who brings no certificate is nobody's peer
+	}
+	id, err := pki.ParseIdentity(cert)
+	if err != nil || id.Role != pki.RolePeer {
+		return err
+	}
+	return c.admit(id, pki.KeyDigest(cert.RawSubjectPublicKeyInfo))
+}
+
 func isMember(m *api.Member) bool { return m != nil && !gone(m) }
 
 // peerConns caches one gRPC connection for each member.

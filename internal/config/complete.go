@@ -84,6 +84,9 @@ func (c *Config) complete(host Host) error {
 			return errs.About(errs.Invalid, "listen."+l.key, "listen.%s: %w", l.key, err)
 		}
 	}
+	if err := c.completeForm(); err != nil {
+		return err
+	}
 	return c.completeAdvertise(host)
 }
 
@@ -119,7 +122,7 @@ type listener struct {
 }
 
 func (c *Config) listeners() []listener {
-	return []listener{
+	all := []listener{
 		{"cluster", &c.Listen.Cluster, &c.Advertise.Cluster, ports.Cluster},
 		{"gossip", &c.Listen.Gossip, &c.Advertise.Gossip, ports.Gossip},
 		{"api", &c.Listen.API, &c.Advertise.API, ports.API},
@@ -129,6 +132,10 @@ func (c *Config) listeners() []listener {
 		{"dhcp", &c.Listen.DHCP, nil, ports.DHCP},
 		{"pxe", &c.Listen.PXE, nil, ports.PXE},
 	}
+	if c.Listen.Metrics != "" { // who does not ask for it has none
+		all = append(all, listener{"metrics", &c.Listen.Metrics, nil, ports.Metrics})
+	}
+	return all
 }
 
 // completeAddress makes host:port of "", "host", ":port" and "host:port".

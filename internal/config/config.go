@@ -28,6 +28,12 @@ type Config struct {
 	Artifacts Artifacts `yaml:"artifacts"`
 	Log       Log       `yaml:"log"`
 
+	// How the peers of one file form their cluster; see Forms.
+	ClusterID string   `yaml:"cluster_id"` // its id
+	Join      []string `yaml:"join"`       // cluster addresses of the peers: "host" or "host:port"
+	Expect    int      `yaml:"expect"`     // so many form it, default all of join
+	KeyFile   string   `yaml:"key_file"`   // shared secret, mode 0600
+
 	idGiven bool // the file has an id
 }
 
@@ -41,7 +47,8 @@ func (c *Config) GivenID() string {
 }
 
 // Listen holds the addresses to listen on: "host:port", ":port" or a host
-// alone. Defaults are the ports of internal/ports on 0.0.0.0.
+// alone. Defaults are the ports of internal/ports on 0.0.0.0. Metrics has no
+// default: without it they are not served.
 type Listen struct {
 	Cluster string `yaml:"cluster"`
 	Gossip  string `yaml:"gossip"`
@@ -51,6 +58,7 @@ type Listen struct {
 	TFTP    string `yaml:"tftp"`
 	DHCP    string `yaml:"dhcp"`
 	PXE     string `yaml:"pxe"` // second questions of proxy DHCP
+	Metrics string `yaml:"metrics"`
 }
 
 // Advertise holds the addresses that others are told. The default of each is

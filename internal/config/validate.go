@@ -56,6 +56,7 @@ func (c *Config) validate() error {
 	check(c.BMC.ReadTimeout >= time.Second && c.BMC.ReadTimeout <= 80*time.Second, "bmc.read_timeout", c.BMC.ReadTimeout.String(), "must be 1s to 1m20s")
 	all = append(all, c.validateRaft()...)
 	all = append(all, c.validateAddresses()...)
+	all = append(all, c.validateForm()...)
 	return errors.Join(all...)
 }
 

@@ -21,6 +21,7 @@ const (
 	TFTP    = 69
 	DHCP    = 67
 	PXE     = 4011
+	Metrics = 7485
 )
 
 // Port is one listener of a peer.
@@ -36,7 +37,7 @@ type Port struct {
 // Table lists every listener of a peer, in the order of the document.
 func Table() []Port {
 	return []Port{
-		{"cluster", Cluster, "tcp", "peers", "Raft and calls between peers (told apart by ALPN)", "TLS 1.3, both sides, certificates of the cluster"},
+		{"cluster", Cluster, "tcp", "peers", "Raft and calls between peers, forming (told apart by ALPN)", "TLS 1.3, both sides, certificates of the cluster; forming: the shared key"},
 		{"gossip", Gossip, "tcp+udp", "peers", "membership and failure hints", "AES-GCM with the cluster's gossip key"},
 		{"api", API, "tcp", "CLI, programs, joining peers", "gRPC API", "TLS 1.3; a client certificate for everything but joining"},
 		{"agent", Agent, "tcp", "agents in ramdisks", "enrolment and the agent's stream", "TLS 1.3; the agent knows the CA by its digest"},
@@ -44,6 +45,7 @@ func Table() []Port {
 		{"tftp", TFTP, "udp", "firmware", "TFTP: the first boot stage only", "none: the provisioning network is trusted"},
 		{"dhcp", DHCP, "udp", "firmware, DHCP relays", "addresses and boot options for known ports", "none: answers known MAC addresses only"},
 		{"pxe", PXE, "udp", "firmware, iPXE", "boot options beside a foreign DHCP server (proxy mode)", "none: answers known MAC addresses only, each at its own address"},
+		{"metrics", Metrics, "tcp", "Prometheus", "GET /metrics; off unless the configuration names an address", "none: counts and times only"},
 	}
 }
 

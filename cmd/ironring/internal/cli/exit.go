@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/cluster"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -32,9 +33,13 @@ var exitCodes = map[errs.Kind]int{
 // interrupted is the exit code after SIGINT or SIGTERM, as shells have it.
 const interrupted = 130
 
+// removedStatus is what a peer ends with that was removed from its cluster:
+// starting it again is of no use.
+const removedStatus = 13
+
 const exitHelp = `Exit codes: 0 done; 1 failed; 3 invalid request; 4 not found; 5 exists already; 6 not in this state;
 7 locked or changed meanwhile; 8 no peer or no leader could be reached; 9 no answer in time, outcome unknown;
-10 denied; 11 busy; 12 not supported. "cluster status": 0 healthy, 1 degraded, 2 no quorum.`
+10 denied; 11 busy; 12 not supported; 13 this peer was removed from its cluster. "cluster status": 0 healthy, 1 degraded, 2 no quorum.`
 
 // exitStatus ends the program with a code of its own; what there is to say
 // has been printed.
@@ -49,6 +54,8 @@ func ExitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, new(*cluster.RemovedError)):
+		return removedStatus
 	case errors.As(err, &own):
 		return int(own)
 	case errors.As(err, &failed):

@@ -10,6 +10,7 @@
 //
 // Order of stopping (Peer.Run), each waited for before the next:
 //
+//  0. metrics, if they are served: nothing depends on them;
 //  1. boot services: they ask the cluster for addresses and write the journal;
 //  2. API listeners: requests under way are answered while the cluster works;
 //  3. conductor: its engine ends at a safe point and the lease is released,

@@ -64,6 +64,47 @@ func listenUnix(path string) (net.Listener, error) {
 	return lis, nil
 }
 
+// listeners are what a peer listens on, but for the cluster's own and those of
+// the boot services, which are only tried.
+type listeners struct {
+	api, agent, socket net.Listener
+	metrics            net.Listener // nil: not served
+}
+
+// openListeners says which key is at fault when something is in use.
+func openListeners(cfg *config.Config) (l listeners, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if l.api, err = listenTCP("listen.api", cfg.Listen.API); err != nil {
+		return l, err
+	}
+	if l.agent, err = listenTCP("listen.agent", cfg.Listen.Agent); err != nil {
+		return l, err
+	}
+	if cfg.Listen.Metrics != "" {
+		if l.metrics, err = listenTCP("listen.metrics", cfg.Listen.Metrics); err != nil {
+			return l, err
+		}
+	}
+	if l.socket, err = listenUnix(cfg.Socket); err != nil {
+		return l, err
+	}
+	return l, checkBoot(listenBoot(cfg))
+}
+
+func (l listeners) close() error {
+	var all []error
+	for _, lis := range []net.Listener{l.api, l.agent, l.metrics, l.socket} {
+		if lis != nil {
+			all = append(all, lis.Close())
+		}
+	}
+	return errors.Join(all...)
+}
+
 // listenBoot is where the boot services listen.
 func listenBoot(cfg *config.Config) pxe.Config {
 	b := pxe.Config{TFTPListen: cfg.Listen.TFTP, HTTPListen: cfg.Listen.Boot}

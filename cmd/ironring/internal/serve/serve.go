@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -50,7 +51,19 @@ func Join(ctx context.Context, opts Options) (clusterID string, err error) {
 	if err != nil {
 		return "", err
 	}
-	c, err := cluster.Open(ctx, clusterConfig(opts, reg))
+	cc, err := clusterConfig(opts, reg)
+	if err != nil {
+		return "", err
+	}
+	// What would keep the peer from starting is said before the token is spent.
+	cc.Prepare = func() error {
+		l, err := openListeners(opts.Config)
+		if err != nil {
+			return err
+		}
+		return l.close()
+	}
+	c, err := cluster.Open(ctx, cc)
 	if err != nil {
 		return "", err
 	}
@@ -69,12 +82,14 @@ type Peer struct {
 	api       net.Listener
 	agent     net.Listener
 	socket    net.Listener
+	metrics   net.Listener // nil: not served
+	registry  *prometheus.Registry
 }
 
 // Open opens everything that can be in use or wrong. Run must follow.
 func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 	cfg := opts.Config
-	p := &Peer{cfg: cfg, log: opts.Logger}
+	p := &Peer{cfg: cfg, log: opts.Logger, registry: newRegistry()}
 	var opened []func() error
 	defer func() {
 		if err != nil {
@@ -88,22 +103,20 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 		return nil, err
 	}
 
-	cc := clusterConfig(opts, reg)
-	cc.Prepare = func() (err error) {
-		if p.api, err = listenTCP("listen.api", cfg.Listen.API); err != nil {
-			return err
-		}
-		opened = append(opened, p.api.Close)
-		if p.agent, err = listenTCP("listen.agent", cfg.Listen.Agent); err != nil {
-			return err
-		}
-		opened = append(opened, p.agent.Close)
-		if p.socket, err = listenUnix(cfg.Socket); err != nil {
-			return err
-		}
-		opened = append(opened, p.socket.Close)
-		return checkBoot(listenBoot(cfg))
+	cc, err := clusterConfig(opts, reg)
+	if err != nil {
+		return nil, err
 	}
+	cc.Prepare = func() error {
+		l, err := openListeners(cfg)
+		if err != nil {
+			return err
+		}
+		opened = append(opened, l.close)
+		p.api, p.agent, p.socket, p.metrics = l.api, l.agent, l.socket, l.metrics
+		return nil
+	}
+	cc.Registerer = p.registry
 	// Called when the cluster runs; the conductor is made before that.
 	cc.PeerServices = append(cc.PeerServices, func(r grpc.ServiceRegistrar) {
 		api.RegisterConductorServer(r, p.conductor.API())
@@ -126,8 +139,12 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 	return p, nil
 }
 
-func clusterConfig(opts Options, reg *drivers.Registry) cluster.Config {
+func clusterConfig(opts Options, reg *drivers.Registry) (cluster.Config, error) {
 	cfg := opts.Config
+	form, err := formation(cfg)
+	if err != nil {
+		return cluster.Config{}, err
+	}
 	settings := cluster.DefaultSettings()
 	if cfg.Profile == config.ProfileLAN {
 		settings.Timing = cluster.LANTiming()
@@ -141,10 +158,10 @@ func clusterConfig(opts Options, reg *drivers.Registry) cluster.Config {
 			Weight: cfg.Weight, Group: cfg.Group, Zone: cfg.Zone, Drivers: reg.Names(),
 			Version: version.String(), FeatureLevel: version.FeatureLevel,
 		},
-		Init: opts.Init, Settings: settings, JoinToken: opts.JoinToken,
+		Init: opts.Init, Settings: settings, JoinToken: opts.JoinToken, Form: form,
 		Raft:   cluster.RaftTimeouts{Heartbeat: cfg.Raft.Heartbeat, Election: cfg.Raft.Election, LeaderLease: cfg.Raft.LeaderLease},
 		Logger: opts.Logger.With("part", "cluster"),
-	}
+	}, nil
 }
 
 func (p *Peer) openConductor(reg *drivers.Registry) error {
@@ -175,7 +192,7 @@ func (p *Peer) bootConfig() pxe.Config {
 func (p *Peer) Run(ctx context.Context) error {
 	p.log.Info("peer starts", "version", version.String(), "cluster", p.cluster.ClusterID(),
 		"api", p.api.Addr().String(), "agent", p.agent.Addr().String(), "socket", p.cfg.Socket)
-	err := runStages(ctx, p.log, []stage{
+	stages := []stage{
 		{"cluster", p.cluster.Run},
 		{"artifacts", p.artifacts.Run},
 		{"agent listener", func(ctx context.Context) error { return serveGRPC(ctx, p.agentServer(), p.agent) }},
@@ -183,7 +200,11 @@ func (p *Peer) Run(ctx context.Context) error {
 		{"api listener", func(ctx context.Context) error { return serveGRPC(ctx, p.apiServer(true), p.api) }},
 		{"unix socket", func(ctx context.Context) error { return serveGRPC(ctx, p.apiServer(false), p.socket) }},
 		{"boot services", p.boot.Run},
-	})
+	}
+	if p.metrics != nil {
+		stages = append(stages, stage{"metrics listener", func(ctx context.Context) error { return serveMetrics(ctx, p.registry, p.metrics) }})
+	}
+	err := runStages(ctx, p.log, stages)
 	p.log.Info("peer has stopped")
 	return err
 }
@@ -193,7 +214,7 @@ func (p *Peer) apiServer(network bool) *grpc.Server {
 	opts := append(rpc.ServerOptions(p.log), grpc.ChainUnaryInterceptor(service.UnaryAuth), grpc.ChainStreamInterceptor(service.StreamAuth))
 	if network {
 		// A joiner has no certificate yet; UnaryAuth asks everybody else for one.
-		opts = append(opts, grpc.Creds(credentials.NewTLS(p.cluster.TLS().ServerTLS(false))))
+		opts = append(opts, p.networkTLS()...)
 	}
 	srv := grpc.NewServer(opts...)
 	api.RegisterIronringServer(srv, p.conductor.API())
@@ -203,9 +224,31 @@ func (p *Peer) apiServer(network bool) *grpc.Server {
 	return srv
 }
 
+// networkTLS is for listeners that callers without a certificate may use too.
+// A peer that was removed is refused, also on a connection that it has open.
+func (p *Peer) networkTLS() []grpc.ServerOption {
+	conf := p.cluster.TLS().ServerTLS(false)
+	conf.VerifyConnection = p.cluster.AdmitTLS
+	return []grpc.ServerOption{
+		grpc.Creds(credentials.NewTLS(conf)),
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if err := p.cluster.AdmitCall(ctx); err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if err := p.cluster.AdmitCall(s.Context()); err != nil {
+				return err
+			}
+			return next(srv, s)
+		}),
+	}
+}
+
 // agentServer serves the agents; one that enrols has no certificate yet.
 func (p *Peer) agentServer() *grpc.Server {
-	srv := grpc.NewServer(append(rpc.ServerOptions(p.log), grpc.Creds(credentials.NewTLS(p.cluster.TLS().ServerTLS(false))))...)
+	srv := grpc.NewServer(append(rpc.ServerOptions(p.log), p.networkTLS()...)...)
 	api.RegisterAgentServer(srv, p.conductor.AgentServer())
 	return srv
 }

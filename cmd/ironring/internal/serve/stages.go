@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/ironring/ironring/cluster"
 )
 
 // stage is a part of the peer that runs until its context ends.
@@ -42,6 +44,7 @@ func runStages(ctx context.Context, log *slog.Logger, stages []stage) error {
 			case err == nil && sctx.Err() == nil:
 				log.Info("ended by itself", "part", r.name)
 				return errEnded
+			case errors.As(err, new(*cluster.RemovedError)): // it has said so itself
 			case err != nil:
 				log.Error("failed", "part", r.name, "err", err)
 			}
