@@ -32,6 +32,7 @@ var (
 	StepCheckIdentity = StepID{"agent", "check_identity"}
 	StepChooseDisk    = StepID{"deploy", "choose_disk"}
 	StepWriteImage    = StepID{"deploy", "write_image"}
+	StepConfigDrive   = StepID{"deploy", "config_drive"}
 	StepBootEntry     = StepID{"deploy", "boot_entry"}
 	StepEraseMetadata = StepID{"clean", "erase_metadata"}
 )
@@ -71,6 +72,7 @@ var stepRules = map[StepID]stepRule{
 	StepCheckIdentity: {api.ResumePolicy_RESUME_IDEMPOTENT, time.Minute, 0, false},
 	StepChooseDisk:    {api.ResumePolicy_RESUME_IDEMPOTENT, time.Minute, 0, false},
 	StepWriteImage:    {api.ResumePolicy_RESUME_AGENT, 6 * time.Hour, 10 * time.Minute, true},
+	StepConfigDrive:   {api.ResumePolicy_RESUME_AGENT, 15 * time.Minute, 0, false},
 	StepBootEntry:     {api.ResumePolicy_RESUME_AGENT, 5 * time.Minute, 0, false},
 	StepEraseMetadata: {api.ResumePolicy_RESUME_AGENT, 30 * time.Minute, 10 * time.Minute, true},
 }
@@ -144,7 +146,7 @@ func Plan(kind api.FlowKind, action api.PowerAction) ([]*api.Step, error) {
 	case api.FlowKind_FLOW_INSPECT:
 		p = append(intoRamdisk(), steps(StepBootNothing, StepPowerOff)...)
 	case api.FlowKind_FLOW_DEPLOY:
-		p = append(intoRamdisk(), steps(StepChooseDisk, StepWriteImage, StepBootEntry, StepPowerOff, StepBootLocal)...)
+		p = append(intoRamdisk(), steps(StepChooseDisk, StepWriteImage, StepConfigDrive, StepBootEntry, StepPowerOff, StepBootLocal)...)
 		p = append(p, planned{StepBootDevice, BootDeviceArgs{Device: "disk"}})
 		p = append(p, steps(StepPowerOn)...)
 	case api.FlowKind_FLOW_TEARDOWN:

@@ -329,6 +329,8 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 			}
 		}
 		return res, nil
+	case agentproto.CmdConfigDrive:
+		return agentproto.ConfigDriveResult{Partition: 3, Digest: "sha256:of-the-drive"}, nil
 	case agentproto.CmdBootEntry:
 		return agentproto.BootEntryResult{Mode: "uefi"}, nil
 	}

@@ -24,6 +24,11 @@ type DeployArgs struct {
 	Source string `json:"image_download_source,omitempty"`
 	// Compress is "", "gzip" or "zstd".
 	Compress string `json:"compress,omitempty"`
+	// ImageFormat is "raw", "qcow2", or "": the file itself says.
+	ImageFormat string `json:"image_format,omitempty"`
+	// ConfigDrive is what package configdrive reads. The service keeps it as a
+	// sealed string.
+	ConfigDrive json.RawMessage `json:"config_drive,omitempty"`
 	// RootDevice are root device hints; they go before those of the node.
 	RootDevice json.RawMessage `json:"root_device,omitempty"`
 }
@@ -109,7 +114,7 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 	}
 	var res agentproto.WriteImageResult
 	if err := r.command(ctx, p, agentproto.CmdWriteImage, agentproto.WriteImageArgs{
-		URLs: urls, Format: "raw", Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
+		URLs: urls, Format: args.ImageFormat, Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
 	}, &res, secrets...); err != nil {
 		return outcome{}, scrub(err, secrets)
 	}

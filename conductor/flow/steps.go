@@ -47,6 +47,7 @@ var executors = map[node.StepID]executor{
 	node.StepCheckIdentity: (*runner).checkIdentity,
 	node.StepChooseDisk:    (*runner).chooseDisk,
 	node.StepWriteImage:    (*runner).writeImage,
+	node.StepConfigDrive:   (*runner).configDrive,
 	node.StepBootEntry:     (*runner).bootEntry,
 	node.StepEraseMetadata: (*runner).eraseMetadata,
 }

@@ -103,7 +103,8 @@ func (s *Service) bootable(n *api.Node) error {
 }
 
 // deployArgs checks the arguments of a deploy and seals what is secret in them:
-// an image URL with a user or a query is sealed whole.
+// an image URL with a user or a query is sealed whole, and so is the config
+// drive.
 func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	if len(doc) == 0 {
 		doc = []byte("{}")
@@ -143,16 +144,24 @@ func (s *Service) deployArgs(n *api.Node, doc []byte) ([]byte, error) {
 	if _, err := rootdisk.ParseHints(a.RootDevice); err != nil {
 		return nil, errs.About(errs.Invalid, "root_device", "root_device: %w", err)
 	}
-	secret := seal.SecretPath
-	if flow.SecretURL(u) {
+	if err := checkFormat(a); err != nil {
+		return nil, err
+	}
+	if a.ConfigDrive, err = driveAsText(a.ConfigDrive); err != nil {
+		return nil, err
+	}
+	secretURL := flow.SecretURL(u)
+	if secretURL {
 		a.ImageShown = flow.ShownURL(a.Image)
-		if c, err = json.Marshal(a); err != nil {
-			return nil, err
-		}
-		if c, err = canon.Object(c, node.MaxDocument); err != nil {
-			return nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
-		}
-		secret = func(path []string) bool { return seal.SecretPath(path) || len(path) == 1 && path[0] == "image" }
+	}
+	if c, err = json.Marshal(a); err != nil {
+		return nil, err
+	}
+	if c, err = canon.Object(c, node.MaxDocument); err != nil {
+		return nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
+	}
+	secret := func(path []string) bool {
+		return seal.SecretPath(path) || path[0] == "config_drive" || secretURL && len(path) == 1 && path[0] == "image"
 	}
 	return s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, secret)
 }

@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/conductortest"
 	"github.com/ironring/ironring/conductor/flow"
+	"github.com/ironring/ironring/internal/configdrive"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
 )
@@ -133,6 +135,11 @@ func TestDeployArguments(t *testing.T) {
 			"short":            {`{"image":"http://h/a","checksum":"sha256:abcd"}`, "checksum"},
 			"unknown key":      {`{"image":"http://h/a","checksum":"` + digest + `","imgae":1}`, "imgae"},
 			"unknown compress": {`{"image":"http://h/a","checksum":"` + digest + `","compress":"rar"}`, "compress"},
+			"unknown format":   {`{"image":"http://h/a","checksum":"` + digest + `","image_format":"vmdk"}`, "image_format"},
+			"qcow2 in gzip":    {`{"image":"http://h/a","checksum":"` + digest + `","image_format":"qcow2","compress":"gzip"}`, "not inside gzip"},
+			"drive of nothing": {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":"hunter2!"}`, "config_drive"},
+			"drive key":        {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":{"userdata":"hunter2"}}`, "userdata"},
+			"drive too long":   {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":{"user_data":"hunter2` + strings.Repeat("x", 41<<10) + `"}}`, "serve it over http"},
 			"unknown hint":     {`{"image":"http://h/a","checksum":"` + digest + `","root_device":{"frob":1}}`, "frob"},
 			"hints no object":  {`{"image":"http://h/a","checksum":"` + digest + `","root_device":"sda"}`, "root_device"},
 			"no object":        {`[]`, "arguments of deploy"},
@@ -156,6 +163,42 @@ func TestDeployArguments(t *testing.T) {
 			f.Errorf("%s, %v", doc, err)
 		}
 	})
+}
+
+// A config drive is sealed as a whole, whatever its form, and the flow opens it.
+func TestConfigDriveIsSealed(t *testing.T) {
+	for _, drive := range []string{
+		`{"user_data":"#cloud-config\npassword: hunter2\n","meta_data":{"n":1}}`, `"{\"user_data\":\"hunter2\"}"`, `"https://u:hunter2@h/drive?t=hunter2"`,
+		`{"user_data":"hunter2` + strings.Repeat("x", 39<<10) + `"}`,
+	} {
+		bubble(t, func(f *fixture) {
+			f.to(api.State_AVAILABLE)
+			rep, err := f.provision(api.Event_EV_DEPLOY, `{"image":"http://h/a","checksum":"`+digest+`","image_format":"qcow2","config_drive":`+drive+`}`)
+			if err != nil {
+				f.Fatal(err)
+			}
+			if s := rep.String(); strings.Contains(s, "hunter2") {
+				f.Errorf("a secret in the answer")
+			}
+			id := f.stored("n1").GetId()
+			args := f.c.Store.View().Flow(id).GetArgs()
+			if strings.Contains(string(args), "hunter2") {
+				f.Error("a secret in the record")
+			}
+			doc, err := f.p.Keyring().OpenDoc(flow.AAD(id), args)
+			if err != nil {
+				f.Fatal(err)
+			}
+			var a flow.DeployArgs
+			if err := json.Unmarshal(doc, &a); err != nil || a.ImageFormat != "qcow2" {
+				f.Errorf("%+v %v", a, err)
+			}
+			d, err := configdrive.Parse(a.ConfigDrive)
+			if err != nil || d == nil || !strings.Contains(d.Text(), "hunter2") {
+				f.Errorf("the flow reads another drive: %v", err)
+			}
+		})
+	}
 }
 
 // Work that could only end in a time-out is refused.

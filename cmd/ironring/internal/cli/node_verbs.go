@@ -125,7 +125,8 @@ The image and the hints are given anew; they mean the same as with deploy.`
 // newNodeDeployCmd is deploy, or rebuild: the same work on a node that has been
 // deployed before.
 func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
-	var image, checksum, compress string
+	var image, checksum, compress, format string
+	drive := &driveFlags{f: f}
 	var hints []string
 	s := &fleet{f: f}
 	ask := &asking{f: f, verb: ev, until: api.State_ACTIVE}
@@ -137,14 +138,18 @@ func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
 With more than one disk that could be meant, the deployment is refused before a
 byte is written, and the error lists the disks and the --root-device to give.
 Hints are serial, wwn, name, model, vendor, size (GiB), rotational, hctl,
-by_path, tran; values may begin with an operator, such as size=">= 100".`,
+by_path, tran; values may begin with an operator, such as size=">= 100".
+
+A config drive is what cloud-init reads at the first boot. It goes onto a
+partition of its own at the end of the disk.`,
 		Example: `  ironring node deploy n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait
-  ironring node deploy n1 --image https://images/debian.raw.zst --compress zstd --checksum sha256:fcde2b2e... --root-device serial=S4EVNX0R`,
+  ironring node deploy n1 --image https://images/debian.raw.zst --compress zstd --checksum sha256:fcde2b2e... --root-device serial=S4EVNX0R
+  ironring node deploy n1 --image https://images/debian.qcow2 --checksum sha256:9f86d081... --user-data cloud-config.yaml`,
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
 		doc := map[string]any{}
-		for k, v := range map[string]string{"image": image, "checksum": checksum, "compress": compress} {
+		for k, v := range map[string]string{"image": image, "checksum": checksum, "compress": compress, "image_format": format} {
 			if v != "" {
 				doc[k] = v
 			}
@@ -156,6 +161,9 @@ by_path, tran; values may begin with an operator, such as size=">= 100".`,
 		}
 		if root != nil {
 			doc["root_device"] = json.RawMessage(root)
+		}
+		if err := drive.into(doc); err != nil {
+			return err
 		}
 		data, err := json.Marshal(doc)
 		if err != nil {
@@ -175,6 +183,8 @@ by_path, tran; values may begin with an operator, such as size=">= 100".`,
 	fl.StringVar(&image, "image", "", "http or https `URL` of the image")
 	fl.StringVar(&checksum, "checksum", "", "`ALGORITHM:HEX` of the file as served: sha256 or sha512")
 	fl.StringVar(&compress, "compress", "", "`FORMAT` of the file: gzip or zstd")
+	fl.StringVar(&format, "image-format", "", "`FORMAT` of the image, raw or qcow2; if left out the file itself says it")
+	drive.register(fl)
 	fl.StringArrayVar(&hints, "root-device", nil, "`HINT=VALUE` that chooses the disk; repeat it")
 	s.register(cmd)
 	ask.register(cmd)
