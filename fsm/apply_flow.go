@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -206,7 +207,7 @@ func (w *work) flowEnd(op *api.FlowEnd, out *api.OpResult) error {
 	}
 	f.Started, f.Request = false, api.Event_EVENT_NONE
 	n.TargetPower = api.PowerAction_POWER_ACTION_NONE
-	w.note(n, pastFlow, "%s %s%s", flowName(f), statusName(f.GetStatus()), because(f.GetError()))
+	w.note(n, pastFlow, "%s %s%s%s", flowName(f), statusName(f.GetStatus()), powerOns(f), because(f.GetError()))
 	if err := w.fire(n, op.GetEvent(), op.GetNextDeadlineMs()); err != nil {
 		return err
 	}
@@ -233,6 +234,18 @@ func (w *work) flowEnd(op *api.FlowEnd, out *api.OpResult) error {
 
 func statusName(s api.FlowStatus) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "FLOW_"))
+}
+
+// powerOns says how often the machine was switched on for a flow.
+func powerOns(f *api.Flow) string {
+	switch n := f.GetPowerOns(); n {
+	case 0:
+		return ""
+	case 1:
+		return ", 1 power-on"
+	default:
+		return fmt.Sprintf(", %d power-ons", n)
+	}
 }
 
 func because(reason string) string {

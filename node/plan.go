@@ -137,6 +137,21 @@ func RamdiskStart(f *api.Flow, wait int) int {
 	return 0
 }
 
+// IntoRamdisk are the first and the last of the steps that boot the machine
+// into the ramdisk, power off and the wait for the agent, if the step at cursor
+// is one of them; else wait is -1.
+func IntoRamdisk(f *api.Flow, cursor int) (start, wait int) {
+	for wait = cursor; wait < len(f.GetSteps()); wait++ {
+		if IDOf(f.GetSteps()[wait]) == StepAgentWait {
+			if start = RamdiskStart(f, wait); start <= cursor {
+				return start, wait
+			}
+			break
+		}
+	}
+	return 0, -1
+}
+
 // Plan gives the steps of a flow. action is used by power flows only.
 func Plan(kind api.FlowKind, action api.PowerAction) ([]*api.Step, error) {
 	var p []planned

@@ -107,6 +107,9 @@ func (m *Machine) Booted() (what, image string, ramdisks int) {
 	return m.booted, m.image, m.boots
 }
 
+// Stop cuts the machine's power without its BMC.
+func (m *Machine) Stop() { m.stop() }
+
 func (m *Machine) stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

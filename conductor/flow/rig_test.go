@@ -52,6 +52,9 @@ type rig struct {
 	bmc     *fake.BMC
 	machine *conductortest.Machine
 	dir     string
+	// properties are those that the node gets. Unless a test is about reusing
+	// agents, each flow boots the machine.
+	properties string
 
 	mu     sync.Mutex
 	stacks map[string]*stack // guarded by mu; of live peers
@@ -76,7 +79,7 @@ type stack struct {
 func inBubble(t *testing.T, change func(*conductortest.MachineConfig), test func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{T: t, c: conductortest.New(t, "p1", "p2", "p3"), stacks: map[string]*stack{}, dir: t.TempDir()}
+		r := &rig{T: t, c: conductortest.New(t, "p1", "p2", "p3"), stacks: map[string]*stack{}, dir: t.TempDir(), properties: `{"fast_track":false}`}
 		var err error
 		if r.driver, err = fake.New(fake.Config{}); err != nil {
 			t.Fatal(err)
@@ -283,7 +286,7 @@ func (r *rig) enrol(owner string) {
 	r.Helper()
 	conductortest.Until(r, time.Minute, "lease of "+owner, func() bool { return r.c.Store.View().LiveLease(owner) != nil })
 	r.c.Must(
-		&api.Op{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{Id: nodeID, Driver: "fake", DriverInfo: []byte("{}"), Assigned: owner}}}},
+		&api.Op{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{Id: nodeID, Driver: "fake", DriverInfo: []byte("{}"), Properties: []byte(r.properties), Assigned: owner}}}},
 		&api.Op{Op: &api.Op_PortCreate{PortCreate: &api.PortCreate{Port: &api.Port{Id: nodeID, NodeId: nodeID, Address: nodeMAC, PxeEnabled: true}}}},
 	)
 }

@@ -63,8 +63,9 @@ var (
 // outcome is what a step leaves: a result for its record, and operations that
 // are committed together with StepDone.
 type outcome struct {
-	result any
-	ops    []*api.Op
+	result   any
+	ops      []*api.Op
+	powerOns uint32 // by how many the machine was switched on
 }
 
 // rewind is returned by a step that wants the flow to go on from an earlier one.
@@ -253,7 +254,7 @@ func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outc
 	if out.result == nil {
 		result = nil
 	}
-	done := &api.StepDone{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), Result: result}
+	done := &api.StepDone{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Cursor: f.GetCursor(), Attempt: f.GetAttempt(), Result: result, PowerOns: out.powerOns}
 	if step.GetWaits() {
 		done.Event = api.Event_EV_RESUME
 	}

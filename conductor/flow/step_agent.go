@@ -156,8 +156,10 @@ const maxInventory = 128 << 10
 // inventory asks the agent what the machine is made of and stores it.
 func (r *runner) inventory(ctx context.Context, p position) (outcome, error) {
 	var inv agentproto.Inventory
+	ctx, giveUp, stop := r.untilShown(ctx, p)
+	defer stop()
 	if err := r.command(ctx, p, agentproto.CmdInventory, struct{}{}, &inv); err != nil {
-		return outcome{}, err
+		return outcome{}, giveUp(err)
 	}
 	doc, err := json.Marshal(inv)
 	if err != nil {

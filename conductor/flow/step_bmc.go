@@ -71,7 +71,12 @@ func (r *runner) power(ctx context.Context, p position, kind string, want api.Po
 	if err != nil {
 		return outcome{}, err
 	}
-	return outcome{ops: append(ops, r.write(p.flow, []string{"power_state", "target_power"}, &api.Node{PowerState: want}))}, nil
+	out := outcome{ops: append(ops, r.write(p.flow, []string{"power_state", "target_power"}, &api.Node{PowerState: want}))}
+	out.ops = append(out.ops, r.endsBoot(p)...)
+	if len(ops) > 0 && want == api.PowerState_POWER_ON { // an intent is closed: it was not on before
+		out.powerOns = 1
+	}
+	return out, nil
 }
 
 // bootDevice sets what the machine boots from next: the network for the next

@@ -127,6 +127,9 @@ func (r *runner) execute(ctx context.Context, exec executor, p position) (outcom
 		<-r.slots
 		defer func() { r.slots <- struct{}{} }()
 	}
+	if out, ok, err := r.leftOut(ctx, p); ok || err != nil {
+		return out, err
+	}
 	return exec(r, ctx, p)
 }
 

@@ -4,6 +4,9 @@
 // what was recorded is logged. Nodes with enforce_power get a power flow that
 // puts the machine back; those flows go through the same door as a user's.
 //
+// A machine that a flow left in the ramdisk, for the next one to find its
+// agent, is switched off the same way after ten minutes.
+//
 // Rules: only the assigned owner polls; locked nodes, nodes with unfinished
 // work, in maintenance, in enroll, or with a parked BMC are left alone; a poll
 // never takes a lock, so it never makes a user's call wait.
@@ -106,6 +109,10 @@ func (s *Sync) look(ctx context.Context, id string) {
 	if before == nil {
 		return
 	}
+	if s.idle(before) {
+		s.switchOff(ctx, before)
+		return
+	}
 	is, err := s.cfg.BMC.Power(ctx, id)
 	if err != nil {
 		s.cfg.Logger.Debug("power not read", "node", id, "err", err)
@@ -139,5 +146,34 @@ func (s *Sync) look(ctx context.Context, id string) {
 	})
 	if err != nil {
 		s.cfg.Logger.Debug("power state not recorded", "node", n.GetId(), "err", err)
+	}
+}
+
+// idleTicks is how long a machine may wait in the ramdisk for the next flow, on
+// the cluster clock.
+const idleTicks = 10 * 60 * 1000
+
+// idle says whether a machine was left in the ramdisk and nothing came of it.
+func (s *Sync) idle(n *api.Node) bool {
+	return n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && n.GetPowerState() == api.PowerState_POWER_ON &&
+		s.cfg.Store.View().Globals().GetTicks()-n.GetStateSinceTick() >= idleTicks
+}
+
+// switchOff has a flow end the boot of an idle machine.
+func (s *Sync) switchOff(ctx context.Context, n *api.Node) {
+	steps, err := node.Plan(api.FlowKind_FLOW_POWER, api.PowerAction_POWER_ACTION_OFF)
+	if err != nil {
+		return
+	}
+	const reason = "nothing came for the machine in the ramdisk"
+	_, err = s.cfg.Propose(ctx, &api.Command{
+		Meta: &api.Meta{Principal: "peer:" + s.cfg.Member, Reason: reason, WallMs: s.cfg.Clock.Now().UnixMilli()},
+		Ops: []*api.Op{{Op: &api.Op_FlowCreate{FlowCreate: &api.FlowCreate{NodeId: n.GetId(), Rev: n.GetRev(), Flow: &api.Flow{
+			Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_POWER, Steps: steps,
+			Meta: &api.Meta{Principal: "peer:" + s.cfg.Member, Reason: reason},
+		}}}}},
+	})
+	if err != nil {
+		s.cfg.Logger.Debug("idle machine not switched off", "node", n.GetId(), "err", err)
 	}
 }

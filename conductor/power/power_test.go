@@ -229,3 +229,30 @@ func TestStaleAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A machine that was left in the ramdisk is switched off after ten minutes
+// without work, and not before.
+func TestSwitchesIdleRamdiskOff(t *testing.T) {
+	bubble(t, 1, func(f *fixture) {
+		token := f.lock(1)
+		f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id(1), Token: token, Fields: []string{"boot"}, Node: &api.Node{
+			Boot: &api.Boot{Target: api.BootTarget_BOOT_RAMDISK, Nonce: "0123456789abcdef0123456789abcdef"},
+		}}}})
+		f.unlock(1, token)
+		pass := func(minutes int) {
+			for range 6 * minutes {
+				f.c.Must(&api.Op{Op: &api.Op_Tick{Tick: &api.Tick{Ms: 10_000, Term: f.c.Term()}}})
+			}
+			conductortest.Pass(2*period + 5*time.Second)
+		}
+		pass(9)
+		if fl := f.c.Store.View().Flow(id(1)); fl.GetKind() == api.FlowKind_FLOW_POWER {
+			f.Errorf("too soon: %v", fl)
+		}
+		pass(2)
+		fl := f.c.Store.View().Flow(id(1))
+		if fl.GetKind() != api.FlowKind_FLOW_POWER || fl.GetSteps()[0].GetName() != "off" || fl.GetMeta().GetReason() != "nothing came for the machine in the ramdisk" {
+			f.Errorf("flow %v", fl)
+		}
+	})
+}
