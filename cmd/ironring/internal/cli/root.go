@@ -45,8 +45,15 @@ peer's own host by its unix socket.
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			f.timeoutGiven = cmd.Flags().Changed("timeout")
-			if !slices.Contains([]string{"json", "table"}, f.output) {
-				return errs.New(errs.Invalid, "--output %q: must be json or table", f.output)
+			formats := []string{"json", "table"}
+			if own := cmd.Annotations[outputs]; own != "" {
+				formats = strings.Split(own, ",")
+				if !cmd.Flags().Changed("output") {
+					f.output = formats[0]
+				}
+			}
+			if !slices.Contains(formats, f.output) {
+				return errs.New(errs.Invalid, "--output %q: must be %s", f.output, strings.Join(formats, " or "))
 			}
 			if f.timeout <= 0 {
 				return errs.New(errs.Invalid, "--timeout %s: must be more than 0", f.timeout)

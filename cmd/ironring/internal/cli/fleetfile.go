@@ -1,0 +1,462 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
+	"github.com/ironring/ironring/node"
+)
+
+// A fleet file says how nodes should be: YAML with a list `nodes`, or CSV with
+// a line for each. docs/fleet.md is its reference.
+
+// maxFleetFile bounds a file: some ten thousand nodes.
+const maxFleetFile = 32 << 20
+
+// reference is where a secret of a fleet file is kept.
+type reference struct{ Env, File string }
+
+func (r reference) String() string {
+	if r.Env != "" {
+		return "from the environment variable " + r.Env
+	}
+	return "from the file " + r.File
+}
+
+// read gets the secret.
+func (r reference) read(f *Factory) (string, error) {
+	if r.Env != "" {
+		if v := f.Getenv(r.Env); v != "" {
+			return v, nil
+		}
+		return "", errs.New(errs.Invalid, "the environment variable %s is not set", r.Env)
+	}
+	file, err := os.Open(r.File)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "%w", err)
+	}
+	defer file.Close()
+	return readValue(file, r.File)
+}
+
+// entry is one node of a fleet file.
+type entry struct {
+	line int
+	id   string
+	name string
+	// fields are the spec fields that the file gives, by api.Node's names, but
+	// documents; values are strings and booleans.
+	fields map[string]any
+	// documents are the documents that the file gives: trees of maps, lists,
+	// strings, json.Number, booleans, nil and references.
+	documents map[string]map[string]any
+	ports     []*api.Port
+	hasPorts  bool
+	lines     map[string]int // of fields, documents' keys and MACs, where known
+}
+
+func (e *entry) label() string {
+	if e.name != "" {
+		return e.name
+	}
+	return e.id
+}
+
+// at is the line of a path, or of the nearest one above it that is known.
+func (e *entry) at(path string) int {
+	for path != "" {
+		if l := e.lines[path]; l > 0 {
+			return l
+		}
+		path = path[:max(0, strings.LastIndexByte(path, '/'))]
+	}
+	return e.line
+}
+
+// fileFields are the keys of an entry and the spec fields that they stand for.
+var fileFields = map[string]string{
+	"name": "name", "driver": "driver", "group": "conductor_group", "resource_class": "resource_class", "description": "description",
+	"enforce_power": "enforce_power", "protected": "protected", "maintenance": "maintenance", "maintenance_reason": "maintenance_reason",
+}
+
+var boolFields = []string{"enforce_power", "protected", "maintenance"}
+
+// fileKeys are all keys that an entry may have, in the order of exports.
+func fileKeys() []string {
+	keys := []string{"name", "id", "driver", "group", "resource_class", "description", "protected", "enforce_power", "maintenance", "maintenance_reason"}
+	for _, d := range node.Documents {
+		keys = append(keys, d.Field)
+	}
+	return append(keys, "ports")
+}
+
+// problems collects everything that is wrong with a file: a person wants to
+// know it all at once.
+type problems struct {
+	path string
+	all  []problem
+}
+
+type problem struct {
+	line int
+	text string
+}
+
+func (p *problems) add(line int, format string, args ...any) {
+	p.all = append(p.all, problem{line, fmt.Sprintf(format, args...)})
+}
+
+// err is nil when there are none.
+func (p *problems) err() error {
+	const most = 20
+	if len(p.all) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(p.all, func(a, b problem) int { return a.line - b.line })
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s cannot be used, nothing was done:", p.path)
+	for i, one := range p.all {
+		if i == most {
+			fmt.Fprintf(&b, "\n  and %d more", len(p.all)-most)
+			break
+		}
+		fmt.Fprintf(&b, "\n  line %d: %s", one.line, oneLine(one.text))
+	}
+	return errs.New(errs.Invalid, "%s", b.String())
+}
+
+// readFleet reads a fleet file and checks what can be checked without asking
+// the cluster.
+func (f *Factory) readFleet(path string) ([]*entry, error) {
+	data, err := f.readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &problems{path: path}
+	var entries []*entry
+	switch ext := strings.ToLower(filepath.Ext(path)); ext {
+	case ".yaml", ".yml", ".json":
+		entries = parseYAML(data, p)
+	case ".csv":
+		entries = parseCSV(data, p)
+	default:
+		return nil, errs.New(errs.Invalid, "%s: the name must end in .yaml or .csv", path)
+	}
+	for _, e := range entries {
+		e.check(p)
+	}
+	checkTwice(entries, p)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, errs.New(errs.Invalid, "%s holds no nodes", path)
+	}
+	return entries, nil
+}
+
+func (f *Factory) readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "%w", err)
+	}
+	if info.Size() > maxFleetFile {
+		return nil, errs.New(errs.Invalid, "%s has %d bytes, more than %d", path, info.Size(), maxFleetFile)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "%w", err)
+	}
+	return data, nil
+}
+
+// set gives an entry one of its keys; value is what YAML or CSV made of it.
+func (e *entry) set(key string, value any, line int, p *problems) {
+	e.lines[key] = line
+	switch {
+	case key == "id":
+		e.id, _ = value.(string)
+		if !node.ValidID(e.id) {
+			p.add(line, "id: not a UUID in lower case")
+		}
+	case node.DocumentOf(&api.Node{}, key) != nil:
+		doc, ok := value.(map[string]any)
+		if !ok && value != nil {
+			p.add(line, "%s: must be a mapping of keys to values", key)
+			return
+		}
+		if doc == nil {
+			doc = map[string]any{}
+		}
+		e.documents[key] = e.references(nil, doc, key, p).(map[string]any)
+	case key == "ports":
+		e.setPorts(value, line, p)
+	case fileFields[key] != "" && slices.Contains(boolFields, key):
+		v, ok := value.(bool)
+		if !ok {
+			p.add(line, "%s: must be true or false", key)
+			return
+		}
+		e.fields[fileFields[key]] = v
+	case fileFields[key] != "":
+		v, ok := value.(string)
+		if !ok && value != nil {
+			p.add(line, "%s: must be a text: put it into quotation marks", key)
+			return
+		}
+		e.fields[fileFields[key]] = v
+		if key == "name" {
+			e.name = v
+		}
+	default:
+		p.add(line, "unknown key %q; there are %s", key, strings.Join(fileKeys(), ", "))
+	}
+}
+
+// references replaces {env: NAME} and {file: PATH} where secrets stand, and
+// refuses secrets in clear: the file would be one itself.
+func (e *entry) references(path []string, v any, field string, p *problems) any {
+	at := strings.Join(append([]string{field}, path...), "/")
+	secret := len(path) > 0 && (seal.SecretPath(path) || field == "driver_info" && driverSecret(path[0]))
+	switch v := v.(type) {
+	case map[string]any:
+		if ref, ok := asReference(v); ok && secret {
+			return ref
+		}
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			v[k] = e.references(append(slices.Clip(path), k), v[k], field, p)
+		}
+	case []any:
+		for i := range v {
+			v[i] = e.references(append(slices.Clip(path), fmt.Sprint(i)), v[i], field, p)
+		}
+	case string, json.Number:
+		if secret {
+			p.add(e.at(at), "%s is a secret, which must not stand in the file: give {env: NAME} or {file: PATH}, or leave the key out to keep what is stored", at)
+		} else if v == seal.Mask {
+			p.add(e.at(at), "%s is %s, which is shown in the place of a secret: leave the key out to keep what is stored", at, seal.Mask)
+		}
+	}
+	return v
+}
+
+// asReference reads {env: NAME} and {file: PATH}.
+func asReference(m map[string]any) (reference, bool) {
+	if len(m) != 1 {
+		return reference{}, false
+	}
+	env, _ := m["env"].(string)
+	file, _ := m["file"].(string)
+	return reference{env, file}, env != "" || file != ""
+}
+
+func (e *entry) setPorts(value any, line int, p *problems) {
+	e.hasPorts = true
+	list, ok := value.([]any)
+	if !ok && value != nil {
+		p.add(line, "ports: must be a list")
+		return
+	}
+	for _, item := range list {
+		port, err := filePort(item)
+		if err != nil {
+			p.add(line, "ports: %v", err)
+			continue
+		}
+		e.ports = append(e.ports, port)
+	}
+}
+
+// filePort is a port of a file: a MAC address, or a mapping with more.
+func filePort(item any) (*api.Port, error) {
+	port := &api.Port{PxeEnabled: true}
+	switch v := item.(type) {
+	case string:
+		port.Address = v
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			var ok bool
+			switch key {
+			case "address":
+				port.Address, ok = v[key].(string)
+			case "pxe_enabled":
+				port.PxeEnabled, ok = v[key].(bool)
+			case "physical_network":
+				port.PhysicalNetwork, ok = v[key].(string)
+			case "extra":
+				var doc map[string]any
+				if doc, ok = v[key].(map[string]any); ok {
+					if holdsSecret(nil, doc) {
+						return nil, errs.New(errs.Invalid, "extra of %v: secrets of ports cannot stand in a file", v["address"])
+					}
+					port.Extra, _ = json.Marshal(doc) // came from a file as JSON's types
+				}
+			default:
+				return nil, errs.New(errs.Invalid, "unknown key %q; there are address, pxe_enabled, physical_network, extra", key)
+			}
+			if !ok {
+				return nil, errs.New(errs.Invalid, "%s: not a value for it", key)
+			}
+		}
+	default:
+		return nil, errs.New(errs.Invalid, "must be MAC addresses, or mappings with address")
+	}
+	if err := node.NormalizePort(port); err != nil {
+		return nil, err
+	}
+	return port, nil
+}
+
+func holdsSecret(path []string, v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, child := range v {
+			if holdsSecret(append(slices.Clip(path), k), child) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, func(child any) bool { return holdsSecret(path, child) })
+	case string, json.Number:
+		return seal.SecretPath(path)
+	}
+	return false
+}
+
+// check applies the rules of records to an entry.
+func (e *entry) check(p *problems) {
+	if e.name == "" && e.id == "" {
+		p.add(e.line, "a node needs a name")
+		return
+	}
+	n := &api.Node{Id: e.id, Driver: "x"}
+	if n.Id == "" {
+		n.Id = "00000000-0000-0000-0000-000000000000"
+	}
+	if err := e.apply(n, func(reference) (string, error) { return "secret", nil }); err != nil {
+		p.add(e.line, "%v", err)
+		return
+	}
+	if n.GetMaintenanceReason() != "" && e.fields["maintenance"] == nil {
+		n.Maintenance = true // whether the node has it is not known yet
+	}
+	if err := node.NormalizeSpec(n); err != nil {
+		p.add(e.at(errs.SubjectOf(err)), "%v", err)
+	} else if err := node.CheckSpec(n); err != nil {
+		p.add(e.at(errs.SubjectOf(err)), "%v", err)
+	}
+}
+
+// apply puts what the file gives into a node; documents replace those of the
+// node. secret reads references.
+func (e *entry) apply(n *api.Node, secret func(reference) (string, error)) error {
+	for field, v := range e.fields {
+		src := &api.Node{}
+		m := src.ProtoReflect()
+		m.Set(m.Descriptor().Fields().ByName(protoreflect.Name(field)), protoreflect.ValueOf(v))
+		if err := node.Apply(n, []string{field}, src); err != nil {
+			return err
+		}
+	}
+	for field, doc := range e.documents {
+		plain, err := resolved(doc, secret)
+		if err != nil {
+			return errs.About(errs.Invalid, field, "%s: %w", field, err)
+		}
+		raw, err := json.Marshal(plain)
+		if err != nil {
+			return err
+		}
+		*node.DocumentOf(n, field) = raw
+	}
+	return nil
+}
+
+// resolved is a copy of a tree with the secrets in the places of references.
+func resolved(v any, secret func(reference) (string, error)) (any, error) {
+	switch v := v.(type) {
+	case reference:
+		return secret(v)
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, child := range v {
+			c, err := resolved(child, secret)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", k, err)
+			}
+			out[k] = c
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(v))
+		for i, child := range v {
+			c, err := resolved(child, secret)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = c
+		}
+		return out, nil
+	}
+	return v, nil
+}
+
+// checkTwice refuses what can be of one node only and is given to two.
+func checkTwice(entries []*entry, p *problems) {
+	seen := map[string]*entry{}
+	once := func(e *entry, line int, what, value string) {
+		if value == "" {
+			return
+		}
+		key := what + " " + value
+		if before := seen[key]; before != nil {
+			p.add(line, "%s is given to %s already, on line %d", key, before.label(), before.line)
+			return
+		}
+		seen[key] = e
+	}
+	for _, e := range entries {
+		once(e, e.at("name"), "the name", e.name)
+		once(e, e.at("id"), "the id", e.id)
+		for _, port := range e.ports {
+			once(e, e.at("ports"), "the MAC address", port.GetAddress())
+		}
+		once(e, e.at("driver_info"), "the BMC", bmcKey(e.documents["driver_info"]))
+	}
+}
+
+// bmcKey tells one BMC, or one system of a BMC, from others: what driver_info
+// says of its address. "" when it says nothing.
+func bmcKey(info map[string]any) string {
+	address, more := "", ""
+	for _, k := range slices.Sorted(maps.Keys(info)) {
+		v := info[k]
+		switch {
+		case strings.HasSuffix(k, "_address"):
+			text, _ := v.(string)
+			_, host, found := strings.Cut(text, "://")
+			if !found {
+				host = text
+			}
+			address = strings.ToLower(strings.TrimRight(host, "/"))
+		case strings.HasSuffix(k, "_port"), strings.HasSuffix(k, "_system_id"):
+			if text := fmt.Sprint(v); text != "623" { // IPMI's own
+				more += " " + text
+			}
+		}
+	}
+	if address == "" {
+		return ""
+	}
+	return address + more
+}

@@ -1,0 +1,322 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// outputs is the annotation with the formats of a command that has others than
+// table and json.
+const outputs = "outputs"
+
+func newNodeExportCmd(f *Factory) *cobra.Command {
+	var expr string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write nodes as a file that apply takes",
+		Long: `Write nodes to standard output as a file that "ironring node apply" takes: YAML,
+or CSV with -o csv. Secrets are left out, which means that they stay what they
+are where the file is applied; for new nodes add {env: NAME} or {file: PATH}.
+
+` + whereHelp,
+		Example:     "  ironring node export > fleet.yaml\n  ironring node export --where 'group == \"rack7\"' -o csv > rack7.csv",
+		Args:        cobra.NoArgs,
+		Annotations: map[string]string{outputs: "yaml,csv"},
+		RunE: f.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			all, err := allNodes(ctx, c, &api.ListNodesRequest{Read: &api.ReadOptions{Linearizable: true}})
+			if err != nil {
+				return err
+			}
+			ports, err := c.ListPorts(ctx, &api.ListPortsRequest{})
+			if err != nil {
+				return err
+			}
+			nodes, _, err := matching(ctx, expr, all.GetNodes())
+			if err != nil {
+				return err
+			}
+			slices.SortFunc(nodes, func(a, b *api.Node) int {
+				return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetId(), b.GetId()))
+			})
+			rows, err := exported(nodes, ports.GetPorts())
+			if err != nil {
+				return err
+			}
+			if f.output == "csv" {
+				return writeCSV(f.Out, rows)
+			}
+			return writeYAML(f.Out, rows)
+		}),
+	}
+	cmd.Flags().StringVar(&expr, "where", "", "only the nodes that `EXPR` means")
+	return cmd
+}
+
+// exported are nodes as entries of a file: keys of fileKeys to values. What is
+// at its default is left out.
+func exported(nodes []*api.Node, ports []*api.Port) ([]map[string]any, error) {
+	by := map[string][]any{}
+	for _, p := range ports {
+		by[p.GetNodeId()] = append(by[p.GetNodeId()], exportPort(p))
+	}
+	var out []map[string]any
+	for _, n := range nodes {
+		doc, err := toJSON(n)
+		if err != nil {
+			return nil, err
+		}
+		all := doc.(map[string]any)
+		row := map[string]any{"id": n.GetId(), "ports": by[n.GetId()]}
+		if row["ports"] == nil || len(by[n.GetId()]) == 0 {
+			row["ports"] = []any{}
+		}
+		for key, field := range fileFields {
+			if v := all[field]; v != "" && v != nil {
+				row[key] = v
+			}
+		}
+		for _, d := range node.Documents {
+			v, _ := jsonValue(string(*d.Of(n)))
+			stored, _ := v.(map[string]any)
+			row[d.Field] = unmasked(stored)
+		}
+		out = append(out, row)
+	}
+	return out, nil
+}
+
+// unmasked is an object without the secrets in it.
+func unmasked(m map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range m {
+		inner, isMap := v.(map[string]any)
+		switch {
+		case masked(v):
+		case isMap:
+			out[k] = unmasked(inner)
+		default:
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func exportPort(p *api.Port) any {
+	v, _ := jsonValue(string(p.GetExtra()))
+	extra, _ := v.(map[string]any)
+	extra = unmasked(extra)
+	if p.GetPxeEnabled() && p.GetPhysicalNetwork() == "" && len(extra) == 0 {
+		return p.GetAddress()
+	}
+	out := map[string]any{"address": p.GetAddress(), "pxe_enabled": p.GetPxeEnabled()}
+	if p.GetPhysicalNetwork() != "" {
+		out["physical_network"] = p.GetPhysicalNetwork()
+	}
+	if len(extra) > 0 {
+		out["extra"] = extra
+	}
+	return out
+}
+
+// writeYAML writes rows so that every reader of YAML takes them alike: texts
+// that could be anything else stand in quotation marks.
+func writeYAML(w io.Writer, rows []map[string]any) error {
+	var b bytes.Buffer
+	if len(rows) == 0 {
+		b.WriteString("nodes: []\n")
+	} else {
+		b.WriteString("nodes:\n")
+	}
+	for _, row := range rows {
+		lead := "  - "
+		for _, key := range fileKeys() {
+			v, ok := row[key]
+			if !ok {
+				continue
+			}
+			b.WriteString(lead + key + ":")
+			yamlValue(&b, v, 6)
+			lead = "    "
+		}
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// yamlValue writes what stands behind "key:" or "-", with its line break.
+func yamlValue(b *bytes.Buffer, v any, indent int) {
+	lead := strings.Repeat(" ", indent)
+	switch v := v.(type) {
+	case map[string]any:
+		if len(v) == 0 {
+			b.WriteString(" {}\n")
+			return
+		}
+		b.WriteByte('\n')
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			b.WriteString(lead + yamlText(k) + ":")
+			yamlValue(b, v[k], indent+2)
+		}
+	case []any:
+		if len(v) == 0 {
+			b.WriteString(" []\n")
+			return
+		}
+		b.WriteByte('\n')
+		for _, item := range v {
+			switch item.(type) {
+			case map[string]any, []any: // inside of lists the flow style, which is JSON
+				b.WriteString(lead + "- " + jsonText(item) + "\n")
+			default:
+				b.WriteString(lead + "-")
+				yamlValue(b, item, indent+2)
+			}
+		}
+	case string:
+		b.WriteString(" " + yamlText(v) + "\n")
+	default:
+		b.WriteString(" " + jsonText(v) + "\n")
+	}
+}
+
+var (
+	plainYAML    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./@+-]*$`)
+	reservedYAML = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null|nan|inf)$`)
+)
+
+func yamlText(s string) string {
+	if plainYAML.MatchString(s) && !reservedYAML.MatchString(s) {
+		return s
+	}
+	return jsonText(s)
+}
+
+// jsonText is a value as JSON on one line.
+func jsonText(v any) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(v) != nil {
+		return "null"
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// writeCSV writes rows with a column for each path that any of them has.
+func writeCSV(w io.Writer, rows []map[string]any) error {
+	cells := make([]map[string]string, len(rows))
+	columns := map[string]bool{}
+	for i, row := range rows {
+		cells[i] = map[string]string{}
+		for _, key := range fileKeys() {
+			doc, isDoc := row[key].(map[string]any)
+			switch v := row[key].(type) {
+			case nil:
+			case []any:
+				cells[i][key] = csvPortsText(v)
+			case string:
+				cells[i][key] = v
+			default:
+				if isDoc {
+					if !namable(doc) {
+						return errs.New(errs.Unsupported, "%s of node %v has a key that no CSV column can name: export it as YAML", key, cmp.Or(row["name"], row["id"]))
+					}
+					csvDocument(cells[i], key, doc)
+				} else {
+					cells[i][key] = fmt.Sprint(v)
+				}
+			}
+		}
+		for c := range cells[i] {
+			columns[c] = true
+		}
+	}
+	header := csvHeader(columns)
+	out := csv.NewWriter(w)
+	if err := out.Write(header); err != nil {
+		return err
+	}
+	for _, row := range cells {
+		line := make([]string, len(header))
+		for i, c := range header {
+			line[i] = row[c]
+		}
+		if err := out.Write(line); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// csvHeader orders columns as fileKeys does, the paths of a document sorted.
+func csvHeader(columns map[string]bool) []string {
+	order := fileKeys()
+	place := func(column string) int {
+		field, _, _ := strings.Cut(column, "/")
+		return slices.Index(order, field)
+	}
+	columns["name"] = true
+	return slices.SortedFunc(maps.Keys(columns), func(a, b string) int {
+		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a, b))
+	})
+}
+
+// csvDocument spreads an object over cells. An object with keys that no path
+// can name is one cell.
+func csvDocument(row map[string]string, path string, m map[string]any) {
+	for k, v := range m {
+		at := path + "/" + k
+		inner, isMap := v.(map[string]any)
+		text, isText := v.(string)
+		switch {
+		case isMap && len(inner) > 0 && namable(inner):
+			csvDocument(row, at, inner)
+		case isText && text != "" && !json.Valid([]byte(text)) && !strings.Contains(text, "\r"):
+			row[at] = text
+		default:
+			row[at] = jsonText(v)
+		}
+	}
+}
+
+// namable reports whether paths can name all keys of an object.
+func namable(m map[string]any) bool {
+	for k := range m {
+		if k == "" || strings.Contains(k, "/") || strings.TrimSpace(k) != k {
+			return false
+		}
+	}
+	return true
+}
+
+func csvPortsText(ports []any) string {
+	var macs []string
+	for _, p := range ports {
+		mac, ok := p.(string)
+		if !ok {
+			return jsonText(ports)
+		}
+		macs = append(macs, mac)
+	}
+	if len(macs) == 0 {
+		return "[]"
+	}
+	return strings.Join(macs, " ")
+}
