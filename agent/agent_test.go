@@ -196,6 +196,17 @@ func TestWrongClockAndWrongCA(t *testing.T) {
 			t.Errorf("clock set to %s", got)
 		}
 	})
+	// A machine whose battery is empty believes that it is 2001: for it the
+	// cluster's certificates are of a far future.
+	t.Run("cluster 25 years ahead", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.Cluster = agenttest.NewAt(t, func() time.Time { return time.Now().AddDate(25, 0, 0) })
+		w.start(w.Peer(""))
+		w.WaitHello(1)
+		if got := <-w.clock; got.Year() != time.Now().AddDate(25, 0, 0).Year() {
+			t.Errorf("clock set to %s", got)
+		}
+	})
 	t.Run("expired peer", func(t *testing.T) {
 		w := newWorld(t, nil)
 		p := w.Peer("")

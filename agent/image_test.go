@@ -331,6 +331,66 @@ func (w *cutWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// What is wrong with the image server is in the progress at once, while it is
+// tried again, and without secrets.
+func TestImageTroubleIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		serve func(n int64, img *image, w http.ResponseWriter, r *http.Request)
+		text  string
+	}{
+		"from the start": {func(n int64, img *image, w http.ResponseWriter, r *http.Request) {
+			if n < 3 {
+				w.WriteHeader(503)
+				return
+			}
+			http.ServeContent(w, r, "x", time.Time{}, bytes.NewReader(img.served))
+		}, "503 Service Unavailable"},
+		"in the middle": {func(n int64, img *image, w http.ResponseWriter, r *http.Request) {
+			switch n {
+			case 1:
+				http.ServeContent(&cutWriter{w, 5 << 20}, r, "x", time.Time{}, bytes.NewReader(img.served))
+			case 2:
+				w.WriteHeader(500)
+			default:
+				http.ServeContent(w, r, "x", time.Time{}, bytes.NewReader(img.served))
+			}
+		}, "500 Internal Server Error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.cfg.ImageNoProgress = 10 * time.Second
+			w.start(w.Peer(""))
+			w.Hello(1)
+			img := newImage(t, 8<<20)
+			release := make(chan struct{})
+			img.serve = func(rw http.ResponseWriter, r *http.Request) {
+				n := img.requests.Load()
+				if n == 3 {
+					<-release // until the trouble was seen
+				}
+				c.serve(n, img, rw, r)
+			}
+			w.Command(1, "w", agentproto.CmdWriteImage, args(t, img.args("", diskA())))
+			st := w.WaitStatus("w", func(st *api.CommandStatus) bool {
+				return strings.HasPrefix(st.Message, "image server: http://") && strings.Contains(st.Message, c.text)
+			})
+			close(release)
+			if strings.Contains(st.Message, "hunter2") || strings.Contains(st.Message, "secret") || !strings.Contains(st.Message, "/disk.img") {
+				t.Errorf("message %q", st.Message)
+			}
+			if st := w.WaitEnd("w"); st.State != api.CommandStatus_DONE {
+				t.Error(st)
+			}
+			img.check(t, w.path("vda"))
+			for _, u := range w.Ups() {
+				if s := u.GetLog().String(); strings.Contains(s, "hunter2") || strings.Contains(s, "sig=") {
+					t.Errorf("a secret in %s", s)
+				}
+			}
+		})
+	}
+}
+
 func TestProgressIsThrottled(t *testing.T) {
 	w := newWorld(t, nil)
 	w.start(w.Peer(""))

@@ -83,7 +83,9 @@ func (a *agent) openImage(ctx context.Context, w *imageWrite, urls []string) (*f
 	src, err := fetch.Open(ctx, fetch.Config{
 		URLs: urls, Transport: a.cfg.HTTP, Logger: w.t.log, Stall: a.cfg.ImageStall, NoProgress: a.cfg.ImageNoProgress,
 		Trouble: func(err error) {
-			w.t.progress(w.read.Load(), w.total, "image server: "+err.Error())
+			msg := "image server: " + err.Error()
+			w.trouble.Store(&msg)
+			w.t.progress(w.read.Load(), w.total, msg)
 		},
 	})
 	if err != nil {
@@ -120,8 +122,9 @@ type imageWrite struct {
 	compress  string
 	total     uint64 // of the file, 0 if unknown
 
-	read    atomic.Uint64 // bytes of the file that were hashed
-	fetched error         // why the file ended early; set before its channel is closed
+	read    atomic.Uint64          // bytes of the file that were hashed
+	trouble atomic.Pointer[string] // what is wrong with the server now, nil: nothing
+	fetched error                  // why the file ended early; set before its channel is closed
 
 	opened  sync.Once
 	disk    *imageDisk // of opened; nil before the first block
@@ -199,6 +202,9 @@ func (w *imageWrite) readFile(ctx context.Context, free <-chan *block, out chan<
 		k := copy(b.buf, head)
 		head = head[k:]
 		n, err := fill(w.src, b.buf[k:])
+		if err == nil {
+			w.trouble.Store(nil)
+		}
 		b.n, b.off = k+n, off
 		off += int64(b.n)
 		if b.n > 0 {
@@ -243,6 +249,15 @@ func (w *imageWrite) checkFile() error {
 		return errs.New(errs.Invalid, "the image is empty")
 	}
 	return nil
+}
+
+// writing tells how far the writing is, and what it waits for.
+func (w *imageWrite) writing() {
+	msg := "writing"
+	if t := w.trouble.Load(); t != nil {
+		msg = *t
+	}
+	w.t.progress(w.read.Load(), w.total, msg)
 }
 
 // verifying tells how far the reading back is.

@@ -151,7 +151,7 @@ func (q *qcow2Write) pass(ctx context.Context) error {
 					return err
 				}
 				jobFree <- j.block // never blocks: as many blocks as room
-				q.t.progress(q.read.Load(), q.total, "writing")
+				q.writing()
 			}
 			return nil
 		})

@@ -146,7 +146,7 @@ func (w *imageWrite) writeBlocks(ctx context.Context, g *errgroup.Group, in <-ch
 				}
 				length.Add(int64(b.n))
 				free <- b // never blocks: as many blocks as room
-				w.t.progress(w.read.Load(), w.total, "writing")
+				w.writing()
 			}
 			return nil
 		})

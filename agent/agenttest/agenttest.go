@@ -58,9 +58,15 @@ type stream struct {
 // New makes a cluster without peers.
 func New(tb testing.TB) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb, changed: make(chan struct{}), now: time.Now, patience: Patience}
+	return NewAt(tb, time.Now)
+}
+
+// NewAt makes a cluster that was founded at another time: now is its clock.
+func NewAt(tb testing.TB, now func() time.Time) *Cluster {
+	tb.Helper()
+	c := &Cluster{tb: tb, changed: make(chan struct{}), now: now, patience: Patience}
 	var err error
-	if c.ca, err = pki.Create("3f2b6b0e-test", time.Now()); err != nil {
+	if c.ca, err = pki.Create("3f2b6b0e-test", now()); err != nil {
 		tb.Fatal(err)
 	}
 	return c
