@@ -73,6 +73,9 @@ type Config struct {
 	// PromoteAfter is how long a new member must have been caught up before it
 	// gets a vote; default 2 s.
 	PromoteAfter time.Duration
+	// ReplaceAfter is how long a voter must have been silent before another peer
+	// gets a vote in its stead, where there is one without; default 30 s.
+	ReplaceAfter time.Duration
 }
 
 var validID = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
@@ -114,6 +117,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Raft.LeaderLease, c.Raft.Heartbeat/2)
 	setDefault(&c.CommitStall, 5*time.Second)
 	setDefault(&c.PromoteAfter, 2*time.Second)
+	setDefault(&c.ReplaceAfter, 30*time.Second)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 8192
 	}

@@ -100,7 +100,7 @@ func (c *Cluster) term(ctx context.Context, r *raft.Raft) {
 	}
 	err := duties.Run(ctx, duties.Config{
 		Self: c.ID(), Term: term, Store: c.store, Propose: c.proposeHere, Clock: c.clock,
-		Logger: c.log, Voters: voterControl{c, r}, Probe: c.probe, PromoteAfter: c.cfg.PromoteAfter, Keys: keyMaker{c},
+		Logger: c.log, Voters: voterControl{c, r}, Probe: c.probe, PromoteAfter: c.cfg.PromoteAfter, ReplaceAfter: c.cfg.ReplaceAfter, Keys: keyMaker{c},
 	})
 	if err != nil && ctx.Err() == nil {
 		c.fatal(errs.New(errs.Internal, "duties of the leader: %w", err))

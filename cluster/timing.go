@@ -1,6 +1,10 @@
 package cluster
 
 import (
+	"math"
+	"strings"
+	"time"
+
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
 )
@@ -81,6 +85,26 @@ func CheckSettings(s *api.Settings) error {
 	}
 	if v := s.GetMaxVoters(); v != 1 && v != 3 && v != 5 {
 		return errs.About(errs.Invalid, "max_voters", "max_voters is %d: 3 and 5 make sense (1 in tests)", v)
+	}
+	for _, d := range []struct {
+		name     string
+		ms       uint64
+		low, top time.Duration
+	}{
+		{"idle_move_ms", s.GetIdleMoveMs(), 100 * time.Millisecond, 24 * time.Hour},
+		{"join_stable_ms", s.GetJoinStableMs(), time.Millisecond, 24 * time.Hour},
+		{"boot_stall_ms", s.GetBootStallMs(), 100 * time.Millisecond, 24 * time.Hour},
+		{"boot_deadline_ms", s.GetBootDeadlineMs(), 100 * time.Millisecond, 24 * time.Hour},
+	} {
+		if is := time.Duration(min(d.ms, math.MaxInt64/1_000_000)) * time.Millisecond; is < d.low || is > d.top {
+			return errs.About(errs.Invalid, d.name, "%s is %v, allowed are %v to %v", strings.TrimSuffix(d.name, "_ms"), is, d.low, d.top)
+		}
+	}
+	if s.GetBootStallMs() > s.GetBootDeadlineMs() {
+		return errs.About(errs.Invalid, "boot_stall_ms", "boot_stall is longer than boot_deadline: no boot would ever be tried again")
+	}
+	if n := s.GetBootTries(); n < 1 || n > 20 {
+		return errs.About(errs.Invalid, "boot_tries", "boot_tries is %d, allowed are 1 to 20", n)
 	}
 	if v := s.GetRingVersion(); v != 1 {
 		return errs.About(errs.Unsupported, "ring_version", "ring_version %d is not known, only 1", v)

@@ -49,6 +49,11 @@ func (v voterControl) AddVoter(id, address string) error {
 	return v.r.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, configTimeout).Error()
 }
 
+// Demote implements duties.Voters.
+func (v voterControl) Demote(id string) error {
+	return v.r.DemoteVoter(raft.ServerID(id), 0, configTimeout).Error()
+}
+
 // Remove implements duties.Voters.
 func (v voterControl) Remove(id string) error {
 	return v.r.RemoveServer(raft.ServerID(id), 0, configTimeout).Error()

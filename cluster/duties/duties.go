@@ -46,6 +46,7 @@ type Voters interface {
 	LastIndex() uint64
 	AddNonvoter(id, address string) error
 	AddVoter(id, address string) error
+	Demote(id string) error // the vote goes, the server stays
 	Remove(id string) error
 }
 
@@ -61,6 +62,9 @@ type Config struct {
 	Probe   func(ctx context.Context, id string) (*api.PeerInfoReply, error) // how far a peer is
 	// PromoteAfter is how long a server must have been caught up to get a vote.
 	PromoteAfter time.Duration
+	// ReplaceAfter is how long a voter must have been silent before a server that
+	// is alive gets a vote in its stead.
+	ReplaceAfter time.Duration
 	Keys         KeyMaker
 }
 

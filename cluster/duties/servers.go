@@ -1,6 +1,7 @@
 package duties
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -13,19 +14,27 @@ import (
 const (
 	PromoteLag   = 250 // entries that "caught up" may be behind
 	probeTimeout = 500 * time.Millisecond
+	lookPeriod   = time.Second
 )
 
 // servers keeps Raft's configuration in line with the members: who joined is
 // added without a vote, gets one once it is caught up while there are fewer
-// voters than the settings say, and who was removed is taken out. A voter is
-// never removed for being dead: that is an operator's decision.
+// voters than the settings say, and who was removed is taken out.
+//
+// A voter that has been silent for long gives its vote to a peer that is alive
+// and caught up, where there is one; it stays a member and is a candidate for
+// the next vote. The new voter comes first, then the old one goes, so that at
+// no moment fewer are alive than before. Without a peer to replace it nothing
+// changes: to remove a member is an operator's decision.
 type servers struct {
 	Config
 	caughtUp map[string]time.Duration // since when, by this leader's clock
+	heard    map[string]time.Duration // when a voter answered last
+	looked   time.Duration            // when voters were asked last
 }
 
 func newServers(cfg Config) *servers {
-	return &servers{Config: cfg, caughtUp: map[string]time.Duration{}}
+	return &servers{Config: cfg, caughtUp: map[string]time.Duration{}, heard: map[string]time.Duration{}, looked: cfg.Clock.Elapsed() - lookPeriod}
 }
 
 func (s *servers) name() string { return "servers" }
@@ -73,50 +82,115 @@ func (s *servers) update(h Server, address string) error {
 	return s.Voters.AddNonvoter(h.ID, address)
 }
 
-// promote gives a vote to the server that has been caught up for longest.
+// promote gives a vote to a server that has been caught up for long enough, or
+// takes one that is too many.
 func (s *servers) promote(ctx context.Context, have []Server, maxVoters int) error {
-	voters := 0
-	var waiting []Server
+	var voters, waiting []Server
 	for _, h := range have {
 		if h.Voter {
-			voters++
+			voters = append(voters, h)
 		} else {
 			waiting = append(waiting, h)
 		}
 	}
-	if voters >= maxVoters || len(waiting) == 0 {
+	if len(voters) > maxVoters || len(waiting) > 0 {
+		s.listen(ctx, voters)
+	}
+	if len(voters) > maxVoters {
+		return s.demote(voters)
+	}
+	room := maxVoters - len(voters)
+	if room == 0 && s.silent(voters) {
+		room = 1 // the silent one goes once its successor votes
+	}
+	if room == 0 || len(waiting) == 0 {
 		clear(s.caughtUp)
 		return nil
 	}
 	s.observe(ctx, waiting)
+	best := s.best(voters, waiting)
+	if best == nil {
+		return nil
+	}
+	s.Logger.Info("a member gets a vote", "peer", best.ID, "voters", len(voters)+1)
+	return s.Voters.AddVoter(best.ID, best.Address)
+}
+
+// best is the candidate whose zone has the fewest votes, then the one that has
+// been caught up for longest.
+func (s *servers) best(voters, waiting []Server) *Server {
+	v := s.Store.View()
+	inZone := map[string]int{}
+	for _, h := range voters {
+		inZone[v.Member(h.ID).GetZone()]++
+	}
 	now := s.Clock.Elapsed()
 	var best *Server
 	for i, h := range waiting {
 		since, ok := s.caughtUp[h.ID]
-		if ok && now-since >= s.PromoteAfter && (best == nil || since < s.caughtUp[best.ID]) {
+		if !ok || now-since < s.PromoteAfter {
+			continue
+		}
+		if best == nil || cmp.Or(cmp.Compare(inZone[v.Member(h.ID).GetZone()], inZone[v.Member(best.ID).GetZone()]), cmp.Compare(since, s.caughtUp[best.ID])) < 0 {
 			best = &waiting[i]
 		}
 	}
-	if best == nil {
+	return best
+}
+
+// demote takes a vote: of a silent server rather than of one that answers,
+// never of this one.
+func (s *servers) demote(voters []Server) error {
+	var least *Server
+	for i, h := range voters {
+		if h.ID != s.Self && (least == nil || s.heard[h.ID] < s.heard[least.ID]) {
+			least = &voters[i]
+		}
+	}
+	if least == nil {
 		return nil
 	}
-	s.Logger.Info("a member gets a vote", "peer", best.ID, "voters", voters+1)
-	return s.Voters.AddVoter(best.ID, best.Address)
+	s.Logger.Info("a member gives its vote back", "peer", least.ID, "voters", len(voters)-1)
+	return s.Voters.Demote(least.ID)
+}
+
+// silent reports whether one of the voters has not answered for long.
+func (s *servers) silent(voters []Server) bool {
+	now := s.Clock.Elapsed()
+	for _, h := range voters {
+		if h.ID != s.Self && now-s.heard[h.ID] >= s.ReplaceAfter {
+			return true
+		}
+	}
+	return false
+}
+
+// listen asks the voters whether they are there, not more often than every
+// lookPeriod. One that was never asked counts as heard now.
+func (s *servers) listen(ctx context.Context, voters []Server) {
+	now := s.Clock.Elapsed()
+	for _, h := range voters {
+		if _, known := s.heard[h.ID]; !known {
+			s.heard[h.ID] = now
+		}
+	}
+	if now-s.looked < lookPeriod {
+		return
+	}
+	s.looked = now
+	answered := s.ask(ctx, voters, func(info *api.PeerInfoReply) bool { return info != nil })
+	for i, h := range voters {
+		if answered[i] {
+			s.heard[h.ID] = s.Clock.Elapsed()
+		}
+	}
 }
 
 // observe asks the servers without a vote how far they are.
 func (s *servers) observe(ctx context.Context, waiting []Server) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	ok := make([]bool, len(waiting))
-	var wg sync.WaitGroup
-	for i, h := range waiting {
-		wg.Go(func() {
-			info, err := s.Probe(ctx, h.ID)
-			ok[i] = err == nil && info.GetLeader() == s.Self && info.GetAppliedIndex()+PromoteLag >= s.Voters.LastIndex()
-		})
-	}
-	wg.Wait()
+	ok := s.ask(ctx, waiting, func(info *api.PeerInfoReply) bool {
+		return info.GetLeader() == s.Self && info.GetAppliedIndex()+PromoteLag >= s.Voters.LastIndex()
+	})
 	now := s.Clock.Elapsed()
 	for i, h := range waiting {
 		if _, known := s.caughtUp[h.ID]; !ok[i] {
@@ -125,4 +199,20 @@ func (s *servers) observe(ctx context.Context, waiting []Server) {
 			s.caughtUp[h.ID] = now
 		}
 	}
+}
+
+// ask asks servers at the same time, and says of which the answer is good.
+func (s *servers) ask(ctx context.Context, who []Server, good func(*api.PeerInfoReply) bool) []bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	ok := make([]bool, len(who))
+	var wg sync.WaitGroup
+	for i, h := range who {
+		wg.Go(func() {
+			info, err := s.Probe(ctx, h.ID)
+			ok[i] = err == nil && good(info)
+		})
+	}
+	wg.Wait()
+	return ok
 }

@@ -163,6 +163,7 @@ func (v voters) Servers() ([]duties.Server, error) {
 func (v voters) LastIndex() uint64           { return v.Store.Index() }
 func (voters) AddNonvoter(_, _ string) error { return nil }
 func (voters) AddVoter(_, _ string) error    { return nil }
+func (voters) Demote(string) error           { return nil }
 func (voters) Remove(string) error           { return nil }
 
 // Clock is a clock for tests: real time, or that of a synctest bubble, and
