@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -23,7 +24,12 @@ const (
 	read  mode = iota // may be repeated, needs the latest index
 	write             // may be repeated under its request id, needs the latest index
 	local             // a read about the peer itself: no index to wait for
+	slow              // a read that takes as long as a BMC does
 )
+
+// slowTimeout bounds a slow call where its context does not: all sensors of a
+// slow BMC take most of a minute.
+const slowTimeout = 95 * time.Second
 
 // method is a method expression of the generated client.
 type method[Req, Rep proto.Message] func(api.IronringClient, context.Context, Req, ...grpc.CallOption) (Rep, error)
@@ -31,7 +37,11 @@ type method[Req, Rep proto.Message] func(api.IronringClient, context.Context, Re
 // call asks one peer after the other until one answers for good.
 func call[Req, Rep proto.Message](ctx context.Context, c *Client, m mode, in Req, do method[Req, Rep]) (Rep, error) {
 	var none Rep
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	limit := c.cfg.Timeout
+	if m == slow {
+		limit = max(limit, slowTimeout)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req := prepare(in)
 	repeatable := m != write || hasRequestID(req)
@@ -70,8 +80,11 @@ func call[Req, Rep proto.Message](ctx context.Context, c *Client, m mode, in Req
 // attempt asks one peer once, after it has caught up with what we have seen.
 func attempt[Req, Rep proto.Message](ctx context.Context, c *Client, e *endpoint, m mode, req Req, do method[Req, Rep]) (Rep, error) {
 	var none Rep
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
-	defer cancel()
+	if m != slow {
+		limited, cancel := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
+		defer cancel()
+		ctx = limited
+	}
 	if m != local {
 		if index, behind := c.behind(e); !setMinIndex(req, index) && behind {
 			if err := barrier(ctx, c, e, index); err != nil {

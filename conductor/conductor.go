@@ -127,7 +127,7 @@ func New(cfg Config) (*Conductor, error) {
 	c.service = service.New(service.Config{
 		Artifacts: files,
 		Cluster:   cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
-		Version: cfg.Version, DescribeBoot: cfg.DescribeBoot, Clock: cfg.Clock, Logger: cfg.Logger,
+		Version: cfg.Version, DescribeBoot: cfg.DescribeBoot, Hardware: access.Hardware, Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	return c, nil
 }
@@ -170,11 +170,22 @@ func (c *Conductor) Run(ctx context.Context) error {
 	late.Go(func() error { return c.sweep(journals) })
 
 	err := c.work(ctx)
+	c.closeDrivers(ctx)
 	stopJournals()
 	if jerr := late.Wait(); err == nil {
 		err = jerr
 	}
 	return err
+}
+
+// closeTimeout bounds the logouts at BMCs when this peer stops.
+const closeTimeout = 5 * time.Second
+
+// closeDrivers logs out of BMCs: their places are few, and others come next.
+func (c *Conductor) closeDrivers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	c.cfg.Registry.Close(ctx)
 }
 
 // sweepEvery is how often the journals of deleted nodes are looked for.

@@ -64,8 +64,11 @@ type Config struct {
 	// DescribeBoot says what this peer's boot services would answer the machine
 	// of a node. nil: it has none.
 	DescribeBoot func(nodeID string) (*api.BootRecordReply, error)
-	Clock        clock.Clock
-	Logger       *slog.Logger
+	// Hardware asks a node's BMC about parts of the hardware. nil: nobody is
+	// asked.
+	Hardware func(ctx context.Context, nodeID string, parts []api.HardwarePart) (*api.GetHardwareReply, error)
+	Clock    clock.Clock
+	Logger   *slog.Logger
 }
 
 // Service implements the gRPC services of a peer. Safe for concurrent use.

@@ -43,6 +43,8 @@ type fixture struct {
 	j   *journal.Journal
 	svc *service.Service
 	ctx context.Context // of a local caller
+	// hardware stands for the BMCs.
+	hardware func(ctx context.Context, node string, parts []api.HardwarePart) (*api.GetHardwareReply, error)
 }
 
 func bubble(t *testing.T, test func(f *fixture)) {
@@ -66,6 +68,9 @@ func bubble(t *testing.T, test func(f *fixture)) {
 		t.Cleanup(func() { cancel(); all.Wait() })
 		f.svc = service.New(service.Config{
 			Cluster: f.p, Leave: f.p.Leave, Registry: drivers.NewRegistry(drv), Journal: f.j, Watch: b, Version: "test", Clock: c.Clock, Logger: slog.New(slog.DiscardHandler),
+			Hardware: func(ctx context.Context, node string, parts []api.HardwarePart) (*api.GetHardwareReply, error) {
+				return f.hardware(ctx, node, parts)
+			},
 		})
 		all.Go(func() { _ = f.svc.Run(ctx) })
 		test(f)

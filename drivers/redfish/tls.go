@@ -25,17 +25,9 @@ func fingerprint(cert *x509.Certificate) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// parsePin takes a fingerprint in the ways that tools write it.
-func parsePin(text string) (string, bool) {
-	algo, sum, ok := strings.Cut(strings.ToLower(strings.TrimSpace(text)), ":")
-	sum = strings.ReplaceAll(sum, ":", "")
-	raw, err := hex.DecodeString(sum)
-	return "sha256:" + sum, ok && algo == "sha256" && err == nil && len(raw) == sha256.Size
-}
-
 func (s *settings) pins(pin, trust string, verify bool) error {
 	if pin != "" {
-		norm, ok := parsePin(pin)
+		norm, ok := drivers.Fingerprint(pin)
 		if !ok {
 			return errs.About(errs.Invalid, keyPin, "driver_info %s must be sha256: and the 64 hexadecimal digits of a certificate's digest", keyPin)
 		}
