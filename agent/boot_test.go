@@ -3,6 +3,7 @@ package agent_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,9 +146,27 @@ func TestBootEntryBIOS(t *testing.T) {
 	w := newWorld(t, nil)
 	w.start(w.Peer(""))
 	w.Hello(1)
-	st := w.run("b", agentproto.CmdBootEntry, agentproto.BootEntryArgs{Disk: diskA()})
-	var res agentproto.BootEntryResult
-	if err := json.Unmarshal(st.Result, &res); err != nil || res.Mode != "bios" || res.Entry != "" {
-		t.Error(st)
+	boot := agentproto.BootEntryArgs{Disk: diskA()}
+	for name, sector := range map[string]string{
+		"empty": strings.Repeat("\x00", 512), "no-signature": "program" + strings.Repeat("\x00", 505),
+		"no-program": string(mbr(mbrPart{0xee, 1, 4096})),
+	} {
+		write(t, w.path("vda"), 0, sector)
+		if st := w.run(name, agentproto.CmdBootEntry, boot); st.State != api.CommandStatus_FAILED || !strings.Contains(st.Error, "UEFI only") {
+			t.Error(st)
+		}
+	}
+	for active := range 3 {
+		sector := mbr(mbrPart{0xee, 1, 4096}, mbrPart{0x83, 1, 4096})
+		copy(sector, "program")
+		if active > 0 {
+			sector[446+16*(active-1)] = 0x80
+		}
+		write(t, w.path("vda"), 0, string(sector))
+		st := w.run(fmt.Sprint("b", active), agentproto.CmdBootEntry, boot)
+		var res agentproto.BootEntryResult
+		if err := json.Unmarshal(st.Result, &res); err != nil || res.Mode != "bios" || res.Entry != "" || res.Active != active {
+			t.Error(st)
+		}
 	}
 }

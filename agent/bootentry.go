@@ -33,21 +33,28 @@ func loaderPath() string {
 
 // bootEntry sees that the firmware will boot the disk: in UEFI mode by an
 // entry of ours, first in the order, that names the partition with the loader.
-// What it returns was read back.
+// Old firmware (BIOS) keeps nothing of the kind that a system could set: it
+// boots the disks in the order of its own settings, so all that can be seen is
+// that the disk has a boot program. What is returned was read back.
 func (a *agent) bootEntry(ctx context.Context, t *task) (any, error) {
 	var args agentproto.BootEntryArgs
 	if err := t.decode(&args); err != nil {
 		return nil, err
-	}
-	vars := a.hw.EFI()
-	if vars == nil {
-		return &agentproto.BootEntryResult{Mode: "bios"}, nil
 	}
 	disk, dev, err := a.openDisk(ctx, args.Disk)
 	if err != nil {
 		return nil, err
 	}
 	defer dev.Close()
+	vars := a.hw.EFI()
+	if vars == nil {
+		active, err := bootProgram(dev)
+		if err != nil {
+			return nil, errs.New(errs.KindOf(err), "disk %s will not boot in BIOS mode: %w", disk.Name, err)
+		}
+		t.log.Info("the disk has a boot program; the firmware's own order decides", "disk", disk.Name, "active_partition", active)
+		return &agentproto.BootEntryResult{Mode: "bios", Active: active}, nil
+	}
 	esp, err := findESP(dev, disk.LogicalBlk)
 	if err != nil {
 		return nil, errs.New(errs.KindOf(err), "disk %s will not boot in UEFI mode: %w", disk.Name, err)
@@ -82,6 +89,25 @@ func (a *agent) bootEntry(ctx context.Context, t *task) (any, error) {
 	}
 	t.log.Info("the firmware boots the disk", "entry", out.Entry, "path", want.Path.String(), "order", strings.Join(out.Order, ","), "current", current)
 	return out, nil
+}
+
+// bootProgram checks that a BIOS can start the disk, and gives the number of
+// the partition with the active flag, 0 for none. The flag is not asked for:
+// most boot programs do without.
+func bootProgram(dev BlockDevice) (active int, err error) {
+	mbr := make([]byte, 512)
+	if _, err := dev.ReadAt(mbr, 0); err != nil {
+		return 0, fmt.Errorf("read the first sector: %w", err)
+	}
+	if mbr[510] != 0x55 || mbr[511] != 0xaa || isZero(mbr[:440]) {
+		return 0, errs.New(errs.Invalid, "it has no boot program in its first sector; is the image for UEFI only?")
+	}
+	for i := range 4 {
+		if mbr[446+16*i] == 0x80 {
+			return i + 1, nil
+		}
+	}
+	return 0, nil
 }
 
 // varError gives firmware that does not let its variables be changed a kind of

@@ -65,6 +65,7 @@ func boot(t *testing.T, ramdiskDir, fw string) {
 
 	img := make([]byte, 24<<20)
 	rand.New(rand.NewSource(1)).Read(img[:8<<20])
+	img[510], img[511] = 0x55, 0xaa
 	if fw == "uefi" {
 		img = espImage(t, dir)
 	}

@@ -177,11 +177,13 @@ type BootEntryArgs struct {
 	Disk DiskID `json:"disk"`
 }
 
-// BootEntryResult is what was read back. In BIOS mode there is nothing to set
-// and Mode says so.
+// BootEntryResult is what was read back. In BIOS mode there is nothing to set:
+// that the disk has a boot program was checked, the firmware's own order
+// decides.
 type BootEntryResult struct {
 	Mode   string   `json:"mode"` // "uefi" or "bios"
 	Entry  string   `json:"entry,omitempty"`
 	Loader string   `json:"loader,omitempty"`
 	Order  []string `json:"order,omitempty"`
+	Active int      `json:"active_partition,omitempty"` // in BIOS mode, from 1; 0: none has the flag
 }
