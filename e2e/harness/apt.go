@@ -12,7 +12,7 @@ import (
 // packages are what the lab needs of Debian, beyond what the product needs.
 var packages = []string{
 	"iproute2", "qemu-system-x86", "ovmf", "ipxe", "ipmitool", "openipmi", "kmod",
-	"ipxe-qemu", "seabios", "syslinux", "syslinux-common", "mtools", "dnsmasq-base",
+	"ipxe-qemu", "seabios", "syslinux", "syslinux-common", "mtools", "dnsmasq-base", "qemu-utils",
 }
 
 // aptOpts make apt wait for another run on the same host instead of failing.
