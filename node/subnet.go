@@ -2,7 +2,6 @@ package node
 
 import (
 	"encoding/json"
-	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -45,8 +44,8 @@ func hostAddress(text string) (netip.Addr, bool) {
 			return netip.Addr{}, false
 		}
 		text = u.Hostname()
-	} else if host, _, err := net.SplitHostPort(text); err == nil {
-		text = host
+	} else if with, err := netip.ParseAddrPort(text); err == nil {
+		return with.Addr(), true
 	}
 	a, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	return a, err == nil

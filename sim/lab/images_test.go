@@ -109,7 +109,7 @@ func testImages(t *testing.T, f *fixture) {
 	}{
 		{name: "404", url: f.bad.URL + "/missing.raw", clean: true, why: []string{"/missing.raw", "404 Not Found"}},
 		{name: "unreachable", url: "http://" + nobody + "/image.raw", clean: true, why: []string{nobody, "connection refused"}},
-		{name: "larger than the disk", url: f.bad.URL + "/large", clean: true, why: []string{"/large has 8590983168 bytes, more than the 8589934592", "nothing was written"}},
+		{name: "larger than the disk", url: f.bad.URL + "/large", clean: true, why: []string{"/large", "8590983168 bytes, more than the 8589934592", "nothing was written"}},
 		{name: "truncated", url: f.bad.URL + "/truncated", why: []string{"/truncated", "no progress", "at 3145728 of 6291456 bytes"}},
 		{name: "shorter than its digest", url: f.bad.URL + "/short", why: []string{"/short", "digest mismatch over 3145728 bytes", f.images.checksum}},
 		{name: "another digest", url: f.images.url("another"), checksum: "sha256:" + strings.Repeat("0", 64),
