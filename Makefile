@@ -79,6 +79,10 @@ bench: ## benchmarks (BENCH=regexp), with the ceilings measured in the same run
 bench-agent: ## how fast the agent writes images to a loop device, beside dd and sha256sum (root)
 	$(GO) test -tags $(TAGS),bench -run "^$$" -bench "WriteImage" -benchtime 1x -timeout 20m ./agent
 
+.PHONY: bench-storm
+bench-storm: ## 300 simulated machines come on within 10 s, and one of three peers is killed
+	$(GO) test -run "^$$" -bench BootStorm -benchtime 1x -timeout 15m ./sim/lab
+
 .PHONY: clean
 clean: ## remove what was built and what the e2e runs wrote; caches stay
 	rm -rf $(BIN) e2e-out

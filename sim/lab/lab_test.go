@@ -47,7 +47,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-func binary(t *testing.T) string {
+func binary(t testing.TB) string {
 	t.Helper()
 	path, err := build()
 	if err != nil {
@@ -57,7 +57,7 @@ func binary(t *testing.T) string {
 }
 
 // shortDir is a directory whose path leaves room for the name of a socket.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "irlab")
 	if err != nil {

@@ -39,6 +39,7 @@ type machines struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // BMCs
 	cert    *bmc.Certificate
+	start   func(ctx context.Context) // machine.Config.Start; nil: nothing
 }
 
 // prepare must come before the first machine.
@@ -80,7 +81,7 @@ func (l *lab) addMachine(disks ...machine.Disk) (*node, error) {
 		Name: n.name, Dir: filepath.Join(l.dir, "machines", n.name), UUID: id, Serial: "SIM" + n.name, MAC: n.port, Disks: disks,
 		BMC:   agentproto.BMC{Addresses: []string{address}, MACs: []string{mac}},
 		Relay: l.net.relay(), Servers: servers, TFTPPort: tftpPort, Logger: l.opts.Logger, POST: 200 * time.Millisecond,
-		ImageNoProgress: imagePatience,
+		ImageNoProgress: imagePatience, Start: l.machines.start,
 	}); err != nil {
 		return nil, err
 	}

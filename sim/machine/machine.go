@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,9 @@ type Config struct {
 	Logger   *slog.Logger
 	// POST is how long the firmware takes before it looks at boot devices.
 	POST time.Duration
+	// Start is called at each power-on, before POST, and may hold the machine
+	// up until ctx ends. nil: nothing does.
+	Start func(ctx context.Context)
 	// ImageNoProgress is that of the agent; 0: the agent's own.
 	ImageNoProgress time.Duration
 }
@@ -80,6 +84,11 @@ type Stats struct {
 	DiskBoots   int    // times that the machine came up from its own disk
 	Marker      string // first bytes of the boot sector at the last disk boot
 	Written     uint64 // bytes that the last run of the agent wrote to the disks
+	Netboots    int    // times that the firmware tried to boot from the network
+	// DHCP is how long each exchange took, from the first DISCOVER to the ACK;
+	// DHCPAgain how often a DISCOVER or REQUEST had to be repeated.
+	DHCP      []time.Duration
+	DHCPAgain int
 }
 
 // New makes a machine and its disks. It is off.
@@ -116,12 +125,19 @@ func (m *Machine) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	st := m.stats
+	st.DHCP = slices.Clone(st.DHCP)
 	if m.hw != nil {
 		for i := range m.disk {
 			st.Written += m.hw.BytesWritten(diskName(i))
 		}
 	}
 	return st
+}
+
+func (m *Machine) count(f func(*Stats)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.stats)
 }
 
 func sparse(path string, size int64) error {
@@ -171,11 +187,15 @@ func (m *Machine) SoftOff() {
 // to boot stays on and tries again, as firmware does.
 func (m *Machine) run(ctx context.Context, boot api.BootDevice) {
 	log := m.cfg.Logger.With("machine", m.cfg.Name)
+	if m.cfg.Start != nil {
+		m.cfg.Start(ctx)
+	}
 	for ctx.Err() == nil {
 		if clock.Pause(ctx, m.cfg.POST) != nil {
 			return
 		}
 		if boot != api.BootDevice_BOOT_DEVICE_DISK {
+			m.count(func(st *Stats) { st.Netboots++ })
 			line, ok, err := m.netboot(ctx)
 			if err != nil {
 				log.Info("network boot failed", "err", err)

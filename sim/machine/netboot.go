@@ -88,7 +88,11 @@ func (m *Machine) dhcp(ctx context.Context, asIPXE bool) (*dhcpv4.DHCPv4, error)
 	if asIPXE {
 		mods = append(mods, dhcpv4.WithUserClass("iPXE", false))
 	}
+	start := time.Now()
 	for try := 0; try < dhcpTries; try++ {
+		if try > 0 {
+			m.count(func(st *Stats) { st.DHCPAgain++ })
+		}
 		secs := dhcpv4.Modifier(func(p *dhcpv4.DHCPv4) { p.NumSeconds = uint16(try) })
 		discover, err := dhcpv4.NewDiscovery(mac, append(mods, secs)...)
 		if err != nil {
@@ -110,6 +114,7 @@ func (m *Machine) dhcp(ctx context.Context, asIPXE bool) (*dhcpv4.DHCPv4, error)
 			return nil, err
 		}
 		if ack != nil {
+			m.count(func(st *Stats) { st.DHCP = append(st.DHCP, time.Since(start)) })
 			return ack, nil
 		}
 	}
