@@ -34,6 +34,7 @@ var (
 	StepWriteImage    = StepID{"deploy", "write_image"}
 	StepConfigDrive   = StepID{"deploy", "config_drive"}
 	StepBootEntry     = StepID{"deploy", "boot_entry"}
+	StepEvidence      = StepID{"deploy", "evidence"} // by policy, last in a deploy
 	StepEraseMetadata = StepID{"clean", "erase_metadata"}
 )
 
@@ -74,6 +75,7 @@ var stepRules = map[StepID]stepRule{
 	StepWriteImage:    {api.ResumePolicy_RESUME_AGENT, 6 * time.Hour, 10 * time.Minute, true},
 	StepConfigDrive:   {api.ResumePolicy_RESUME_AGENT, 15 * time.Minute, 0, false},
 	StepBootEntry:     {api.ResumePolicy_RESUME_AGENT, 5 * time.Minute, 0, false},
+	StepEvidence:      {api.ResumePolicy_RESUME_OBSERVE, 20 * time.Minute, 0, true}, // as the request says
 	StepEraseMetadata: {api.ResumePolicy_RESUME_AGENT, 30 * time.Minute, 10 * time.Minute, true},
 }
 

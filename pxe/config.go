@@ -40,6 +40,10 @@ type Config struct {
 	// are dropped.
 	Observe func(*api.JournalEvent)
 
+	// PhoneHome records the call of a deployed system and returns nil once it is
+	// on record. nil: nobody waits for such calls.
+	PhoneHome func(ctx context.Context, token string, from netip.Addr) error
+
 	// Files serves artifacts. nil: there are none.
 	Files Files
 

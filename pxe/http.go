@@ -80,9 +80,13 @@ func (s *httpService) serve(ctx context.Context) error {
 	return nil
 }
 
-// handler knows a fixed set of paths; the method is GET or HEAD.
+// handler knows a fixed set of paths; the method is GET or HEAD, but for
+// phone-homes.
 func (s *httpService) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.phoneHome(w, r) {
+			return
+		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)

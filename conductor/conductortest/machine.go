@@ -335,7 +335,7 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 	case agentproto.CmdConfigDrive:
 		return agentproto.ConfigDriveResult{Partition: 3, Digest: "sha256:of-the-drive"}, nil
 	case agentproto.CmdBootEntry:
-		return agentproto.BootEntryResult{Mode: "uefi"}, nil
+		return agentproto.BootEntryResult{Mode: "uefi", Entry: "Boot0001"}, nil
 	}
 	return nil, errs.New(errs.Unsupported, "no command %s", c.GetName())
 }

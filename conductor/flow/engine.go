@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -35,7 +36,7 @@ type Keyring interface {
 	OpenDoc(aad string, doc []byte) ([]byte, error)
 }
 
-// Config of an Engine; all fields but PeerFacts are required.
+// Config of an Engine; all fields but PeerFacts and Dial are required.
 type Config struct {
 	Member  string
 	Store   *fsm.Store
@@ -45,6 +46,8 @@ type Config struct {
 	BMC     *bmc.Access
 	Hub     *agents.Hub
 	Journal *journal.Journal
+	// Dial makes TCP connections to deployed systems; nil: those of the host.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// PeerFacts asks the other live peers what they have seen of a node: copies
 	// of their journals may have been lost. May be nil.
 	PeerFacts func(ctx context.Context, node string) map[string]*api.LiveFacts
@@ -63,6 +66,9 @@ type Engine struct {
 
 // New makes an Engine.
 func New(cfg Config) *Engine {
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{}).DialContext
+	}
 	return &Engine{cfg: cfg, slots: make(chan struct{}, maxTasks), turns: newTurns()}
 }
 

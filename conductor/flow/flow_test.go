@@ -36,6 +36,13 @@ func TestEveryStepHasAnExecutor(t *testing.T) {
 		}
 		planned[node.IDOf(step)] = true
 	}
+	for _, policy := range []string{"phone_home", "port:22"} {
+		step, err := EvidenceStep(DeployArgs{Evidence: policy}, &api.Node{})
+		if err != nil || executors[node.IDOf(step)] == nil {
+			t.Errorf("%v has no executor (%v)", node.IDOf(step), err)
+		}
+		planned[node.IDOf(step)] = true
+	}
 	for id := range executors {
 		if !planned[id] {
 			t.Errorf("no plan has %v", id)

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"strings"
 
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/configdrive"
@@ -29,9 +30,13 @@ func (r *runner) configDrive(ctx context.Context, p position) (outcome, error) {
 		return outcome{}, err
 	}
 	n := r.cfg.Store.View().Node(r.node)
+	defaults := map[string]string{"uuid": n.GetId(), "name": n.GetName()}
+	if urls := PhoneHomeURLs(r.cfg.Store.View(), r.evidence(p.flow).GetToken()); len(urls) > 0 {
+		defaults["phone_home_urls"] = strings.Join(urls, " ")
+	}
 	var res agentproto.ConfigDriveResult
 	if err := r.command(ctx, p, agentproto.CmdConfigDrive, agentproto.ConfigDriveArgs{
-		Drive: d.Text(), Defaults: map[string]string{"uuid": n.GetId(), "name": n.GetName()}, Disk: disk,
+		Drive: d.Text(), Defaults: defaults, Disk: disk,
 	}, &res); err != nil {
 		return outcome{}, err
 	}

@@ -29,6 +29,13 @@ type DeployArgs struct {
 	// ConfigDrive is what package configdrive reads. The service keeps it as a
 	// sealed string.
 	ConfigDrive json.RawMessage `json:"config_drive,omitempty"`
+	// Evidence is what must be seen before the node is active, see
+	// ParseEvidence; EvidenceTimeout is in seconds, 0: 20 minutes.
+	Evidence        string `json:"evidence,omitempty"`
+	EvidenceTimeout int    `json:"evidence_timeout,omitempty"`
+	// PhoneHomeToken is part of the URL that the system calls; "": one is made,
+	// for the config drive.
+	PhoneHomeToken string `json:"phone_home_token,omitempty"`
 	// RootDevice are root device hints; they go before those of the node.
 	RootDevice json.RawMessage `json:"root_device,omitempty"`
 }
@@ -68,9 +75,13 @@ func (r *runner) chooseDisk(_ context.Context, p position) (outcome, error) {
 		return outcome{}, err
 	}
 	chosen := &api.RootDisk{Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: d.Model, SizeBytes: d.SizeBytes}
+	evidence, err := r.newEvidence(p.flow, args)
+	if err != nil {
+		return outcome{}, err
+	}
 	return outcome{
 		result: map[string]any{"name": d.Name, "serial": d.Serial, "wwn": d.WWN, "size_bytes": d.SizeBytes},
-		ops:    []*api.Op{r.write(p.flow, []string{"root_disk"}, &api.Node{RootDisk: chosen})},
+		ops:    []*api.Op{r.write(p.flow, []string{"root_disk", "evidence"}, &api.Node{RootDisk: chosen, Evidence: evidence})},
 	}, nil
 }
 
@@ -143,5 +154,9 @@ func (r *runner) bootEntry(ctx context.Context, p position) (outcome, error) {
 	if err := r.command(ctx, p, agentproto.CmdBootEntry, agentproto.BootEntryArgs{Disk: disk}, &res); err != nil {
 		return outcome{}, err
 	}
-	return outcome{result: res}, nil
+	op, err := r.entryRead(p.flow, res)
+	if err != nil {
+		return outcome{}, err
+	}
+	return outcome{result: res, ops: []*api.Op{op}}, nil
 }

@@ -49,6 +49,7 @@ var executors = map[node.StepID]executor{
 	node.StepWriteImage:    (*runner).writeImage,
 	node.StepConfigDrive:   (*runner).configDrive,
 	node.StepBootEntry:     (*runner).bootEntry,
+	node.StepEvidence:      (*runner).waitForEvidence,
 	node.StepEraseMetadata: (*runner).eraseMetadata,
 }
 
@@ -101,6 +102,9 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 		if sctx.Err() != nil {
 			// The last real error says more than "time is up".
 			cause := context.Cause(sctx)
+			if errors.Is(err, cause) {
+				return outcome{}, err // the step says what it waited for
+			}
 			if last != nil {
 				return outcome{}, fmt.Errorf("%w (last: %w)", cause, last)
 			}

@@ -397,7 +397,7 @@ func TestResultTooLarge(t *testing.T) {
 			if cmd.GetName() != agentproto.CmdBootEntry {
 				return nil
 			}
-			b, err := json.Marshal(agentproto.BootEntryResult{Mode: "uefi", Order: slices.Repeat([]string{"0001"}, 10_000)})
+			b, err := json.Marshal(agentproto.BootEntryResult{Mode: "uefi", Entry: "Boot0001", Order: slices.Repeat([]string{"0001"}, 10_000)})
 			if err != nil {
 				panic(err)
 			}

@@ -241,6 +241,9 @@ func masked(n *api.Node) *api.Node {
 	for _, d := range node.Documents {
 		*d.Of(c) = seal.MaskDoc(*d.Of(c))
 	}
+	if c.GetEvidence().GetToken() != "" {
+		c.Evidence.Token = seal.Mask
+	}
 	return c
 }
 

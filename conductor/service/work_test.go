@@ -499,3 +499,48 @@ func TestDeploySecretImage(t *testing.T) {
 		}
 	})
 }
+
+// The policy of evidence is checked with the request, frozen with it, and its
+// token is a secret.
+func TestDeployEvidence(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.to(api.State_AVAILABLE)
+		base := `{"image":"http://h/a","checksum":"` + digest + `",`
+		for args, want := range map[string]struct {
+			kind errs.Kind
+			says string
+		}{
+			`"evidence":"console:login"}`:                                  {errs.Unsupported, "not supported"},
+			`"evidence":"ping"}`:                                           {errs.Invalid, "phone_home, port:PORT"},
+			`"evidence":"port:99999"}`:                                     {errs.Invalid, "no port"},
+			`"evidence":"port:22","evidence_timeout":99999999}`:            {errs.Invalid, "evidence_timeout"},
+			`"evidence_timeout":-1}`:                                       {errs.Invalid, "evidence_timeout"},
+			`"phone_home_token":"0123456789abcdef"}`:                       {errs.Invalid, "of use with evidence phone_home only"},
+			`"evidence":"phone_home","phone_home_token":"short or /bad/"}`: {errs.Invalid, "phone_home_token"},
+		} {
+			_, err := f.provision(api.Event_EV_DEPLOY, base+args)
+			wants(f.T, args, err, want.kind, want.says)
+		}
+		if err := f.update("n1", map[string]string{"instance_info/evidence": `"port:22"`}); err != nil {
+			f.Fatal(err)
+		}
+		const token = "my-own-t0ken-of-the-image"
+		rep, err := f.provision(api.Event_EV_DEPLOY, base+`"evidence":"phone_home","phone_home_token":"`+token+`","evidence_timeout":60}`)
+		if err != nil {
+			f.Fatal(err)
+		}
+		steps := rep.GetFlow().GetSteps()
+		if last := steps[len(steps)-1]; last.GetName() != "evidence" || last.GetHoldLimitMs() < 60_000 || last.GetHoldLimitMs() > 90_000 {
+			f.Errorf("last step %v", last)
+		}
+		if text := rep.String() + f.c.Store.View().Flow(f.stored("n1").GetId()).String(); strings.Contains(text, token) {
+			f.Errorf("the token is in %s", text)
+		}
+		f.hold("p1")
+		n := f.stored("n1")
+		f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: n.GetId(), Token: n.GetLastToken(), Fields: []string{"evidence"}, Node: &api.Node{Evidence: &api.Evidence{Policy: "phone_home", Token: token}}}}})
+		if e := f.explain().GetNode().GetEvidence(); e.GetPolicy() != "phone_home" || e.GetToken() != "******" {
+			f.Errorf("shown %v", e)
+		}
+	})
+}

@@ -182,6 +182,7 @@ func (p *Peer) openConductor(reg *drivers.Registry) error {
 func (p *Peer) bootConfig() pxe.Config {
 	b := listenBoot(p.cfg)
 	b.Store, b.Self, b.Allocate, b.Observe = p.cluster.Store(), p.cluster.ID(), p.conductor.Allocate, p.conductor.Observe
+	b.PhoneHome = p.conductor.PhoneHome
 	b.LeaderSeen, b.CADigest = p.cluster.LeaderContact, p.cluster.CA().Digest()
 	b.KernelArgs, b.RamdiskDir, b.IPXEDir = strings.Fields(p.cfg.Boot.KernelArgs), p.cfg.Boot.RamdiskDir, p.cfg.Boot.IPXEDir
 	b.Files, b.Logger = p.artifacts, p.log.With("part", "boot")

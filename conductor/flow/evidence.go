@@ -1,0 +1,276 @@
+package flow
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// Evidence that a deployed system runs. The boot entry is read back in every
+// deploy; what else must be seen before the node is active is the policy: of
+// the request, else instance_info/evidence, else none. The record says what was
+// seen (api.Evidence); what is not seen in time fails the deploy.
+
+// EvidencePolicy is what must be seen of a deployed system.
+type EvidencePolicy struct {
+	PhoneHome bool       // it calls a peer's boot listener
+	Host      netip.Addr // of a port; invalid: the addresses of the node's ports
+	Port      uint16     // it answers on a TCP port
+}
+
+// None says whether nothing but the boot entry is looked at.
+func (p EvidencePolicy) None() bool { return !p.PhoneHome && p.Port == 0 }
+
+func (p EvidencePolicy) String() string {
+	switch {
+	case p.PhoneHome:
+		return "phone_home"
+	case p.Port != 0 && p.Host.IsValid():
+		return "port:" + netip.AddrPortFrom(p.Host, p.Port).String()
+	case p.Port != 0:
+		return fmt.Sprintf("port:%d", p.Port)
+	}
+	return "none"
+}
+
+// ParseEvidence reads "none", "phone_home", "port:22" or "port:192.0.2.7:22".
+func ParseEvidence(text string) (EvidencePolicy, error) {
+	const forms = "none, phone_home, port:PORT or port:ADDRESS:PORT"
+	switch {
+	case text == "" || text == "none":
+		return EvidencePolicy{}, nil
+	case text == "phone_home":
+		return EvidencePolicy{PhoneHome: true}, nil
+	case text == "console" || strings.HasPrefix(text, "console:"):
+		return EvidencePolicy{}, errs.About(errs.Unsupported, "evidence", "evidence: a pattern on the console is not supported, because consoles are not recorded; use %s", forms)
+	}
+	spec, ok := strings.CutPrefix(text, "port:")
+	if !ok {
+		return EvidencePolicy{}, errs.About(errs.Invalid, "evidence", "evidence: %s, not %q", forms, text)
+	}
+	if at, err := netip.ParseAddrPort(spec); err == nil && at.Port() != 0 {
+		return EvidencePolicy{Host: at.Addr(), Port: at.Port()}, nil
+	}
+	if n, err := strconv.ParseUint(spec, 10, 16); err == nil && n != 0 {
+		return EvidencePolicy{Port: uint16(n)}, nil
+	}
+	return EvidencePolicy{}, errs.About(errs.Invalid, "evidence", "evidence: %q is no port: %s", spec, forms)
+}
+
+// Bounds of the wait for evidence.
+const (
+	EvidenceWait     = 20 * time.Minute // unless the request says otherwise
+	EvidenceWaitMost = 4 * time.Hour
+)
+
+// validToken is a phone-home token that a request may bring.
+var validToken = regexp.MustCompile(`^[A-Za-z0-9_-]{16,128}$`)
+
+// Evidence is the policy of a deploy for a node, and how long it may take.
+func (a DeployArgs) evidence(n *api.Node) (EvidencePolicy, error) {
+	text := a.Evidence
+	if text == "" {
+		var info struct {
+			Evidence string `json:"evidence"`
+		}
+		if err := json.Unmarshal(n.GetInstanceInfo(), &info); len(n.GetInstanceInfo()) > 0 && err != nil {
+			return EvidencePolicy{}, errs.About(errs.Invalid, "instance_info/evidence", "instance_info/evidence: %w", err)
+		}
+		text = info.Evidence
+	}
+	return ParseEvidence(text)
+}
+
+// PolicyOf is the policy of a deploy as its arguments should state it, so that
+// it stays what it was when the deploy was accepted. "" is none.
+func PolicyOf(a DeployArgs, n *api.Node) (string, error) {
+	p, err := a.evidence(n)
+	if err != nil || p.None() {
+		return "", err
+	}
+	return p.String(), nil
+}
+
+// EvidenceStep checks what a deploy says of evidence and gives the step that
+// waits for it, nil when the boot entry is enough.
+func EvidenceStep(a DeployArgs, n *api.Node) (*api.Step, error) {
+	p, err := a.evidence(n)
+	if err != nil {
+		return nil, err
+	}
+	wait := EvidenceWait
+	if a.EvidenceTimeout != 0 {
+		wait = time.Duration(a.EvidenceTimeout) * time.Second
+	}
+	switch {
+	case a.EvidenceTimeout < 0 || wait > EvidenceWaitMost:
+		return nil, errs.About(errs.Invalid, "evidence_timeout", "evidence_timeout: seconds, at most %.0f", EvidenceWaitMost.Seconds())
+	case a.PhoneHomeToken != "" && !p.PhoneHome:
+		return nil, errs.About(errs.Invalid, "phone_home_token", "phone_home_token is of use with evidence phone_home only")
+	case a.PhoneHomeToken != "" && !validToken.MatchString(a.PhoneHomeToken):
+		return nil, errs.About(errs.Invalid, "phone_home_token", "phone_home_token: 16 to 128 of A-Z, a-z, 0-9, _ and -")
+	case p.None():
+		return nil, nil
+	}
+	step, err := node.NewStep(node.StepEvidence, nil)
+	if err != nil {
+		return nil, err
+	}
+	hold := wait + 15*time.Second // the lock's limit is for tasks that hang
+	if ahead(hold) < 15*time.Second {
+		hold = wait * 8 / 7
+	}
+	step.HoldLimitMs = uint64(hold.Milliseconds())
+	return step, nil
+}
+
+// newEvidence is the record with which a deploy begins, before the first byte.
+func (r *runner) newEvidence(f *api.Flow, a DeployArgs) (*api.Evidence, error) {
+	p, err := a.evidence(r.cfg.Store.View().Node(r.node))
+	if err != nil {
+		return nil, err
+	}
+	e := &api.Evidence{Policy: p.String(), FlowId: f.GetId()}
+	if p.PhoneHome {
+		if e.Token = a.PhoneHomeToken; e.Token == "" {
+			e.Token = rand.Text()
+		}
+	}
+	return e, nil
+}
+
+// entryRead puts what the agent read back into the record.
+func (r *runner) entryRead(f *api.Flow, res agentproto.BootEntryResult) (*api.Op, error) {
+	text := res.Mode
+	switch {
+	case res.Mode == "uefi" && res.Entry == "":
+		return nil, errs.About(errs.Internal, r.node, "the agent does not say which boot entry the firmware will use")
+	case res.Mode == "uefi":
+		text = strings.TrimSpace("uefi " + res.Entry + " " + res.Loader)
+	}
+	e := r.evidence(f)
+	e.BootEntry, e.BootEntryMs = text, r.cfg.Clock.Now().UnixMilli()
+	return r.write(f, []string{"evidence"}, &api.Node{Evidence: e}), nil
+}
+
+// evidence is a copy of the record of this flow.
+func (r *runner) evidence(f *api.Flow) *api.Evidence {
+	if e := r.cfg.Store.View().Node(r.node).GetEvidence(); e.GetFlowId() == f.GetId() {
+		return proto.CloneOf(e)
+	}
+	return &api.Evidence{Policy: EvidencePolicy{}.String(), FlowId: f.GetId()}
+}
+
+// PhoneHomeURLs are where a deployed system may call, one of each peer that
+// has a boot listener.
+func PhoneHomeURLs(v *fsm.View, token string) (urls []string) {
+	if token == "" {
+		return nil
+	}
+	for _, m := range v.Members() {
+		host, _, err := net.SplitHostPort(m.GetBootAddress())
+		if a, aerr := netip.ParseAddr(host); err != nil || aerr == nil && a.IsUnspecified() {
+			continue
+		}
+		urls = append(urls, "http://"+m.GetBootAddress()+"/phone-home/"+token)
+	}
+	return urls
+}
+
+// evidenceEvery is how often a port is tried, evidenceDial how long once.
+const (
+	evidenceEvery = 5 * time.Second
+	evidenceDial  = 3 * time.Second
+)
+
+// waitForEvidence waits until the deployed system was seen as the policy says.
+func (r *runner) waitForEvidence(ctx context.Context, p position) (outcome, error) {
+	args, err := r.deployArgs(p.flow)
+	if err != nil {
+		return outcome{}, err
+	}
+	policy, err := args.evidence(r.cfg.Store.View().Node(r.node))
+	if err != nil {
+		return outcome{}, err
+	}
+	sig, stop := r.cfg.Watch.Subscribe(r.node)
+	defer stop()
+	tick := time.NewTicker(evidenceEvery)
+	defer tick.Stop()
+	for {
+		e := r.evidence(p.flow)
+		if e.GetSeen() != "" {
+			return outcome{result: map[string]any{"seen": e.GetSeen(), "source": e.GetSource()}}, nil
+		}
+		if policy.Port != 0 {
+			if at := r.answers(ctx, policy); at != "" {
+				e.Seen, e.SeenMs, e.Source = policy.String(), r.cfg.Clock.Now().UnixMilli(), at
+				return outcome{
+					result: map[string]any{"seen": e.GetSeen(), "source": at},
+					ops:    []*api.Op{r.write(p.flow, []string{"evidence"}, &api.Node{Evidence: e})},
+				}, nil
+			}
+		}
+		r.gate.Progress(r.token)
+		select {
+		case <-ctx.Done():
+			return outcome{}, unseen(policy, context.Cause(ctx))
+		case <-sig.C:
+		case <-tick.C:
+		}
+	}
+}
+
+func unseen(p EvidencePolicy, cause error) error {
+	what := fmt.Sprintf("nothing answered on %s", p)
+	if p.PhoneHome {
+		what = "the deployed system did not phone home"
+	}
+	return fmt.Errorf("%s; the image is on the disk and the machine was switched on: look at its console: %w", what, cause)
+}
+
+// answers tries the port at each address that the system may have.
+func (r *runner) answers(ctx context.Context, p EvidencePolicy) (at string) {
+	addrs := []netip.Addr{p.Host}
+	if !p.Host.IsValid() {
+		addrs = r.addresses()
+	}
+	for _, a := range addrs {
+		dctx, cancel := context.WithTimeout(ctx, evidenceDial)
+		conn, err := r.cfg.Dial(dctx, "tcp", netip.AddrPortFrom(a, p.Port).String())
+		cancel()
+		if err == nil {
+			conn.Close()
+			return a.String()
+		}
+	}
+	return ""
+}
+
+// addresses are those that the node's ports have on our networks.
+func (r *runner) addresses() (out []netip.Addr) {
+	v := r.cfg.Store.View()
+	for _, port := range v.PortsOf(r.node) {
+		for _, n := range v.Networks() {
+			if a, err := netip.ParseAddr(v.Address(n.GetName(), port.GetAddress()).GetIp()); err == nil {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
