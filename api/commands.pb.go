@@ -4343,9 +4343,9 @@ func (x *KeysReseal) GetTerm() uint64 {
 
 type Resealed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Place         string                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`   // "driver_info", "instance_info", "flow"
-	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the document that it replaces; else it is left out
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // or port id
+	Place         string                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`                 // "driver_info", "properties", "extra", "instance_info", "flow", "port/extra"
+	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`               // SHA-256 of the document that it replaces; else it is left out
 	Doc           []byte                 `protobuf:"bytes,4,opt,name=doc,proto3" json:"doc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -34,7 +34,17 @@ func secretNode(t *testing.T, k *clustertest.Kit, at string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.MustPropose(at, &api.Op{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{Id: id, Name: "n-" + id[:8], Driver: "fake", DriverInfo: doc}}}})
+	extra, err := k.Peer(at).Keyring().SealDoc(seal.NodeAAD(id, "extra"), []byte(`{"pin":1234}`), func([]string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.MustPropose(at, &api.Op{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{Id: id, Name: "n-" + id[:8], Driver: "fake", DriverInfo: doc, Extra: extra}}}})
+	port := uuid.NewString()
+	more, err := k.Peer(at).Keyring().SealDoc(seal.PortAAD(port, "extra"), []byte(`{"switch_password":"hunter2"}`), func([]string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.MustPropose(at, &api.Op{Op: &api.Op_PortCreate{PortCreate: &api.PortCreate{Port: &api.Port{Id: port, NodeId: id, Address: "52:54:00:" + id[:2] + ":" + id[2:4] + ":" + id[4:6], Extra: more}}}})
 	return id
 }
 
@@ -43,6 +53,18 @@ func opens(p *clustertest.Peer, id string) error {
 	doc, err := p.Keyring().OpenDoc("node/"+id+"/driver_info", p.Store().View().Node(id).GetDriverInfo())
 	if err == nil && string(doc) != `{"password":"hunter2"}` {
 		return errs.New(errs.Internal, "opened %q", doc)
+	}
+	if err != nil {
+		return err
+	}
+	doc, err = p.Keyring().OpenDoc(seal.NodeAAD(id, "extra"), p.Store().View().Node(id).GetExtra())
+	if err == nil && string(doc) != `{"pin":1234}` {
+		return errs.New(errs.Internal, "opened %q", doc)
+	}
+	for _, port := range p.Store().View().PortsOf(id) {
+		if doc, err = p.Keyring().OpenDoc(seal.PortAAD(port.GetId(), "extra"), port.GetExtra()); err == nil && string(doc) != `{"switch_password":"hunter2"}` {
+			return errs.New(errs.Internal, "opened %q", doc)
+		}
 	}
 	return err
 }

@@ -116,22 +116,26 @@ func (w *work) keysReseal(op *api.KeysReseal) error {
 	return nil
 }
 
-// sealedDoc is a document of a node that may hold sealed values, for
-// modification; nil when the node or its flow is gone.
+// sealedDoc is a document of a node, its flow, or a port that may hold sealed
+// values, for modification; nil when the record is gone.
 func (w *work) sealedDoc(id, place string) (*[]byte, error) {
 	switch place {
-	case "driver_info", "instance_info":
+	case "driver_info", "properties", "extra", "instance_info":
 		n := edit(w, nodes, id)
-		switch {
-		case n == nil:
+		if n == nil {
 			return nil, nil
-		case place == "driver_info":
-			return &n.DriverInfo, nil
 		}
-		return &n.InstanceInfo, nil
+		return map[string]*[]byte{
+			"driver_info": &n.DriverInfo, "properties": &n.Properties, "extra": &n.Extra, "instance_info": &n.InstanceInfo,
+		}[place], nil
 	case "flow":
 		if f := edit(w, flows, id); f != nil {
 			return &f.Args, nil
+		}
+		return nil, nil
+	case "port/extra":
+		if p := edit(w, ports, id); p != nil {
+			return &p.Extra, nil
 		}
 		return nil, nil
 	}

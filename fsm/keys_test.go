@@ -25,7 +25,7 @@ func (g *gen) keysOp() *api.Op {
 		doc := g.v.Node(id).GetDriverInfo()
 		sum := sha256.Sum256(doc)
 		return &api.Op{Op: &api.Op_KeysReseal{KeysReseal: &api.KeysReseal{Term: g.wrongTerm(), Docs: []*api.Resealed{
-			{NodeId: id, Place: []string{"driver_info", "instance_info", "flow"}[g.n(2, "place")], Digest: sum[:], Doc: doc},
+			{NodeId: id, Place: []string{"driver_info", "instance_info", "flow", "port/extra"}[g.n(3, "place")], Digest: sum[:], Doc: doc},
 		}}}}
 	}
 	op := &api.KeysRetire{Term: g.wrongTerm()}

@@ -104,17 +104,27 @@ func (d *keys) older(v *fsm.View, k *api.Keys) (out []*api.Resealed) {
 	}
 	for n := range v.Nodes() {
 		id := n.GetId()
-		if !add(id, "driver_info", n.GetDriverInfo()) || !add(id, "instance_info", n.GetInstanceInfo()) || !add(id, "flow", v.Flow(id).GetArgs()) {
-			break
+		if !add(id, "driver_info", n.GetDriverInfo()) || !add(id, "properties", n.GetProperties()) || !add(id, "extra", n.GetExtra()) ||
+			!add(id, "instance_info", n.GetInstanceInfo()) || !add(id, "flow", v.Flow(id).GetArgs()) {
+			return out
+		}
+	}
+	for p := range v.Ports() {
+		if !add(p.GetId(), "port/extra", p.GetExtra()) {
+			return out
 		}
 	}
 	return out
 }
 
-// SealedPlaces are what secrets of a node may have been sealed for: the
-// additional data of their encryption.
-func SealedPlaces(node string) []string {
-	return []string{"node/" + node + "/driver_info", "node/" + node + "/flow", "node/" + node + "/instance_info"}
+// SealedPlaces are what secrets of a node or port may have been sealed for:
+// the additional data of their encryption.
+func SealedPlaces(id string) []string {
+	out := []string{seal.PortAAD(id, "extra")}
+	for _, field := range []string{"driver_info", "flow", "properties", "extra", "instance_info"} {
+		out = append(out, seal.NodeAAD(id, field))
+	}
+	return out
 }
 
 // retire forgets the older keys; Apply refuses while anything needs them.
