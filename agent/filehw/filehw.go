@@ -130,6 +130,7 @@ func (m *Machine) Disks(context.Context) ([]agentproto.Disk, error) {
 	disks := append([]agentproto.Disk(nil), m.cfg.Inventory.Disks...)
 	for i := range disks {
 		d := &disks[i]
+		d.Contents = m.contents(d.Name)
 		if released {
 			d.Holders = slices.DeleteFunc(slices.Clone(d.Holders), func(h string) bool { return strings.HasPrefix(h, "md") })
 		}
@@ -154,6 +155,24 @@ func (m *Machine) members(name string) []string {
 		return nil
 	}
 	return signature.Members(f, st.Size())
+}
+
+// contents names what lies on a disk; nil where it cannot be read.
+func (m *Machine) contents(name string) []string {
+	f, err := os.Open(m.cfg.Files[name])
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	found, err := signature.Contents(f, st.Size())
+	if err != nil {
+		return nil
+	}
+	return found
 }
 
 // ReleaseDisks implements agent.Hardware: holders that are md arrays are gone

@@ -31,6 +31,7 @@ func (m *Machine) Disks(ctx context.Context) ([]agentproto.Disk, error) {
 			continue
 		}
 		d := m.disk(name)
+		d.Contents = m.contents(name, d.SizeBytes)
 		if d.Excluded = rootdisk.Ineligible(d); d.Excluded == "" {
 			if of := m.members(name, d.SizeBytes); len(of) > 0 {
 				d.Excluded = rootdisk.Member(of)
@@ -52,6 +53,20 @@ func (m *Machine) members(name string, size uint64) []string {
 	}
 	defer f.Close()
 	return signature.Members(f, int64(size))
+}
+
+// contents names what lies on a disk; nil where it cannot be read.
+func (m *Machine) contents(name string, size uint64) []string {
+	f, err := os.Open(m.path("dev", name))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	found, err := signature.Contents(f, int64(size))
+	if err != nil {
+		return nil
+	}
+	return found
 }
 
 func (m *Machine) disk(name string) agentproto.Disk {

@@ -1,6 +1,7 @@
 package clienttest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rpc"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // once gives a repeated request the answer of the first, and notes writes
@@ -41,16 +43,33 @@ func once[Rep proto.Message](c *Cluster, id, what string, do func() (Rep, error)
 // masked is a node as clients see it.
 func masked(n *api.Node) *api.Node {
 	out := proto.CloneOf(n)
-	var info map[string]any
-	if json.Unmarshal(out.DriverInfo, &info) == nil {
-		for k := range info {
-			if strings.Contains(k, "password") {
-				info[k] = "******"
-			}
+	for _, doc := range []*[]byte{&out.DriverInfo, &out.Properties, &out.Extra, &out.InstanceInfo} {
+		var v any
+		dec := json.NewDecoder(bytes.NewReader(*doc))
+		dec.UseNumber()
+		if dec.Decode(&v) == nil {
+			*doc, _ = json.Marshal(mask(nil, v)) // was JSON
 		}
-		out.DriverInfo, _ = json.Marshal(info)
 	}
 	return out
+}
+
+func mask(path []string, v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k := range v {
+			v[k] = mask(append(slices.Clip(path), k), v[k])
+		}
+	case []any:
+		for i := range v {
+			v[i] = mask(path, v[i])
+		}
+	case string, json.Number:
+		if seal.SecretPath(path) {
+			return seal.Mask
+		}
+	}
+	return v
 }
 
 var validMAC = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
@@ -178,22 +197,40 @@ func (p *Peer) UpdateNode(_ context.Context, req *api.UpdateNodeRequest) (*api.N
 	})
 }
 
+// setPath sets, or for null removes, one value of a document or all of it.
+func setPath(doc *[]byte, path string, deep bool, value string) error {
+	if !deep {
+		*doc = []byte(value)
+		return nil
+	}
+	root := map[string]any{}
+	if len(*doc) > 0 {
+		if err := json.Unmarshal(*doc, &root); err != nil {
+			return err
+		}
+	}
+	parts, m := strings.Split(path, "/"), root
+	for _, k := range parts[:len(parts)-1] {
+		inner, ok := m[k].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			m[k] = inner
+		}
+		m = inner
+	}
+	if m[parts[len(parts)-1]] = json.RawMessage(value); value == "null" {
+		delete(m, parts[len(parts)-1])
+	}
+	var err error
+	*doc, err = json.Marshal(root)
+	return err
+}
+
 func setField(n *api.Node, field, value string) error {
 	doc, path, deep := strings.Cut(field, "/")
 	docs := map[string]*[]byte{"driver_info": &n.DriverInfo, "properties": &n.Properties, "extra": &n.Extra, "instance_info": &n.InstanceInfo}
-	if d := docs[doc]; d != nil && deep {
-		all := map[string]json.RawMessage{}
-		if len(*d) > 0 {
-			if err := json.Unmarshal(*d, &all); err != nil {
-				return err
-			}
-		}
-		if all[path] = json.RawMessage(value); value == "null" {
-			delete(all, path)
-		}
-		var err error
-		*d, err = json.Marshal(all)
-		return err
+	if d := docs[doc]; d != nil {
+		return setPath(d, path, deep, value)
 	}
 	one := map[string]any{"name": &n.Name, "driver": &n.Driver, "description": &n.Description, "maintenance": &n.Maintenance,
 		"maintenance_reason": &n.MaintenanceReason, "protected": &n.Protected, "enforce_power": &n.EnforcePower,

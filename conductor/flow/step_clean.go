@@ -22,6 +22,9 @@ func (r *runner) eraseMetadata(ctx context.Context, p position) (outcome, error)
 	if err != nil {
 		return outcome{}, err
 	}
+	if err := r.mayErase(p, inv); err != nil {
+		return outcome{}, err
+	}
 	var res agentproto.EraseResult
 	if err := r.command(ctx, p, agentproto.CmdEraseMetadata, agentproto.EraseArgs{Every: true}, &res); err != nil {
 		return outcome{}, err

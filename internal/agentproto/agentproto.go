@@ -82,6 +82,9 @@ type Disk struct {
 	Holders    []string `json:"holders,omitempty"`
 	Excluded   string   `json:"excluded,omitempty"`
 	LogicalBlk int      `json:"logical_block_bytes,omitempty"`
+	// Contents names what lies on the disk: partition tables, file systems,
+	// "unknown data". Empty for a blank disk; null where it is not known.
+	Contents []string `json:"contents"`
 }
 
 // DiskID names one disk so that no other can be taken for it: serial and WWN

@@ -29,8 +29,12 @@ var (
 		"Check that the node's BMC answers with the credentials given, and make the node manageable. From available it goes back without a check.",
 		"  ironring node manage n1 --wait"}
 	provideVerb = verb{api.Event_EV_PROVIDE, api.State_AVAILABLE, "", "Clean the node and make it available",
-		"Wipe the partition tables and signatures of the node's disks and make it available. Only metadata is wiped: the data remains on the disks.",
-		"  ironring node provide n1 --wait"}
+		`Wipe the partition tables and signatures of the node's disks and make it
+available. Only metadata is wiped: the data remains on the disks.
+
+Where a disk holds data that Ironring did not put there, nothing is wiped: the
+clean fails and names the disks, and --wipe-existing must be given.`,
+		"  ironring node provide n1 --wait\n  ironring node provide n1 --wipe-existing --wait"}
 	inspectVerb = verb{api.Event_EV_INSPECT, api.State_MANAGEABLE, "", "Boot the ramdisk and take the inventory",
 		"Boot the ramdisk on the node and record what it is made of.",
 		"  ironring node inspect n1 --wait\n  ironring node inventory n1"}
@@ -59,6 +63,9 @@ func newVerbCmd(f *Factory, v verb) *cobra.Command {
 	})
 	s.register(cmd)
 	ask.register(cmd)
+	if v.event == api.Event_EV_PROVIDE {
+		cmd.Flags().BoolVar(&ask.wipe, "wipe-existing", false, "also wipe disks with data that Ironring did not put there")
+	}
 	return cmd
 }
 
@@ -69,6 +76,7 @@ type asking struct {
 	until api.State // of --wait; STATE_UNSPECIFIED: the end of the flow
 	loses string
 	args  []byte
+	wipe  bool // of provide
 	rev   uint64
 	wait  bool
 }
@@ -81,6 +89,10 @@ func (a *asking) register(cmd *cobra.Command) {
 func (a *asking) run(ctx context.Context, c *client.Client, s *fleet, cmd *cobra.Command, refs []string) error {
 	if a.rev != 0 && len(refs) != 1 {
 		return errs.About(errs.Invalid, "rev", "--rev is for one node")
+	}
+	if a.wipe {
+		a.args = []byte(`{"wipe_existing":true}`)
+		a.loses = "what is on the disks of the machine, whoever put it there"
 	}
 	req := func(ref string) *api.ProvisionRequest {
 		return &api.ProvisionRequest{Node: ref, Verb: a.verb, Rev: a.rev, Args: a.args}
