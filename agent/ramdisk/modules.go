@@ -14,6 +14,7 @@ func DefaultModules() []string {
 		tg3 bnx2 bnx2x bnxt_en
 		mlx4_core mlx4_en mlx5_core
 		qede be2net enic ionic r8169 realtek
+		bonding 8021q
 		ena gve mana vmxnet3 hv_netvsc xen_netfront
 
 		ahci ata_piix sd_mod nvme vmd

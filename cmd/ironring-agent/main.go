@@ -82,7 +82,7 @@ func run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := bringUp(ctx, line.BootMAC, log); err != nil {
+	if err := network(ctx, line.BootMAC, mods.need, log); err != nil {
 		return err
 	}
 	hw := linuxhw.New(linuxhw.Config{Logger: log, Settle: mods.settle})

@@ -124,6 +124,13 @@ func build(path, work, id string, shim, grub []byte, kernel, initramfs io.Reader
 			return err
 		}
 	}
+	// GRUB may take the whole medium for the volume that it was started from.
+	if err := os.MkdirAll(filepath.Join(work, "iso", "boot", "grub"), 0o700); err != nil {
+		return err
+	}
+	if err := copyTo(filepath.Join(work, "iso", "boot", "grub", "grub.cfg"), bytes.NewReader(grubConfig(id))); err != nil {
+		return err
+	}
 	esp := filepath.Join(work, "iso", dirMedia, nameESP)
 	if err := buildESP(esp, id, shim, grub); err != nil {
 		return fmt.Errorf("loader's volume: %w", err)
