@@ -41,8 +41,9 @@ type Cluster struct {
 	changed  chan struct{} // closed at each change
 	status   *api.ClusterStatusReply
 	explain  *api.ExplainReply
-	audit    []string // writes that were done, in order
-	watchers int      // streams of WatchNode that have not ended
+	settings *api.Settings // nil: the default ones
+	audit    []string      // writes that were done, in order
+	watchers int           // streams of WatchNode that have not ended
 }
 
 // Step is one step of a script: it changes a node and its flow, or returns

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -22,12 +23,15 @@ func newClusterCmd(f *Factory) *cobra.Command {
   ironring cluster token > /root/token        # on a member
   ironring cluster join --config /etc/ironring.yaml --token-file /root/token   # on the new peer`,
 	}
-	cmd.AddCommand(newClusterStatusCmd(f), newClusterTokenCmd(f), newClusterJoinCmd(f), newClusterLeaveCmd(f))
+	cmd.AddCommand(newClusterStatusCmd(f), newClusterTokenCmd(f), newClusterJoinCmd(f), newClusterLeaveCmd(f),
+		newClusterRemoveCmd(f), newClusterSettingsCmd(f), newClusterRotateKeysCmd(f))
 	return cmd
 }
 
 func newClusterStatusCmd(f *Factory) *cobra.Command {
 	req := &api.ClusterStatusRequest{}
+	var watch bool
+	var every time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show peers, leader, voters and what would cost the quorum",
@@ -45,17 +49,61 @@ Exit code 0: healthy; 1: degraded; 2: no quorum.`,
 			if err := f.print(rep, func() error { return f.status(rep) }); err != nil {
 				return err
 			}
-			switch rep.GetHealth() {
-			case api.ClusterStatusReply_HEALTHY:
-				return nil
-			case api.ClusterStatusReply_NO_QUORUM:
-				return exitStatus(2)
-			}
-			return exitStatus(1)
+			return healthStatus(rep)
 		}),
 	}
+	once := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if watch {
+			return f.watchStatus(cmd.Context(), every, func() error { return once(cmd, args) })
+		}
+		return once(cmd, args)
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again and again, until interrupted")
+	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "how often, with --watch")
 	cmd.Flags().BoolVar(&req.Local, "local", false, "only what the answering peer knows, without asking others")
 	return cmd
+}
+
+func healthStatus(rep *api.ClusterStatusReply) error {
+	switch rep.GetHealth() {
+	case api.ClusterStatusReply_HEALTHY:
+		return nil
+	case api.ClusterStatusReply_NO_QUORUM:
+		return exitStatus(2)
+	}
+	return exitStatus(1)
+}
+
+// watchStatus shows the status until ctx ends. That no peer answers now is
+// shown too, and does not end it; a terminal is cleared before each round.
+func (f *Factory) watchStatus(ctx context.Context, every time.Duration, show func() error) error {
+	if every < 100*time.Millisecond {
+		return errs.About(errs.Invalid, "every", "--every %s: must be at least 100ms", every)
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if f.color(f.Out) {
+			fmt.Fprint(f.Out, "\x1b[H\x1b[2J")
+		}
+		err := show()
+		var own exitStatus
+		if err != nil && !errors.As(err, &own) && ctx.Err() == nil {
+			if errs.KindOf(err) == errs.Invalid {
+				return err
+			}
+			fmt.Fprintln(f.Out, "no status:", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if !f.json() && !f.color(f.Out) {
+			fmt.Fprintln(f.Out)
+		}
+	}
 }
 
 var healthCells = map[api.ClusterStatusReply_Health]cell{
@@ -80,6 +128,9 @@ func (f *Factory) status(r *api.ClusterStatusReply) error {
 	head.add("nodes", nodesText(r))
 	for _, p := range r.GetProblems() {
 		head.add("problem", cell{p, red})
+	}
+	for _, n := range r.GetNotes() {
+		head.add("note", n)
 	}
 	if s := r.GetNextFailure(); s != "" {
 		head.add("next", s)
@@ -169,8 +220,9 @@ func newClusterLeaveCmd(f *Factory) *cobra.Command {
 		Use:   "leave PEER",
 		Short: "Take a peer out of the cluster for good",
 		Long: `Take a peer out of the cluster for good. Ask the peer itself, or any peer when
-the one that leaves is dead. Its nodes go to others; it can only come back with
-an empty data directory and a new token. To restart a peer just stop it.`,
+the one that leaves is dead. Its nodes go to others, who also get new keys; it
+can only come back with an empty data directory and a new token. To restart a
+peer just stop it.`,
 		Example: "  ironring cluster leave p3 --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
