@@ -13,7 +13,9 @@
 //   - Machines that no port names get nothing: no address, no file, no error
 //     that would tell them about others. Files that are the same for all
 //     (iPXE, kernel, initramfs) are no secret and are served to anyone.
-//   - A boot nonce is sent only to the address that is allocated to its MAC.
+//   - A boot nonce is sent only to the address that is allocated to its MAC, or
+//     with the key that this boot's MAC was sent at that address (proxy.go).
+//   - On a network with a foreign DHCP server no address is given.
 //   - No file is opened by a name that a client sent: names are keys of fixed
 //     tables.
 //   - Only validated fields enter a script: ids, digests, addresses; never
@@ -35,6 +37,6 @@
 // # Where to start
 //
 // record.go says what a machine gets, script.go writes the iPXE script,
-// offer.go answers a DHCP packet; the rest is sockets. Folder ipxe is a small
-// interpreter of the scripts, for simulated machines and tests.
+// offer.go answers a DHCP packet, proxy.go one beside a foreign server; the rest
+// is sockets. docs/boot.md is the same from outside.
 package pxe

@@ -1,6 +1,7 @@
 package pxe
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,9 +50,17 @@ func TestNoAmplification(t *testing.T) {
 					t.Fatalf("the transfer did not end: %v", rerr)
 				}
 				packets, bytes = packets+1, bytes+n
-				if binary.BigEndian.Uint16(buf) == 5 {
-					break
+				switch binary.BigEndian.Uint16(buf) {
+				case 6:
+					if got := string(buf[2:n]); !strings.Contains(got, "blksize\x001468\x00") {
+						t.Errorf("options %q were accepted", got)
+					}
+					continue
+				case 5:
+				default:
+					continue
 				}
+				break
 			}
 			if most := tftpRetries + 2; packets > most || bytes > most*516 {
 				t.Errorf("%d packets of %d bytes for a request of %d", packets, bytes, len(rrq))
@@ -314,4 +324,67 @@ func TestConnsPerHost(t *testing.T) {
 			t.Fatalf("closed connections still count: %v", err)
 		}
 	}
+}
+
+// FuzzTFTP sends arbitrary requests: the server goes on, and gives nothing out
+// but what is in its table.
+func FuzzTFTP(f *testing.F) {
+	for _, s := range []string{
+		"\x00\x01snponly.efi\x00octet\x00", "\x00\x01../secret\x00octet\x00blksize\x001468\x00", "\x00\x02x\x00octet\x00",
+		"\x00\x01", "\x00\x01a\x00netascii\x00tsize\x00-1\x00", "\x00\x05\x00\x00x\x00",
+	} {
+		f.Add([]byte(s))
+	}
+	dir := f.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("the secret"), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	srv, err := New(Config{Store: newWorld(f).store, Self: "p1", CADigest: digest, IPXEDir: filepath.Join(dir, "sub"), TFTPListen: loopPeer + ":0"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	f.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.Error(err)
+		}
+	})
+	at, n := srv.Addrs().TFTP, atomic.Uint32{}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		// Each from another host: one host is soon told to wait.
+		i := n.Add(1)
+		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 91, byte(i>>8), byte(i))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if len(b) > 1400 {
+			return
+		}
+		if _, err := conn.WriteToUDPAddrPort(b, at); err != nil {
+			return // larger than the kernel takes, or empty
+		}
+		ask := []byte("\x00\x01snponly.efi\x00octet\x00")
+		if _, err := conn.WriteToUDPAddrPort(ask, at); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(deadline)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 2000)
+		for {
+			n, _, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				t.Fatalf("no answer after %q: %v", b, err)
+			}
+			if got := string(buf[:n]); strings.Contains(got, "the secret") {
+				t.Fatalf("%q gave %q", b, got)
+			} else if strings.Contains(got, "is not installed") {
+				return
+			}
+		}
+	})
 }

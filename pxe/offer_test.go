@@ -225,23 +225,32 @@ func FuzzDecide(f *testing.F) {
 		f.Add(discover(f, macDeploying, m...).ToBytes())
 	}
 	f.Add([]byte("garbage"))
-	view := newWorld(f).store.View()
+	view := foreign(newWorld(f)).store.View()
 	peer := us{id: "p1", own: addrs("10.77.0.11"), http: anyHTTP, tftp: anyTFTP}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, ok := parseAsk(b, netip.MustParseAddrPort("10.77.0.1:67"))
 		if !ok {
 			return
 		}
+		second := a
 		a.to, a.iface = broadcast, peer.own
-		d := decide(view, a, peer)
-		if d.reply == nil {
-			return
-		}
-		if !Record(view, d.mac).Known {
-			t.Fatalf("an unknown machine was answered: %s", d.reply.Summary())
-		}
-		if _, err := dhcpv4.FromBytes(d.reply.ToBytes()); err != nil {
-			t.Fatalf("an answer that cannot be read: %v", err)
+		second.to, second.from, second.second = netip.MustParseAddr("10.88.0.11"), netip.MustParseAddrPort("10.88.0.200:68"), true
+		beside := a
+		beside.iface = addrs("10.88.0.11")
+		for _, a := range []ask{a, second, beside} {
+			d := decide(view, a, peer)
+			if d.reply == nil {
+				continue
+			}
+			if !Record(view, d.mac).Known {
+				t.Fatalf("an unknown machine was answered: %s", d.reply.Summary())
+			}
+			if _, err := dhcpv4.FromBytes(d.reply.ToBytes()); err != nil {
+				t.Fatalf("an answer that cannot be read: %v", err)
+			}
+			if d.network == "foreign" && !d.reply.YourIPAddr.IsUnspecified() {
+				t.Fatalf("an address was given beside a foreign server: %s", d.reply.Summary())
+			}
 		}
 	})
 }

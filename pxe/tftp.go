@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pin/tftp/v3"
+	"golang.org/x/net/ipv4"
 	"golang.org/x/time/rate"
 
 	"github.com/ironring/ironring/internal/errs"
@@ -68,7 +69,14 @@ func listenTFTP(cfg Config) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, listenError("tftp", err)
 	}
-	return pc.(*net.UDPConn), nil
+	// The library asks for this when it begins to serve. Requests that came
+	// before it would be answered from any address, with blocks of 512 bytes.
+	conn := pc.(*net.UDPConn)
+	if err := ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil {
+		conn.Close()
+		return nil, listenError("tftp", err)
+	}
+	return conn, nil
 }
 
 // serve answers requests until ctx ends, then waits for transfers.
