@@ -75,6 +75,12 @@ func explain(out *api.ExplainReply, v *fsm.View) {
 	if n.GetMaintenance() {
 		out.Notes = append(out.Notes, "in maintenance: "+orNone(n.GetMaintenanceReason()))
 	}
+	if note := evidenceNote(n); note != "" {
+		out.Notes = append(out.Notes, note)
+	}
+	if f.GetPowerOns() > 0 {
+		out.Notes = append(out.Notes, fmt.Sprintf("power-ons for the %s flow: %d", strings.ToLower(strings.TrimPrefix(f.GetKind().String(), "FLOW_")), f.GetPowerOns()))
+	}
 	out.Notes = append(out.Notes, reachNotes(v, v.Node(n.GetId()))...)
 	// The record as it is stored: parking is bound to the sealed credentials.
 	if err := bmc.Parked(v.Node(n.GetId())); err != nil {
@@ -138,6 +144,9 @@ func waits(step node.StepID, live *api.LiveFacts) string {
 		}
 		return "the BMC"
 	case "agent", "deploy", "clean":
+		if step == node.StepEvidence {
+			return "the deployed system to show that it runs"
+		}
 		if step == node.StepAgentWait {
 			return "the machine to boot the ramdisk; last stage seen: " + orNone(live.GetBootStage())
 		}
@@ -205,4 +214,19 @@ func reachNotes(v *fsm.View, n *api.Node) []string {
 		return []string{fmt.Sprintf("BMC subnet %s is known to be reached by no peer (%s): nothing is moved", subnet, strings.Join(missed, ", "))}
 	}
 	return []string{fmt.Sprintf("BMC subnet %s is not reached by %s; it is by %s", subnet, strings.Join(missed, ", "), strings.Join(reached, ", "))}
+}
+
+// evidenceNote says what was seen of the deployed system.
+func evidenceNote(n *api.Node) string {
+	e := n.GetEvidence()
+	at := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+	switch {
+	case e.GetSeen() != "":
+		return fmt.Sprintf("evidence of the deployed system: %s from %s at %s", e.GetSeen(), e.GetSource(), at(e.GetSeenMs()))
+	case e.GetBootEntry() == "":
+		return ""
+	case e.GetPolicy() == "none":
+		return fmt.Sprintf("evidence of the deployed system: boot entry %q, read back at %s", e.GetBootEntry(), at(e.GetBootEntryMs()))
+	}
+	return fmt.Sprintf("evidence of the deployed system: nothing yet, %s is waited for", e.GetPolicy())
 }

@@ -96,3 +96,23 @@ func TestExplainReach(t *testing.T) {
 		f.says("notes", strings.Join(f.explain().GetNotes(), "\n"), "; it is by p2")
 	})
 }
+
+// What was seen of the deployed system, and how often the machine was switched
+// on for it.
+func TestExplainEvidence(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.to(api.State_MANAGEABLE)
+		id, token := f.stored("n1").GetId(), f.hold("p1")
+		set := func(e *api.Evidence) {
+			f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id, Token: token, Fields: []string{"evidence"}, Node: &api.Node{Evidence: e}}}})
+		}
+		for want, e := range map[string]*api.Evidence{
+			`boot entry "uefi Boot0001", read back at 2023-11-14T22:13:20Z`: {Policy: "none", BootEntry: "uefi Boot0001", BootEntryMs: 1_700_000_000_000},
+			"nothing yet, phone_home is waited for":                         {Policy: "phone_home", BootEntry: "bios", BootEntryMs: 1},
+			"port:22 from 10.0.0.7 at 2023-11-14T22:13:20Z":                 {Policy: "port:22", BootEntry: "bios", Seen: "port:22", SeenMs: 1_700_000_000_000, Source: "10.0.0.7"},
+		} {
+			set(e)
+			f.says("notes", strings.Join(f.explain().GetNotes(), "\n"), "evidence of the deployed system: "+want)
+		}
+	})
+}

@@ -34,7 +34,8 @@ type Row struct {
 	Owner     string
 	Takeovers int
 	Served    int64 // bytes of the image that it fetched
-	Ramdisks  int   // boots of the ramdisk: inspect, clean, deploy
+	Ramdisks  int   // boots of the ramdisk: flows reuse one that is there
+	PowerOns  int   // of the last flow
 	Problem   string
 }
 
@@ -46,14 +47,14 @@ func (r *Report) Well() bool {
 // Print writes the table of what happened.
 func (r *Report) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "\nNODE\tSTATE\tOWNER\tTAKEOVERS\tIMAGE FETCHED\tRAMDISK BOOTS\tPROBLEM")
+	fmt.Fprintln(t, "\nNODE\tSTATE\tOWNER\tTAKEOVERS\tIMAGE FETCHED\tRAMDISK BOOTS\tPOWER-ONS\tPROBLEM")
 	for _, row := range r.Rows {
 		problem := row.Problem
 		if problem == "" {
 			problem = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%.1f MiB\t%d\t%s\n", row.Node, nodes.StateName(row.State), row.Owner, row.Takeovers,
-			float64(row.Served)/(1<<20), row.Ramdisks, problem)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%.1f MiB\t%d\t%d\t%s\n", row.Node, nodes.StateName(row.State), row.Owner, row.Takeovers,
+			float64(row.Served)/(1<<20), row.Ramdisks, row.PowerOns, problem)
 	}
 	fmt.Fprintf(t, "\n%d of %d machines active", r.Active, r.Nodes)
 	if r.Killed > 0 {

@@ -157,6 +157,7 @@ func (l *lab) finish(ctx context.Context, rep *Report, w *watcher, failed map[st
 		} else {
 			f := reply.GetFlow()
 			row.State, row.Owner, row.Takeovers = reply.GetNode().GetState(), reply.GetNode().GetAssigned(), int(f.GetTakeovers())
+			row.PowerOns = int(f.GetPowerOns())
 			for _, s := range f.GetSteps() {
 				if extra := int(s.GetStarts()) - 1 - int(f.GetRewinds()); extra > 0 {
 					rep.RestartedSteps += extra

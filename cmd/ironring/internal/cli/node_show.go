@@ -221,6 +221,13 @@ func flowText(fl *api.Flow) string {
 	if fl.GetTakeovers() > 0 {
 		s += fmt.Sprintf(", taken over %d times", fl.GetTakeovers())
 	}
+	switch n := fl.GetPowerOns(); n {
+	case 0:
+	case 1:
+		s += ", 1 power-on"
+	default:
+		s += fmt.Sprintf(", %d power-ons", n)
+	}
 	return s
 }
 

@@ -139,6 +139,7 @@ The image and the hints are given anew; they mean the same as with deploy.`
 func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
 	var image, checksum, compress, format string
 	drive := &driveFlags{f: f}
+	evidence := &evidenceFlags{}
 	var hints []string
 	s := &fleet{f: f}
 	ask := &asking{f: f, verb: ev, until: api.State_ACTIVE}
@@ -177,6 +178,9 @@ partition of its own at the end of the disk.`,
 		if err := drive.into(doc); err != nil {
 			return err
 		}
+		if err := evidence.into(doc); err != nil {
+			return err
+		}
 		data, err := json.Marshal(doc)
 		if err != nil {
 			return err
@@ -197,6 +201,7 @@ partition of its own at the end of the disk.`,
 	fl.StringVar(&compress, "compress", "", "`FORMAT` of the file: gzip or zstd")
 	fl.StringVar(&format, "image-format", "", "`FORMAT` of the image, raw or qcow2; if left out the file itself says it")
 	drive.register(fl)
+	evidence.register(fl)
 	fl.StringArrayVar(&hints, "root-device", nil, "`HINT=VALUE` that chooses the disk; repeat it")
 	s.register(cmd)
 	ask.register(cmd)

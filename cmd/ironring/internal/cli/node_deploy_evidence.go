@@ -1,0 +1,39 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ironring/ironring/internal/errs"
+)
+
+// evidenceFlags say what must be seen of a deployed system before its node is
+// active.
+type evidenceFlags struct {
+	policy, token string
+	timeout       time.Duration
+}
+
+func (e *evidenceFlags) register(fl *pflag.FlagSet) {
+	fl.StringVar(&e.policy, "evidence", "", "what must be seen before the node is active: `POLICY` none, phone_home, port:PORT or port:ADDRESS:PORT")
+	fl.DurationVar(&e.timeout, "evidence-timeout", 0, "how long to wait for it (default 20m)")
+	fl.StringVar(&e.token, "phone-home-token", "", "`TOKEN` in the URL that the system calls, POST http://PEER/phone-home/TOKEN; if left out one is made for the config drive")
+}
+
+// into adds what was given to the arguments of a deploy.
+func (e *evidenceFlags) into(doc map[string]any) error {
+	if e.policy != "" {
+		doc["evidence"] = e.policy
+	}
+	if e.token != "" {
+		doc["phone_home_token"] = e.token
+	}
+	if e.timeout != 0 {
+		if e.timeout < time.Second {
+			return errs.New(errs.Invalid, "--evidence-timeout: at least 1s")
+		}
+		doc["evidence_timeout"] = int(e.timeout / time.Second)
+	}
+	return nil
+}
