@@ -31,6 +31,7 @@ type Options struct {
 	// Configure may change a peer's configuration before each start.
 	Configure func(id string, cfg *cluster.Config)
 	Verbose   bool // log to standard error
+	IPv6      bool // all peers on [::1] in place of loopback addresses of their own
 }
 
 // Kit is a cluster of peers named p1, p2, ...
@@ -141,6 +142,9 @@ var hosts atomic.Uint32
 func (k *Kit) Add(id string) *Peer {
 	n := hosts.Add(1)
 	host := fmt.Sprintf("127.77.%d.%d:0", 1+os.Getpid()%250, 1+n%250)
+	if k.opts.IPv6 {
+		host = "[::1]:0"
+	}
 	p := &Peer{ID: id, Dir: filepath.Join(k.dir, id), listen: host, gossip: host, api: host}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -73,9 +73,13 @@ func (c *Config) complete(host Host) error {
 		// fake is left out: a machine that only pretends must be asked for.
 		c.Drivers = []string{"ipmi", "redfish"}
 	}
+	everywhere := c.everywhere(host)
 	for _, l := range c.listeners() {
-		host := "0.0.0.0"
-		if l.key == "pxe" { // it belongs to DHCP
+		host := everywhere
+		switch l.key {
+		case "dhcp", "tftp": // firmware that asks them speaks IPv4
+			host = "0.0.0.0"
+		case "pxe": // it belongs to DHCP
 			if host, _, err = net.SplitHostPort(c.Listen.DHCP); err != nil {
 				return errs.About(errs.Invalid, "listen.dhcp", "listen.dhcp: %w", err)
 			}
@@ -88,6 +92,19 @@ func (c *Config) complete(host Host) error {
 		return err
 	}
 	return c.completeAdvertise(host)
+}
+
+// everywhere is the wildcard that listeners have by default: that of IPv6,
+// which takes IPv4 too, where others are told an IPv6 address.
+func (c *Config) everywhere(host Host) string {
+	advertised := c.Advertise.Host
+	if advertised == "" && host.Addresses != nil {
+		advertised, _ = firstGlobal(host) // an error is told where the address is needed
+	}
+	if a, err := netip.ParseAddr(advertised); err == nil && a.Unmap().Is6() {
+		return "::"
+	}
+	return "0.0.0.0"
 }
 
 // idOf makes a member id of the first label of a host name.
