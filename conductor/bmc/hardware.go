@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"context"
+	"errors"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/drivers"
@@ -102,7 +103,9 @@ var parts = map[api.HardwarePart]func(a *Access, ctx context.Context, node strin
 		if out.BootDevice, err = a.BootDevice(ctx, node); err != nil {
 			return err
 		}
-		out.BootMode, err = a.BootMode(ctx, node)
+		if out.BootMode, err = a.BootMode(ctx, node); errors.Is(err, errs.Unsupported) {
+			return nil // unknown, as it says
+		}
 		return err
 	},
 	api.HardwarePart_HARDWARE_SECURE_BOOT: func(a *Access, ctx context.Context, node string, out *api.GetHardwareReply) (err error) {

@@ -65,7 +65,9 @@ func testBootMode(t *testing.T, b *bench) {
 			return
 		}
 		got, err := d.BootMode(b.ctx, b.Target)
-		b.fine(t, "read boot mode", err)
+		if !b.supported(t, "read boot mode", err) {
+			continue // this BMC cannot tell
+		}
 		if got != mode {
 			// One that does nothing the first time is asked again.
 			b.fine(t, mode.String(), d.SetBootMode(b.ctx, b.Target, b.grant(), mode))

@@ -275,6 +275,8 @@ func (b *fakeBMC) answer(in asked, command bool) (say told, mute bool) {
 		return told{Out: map[bool]string{true: " 01 00 60\n", false: " 01 00 40\n"}[b.led]}, false
 	case text == "sdr info":
 		return told{Out: "SDR Version                         : 0x51\nRecord Count                        : 5\n"}, false
+	case text == "sel info":
+		return told{Out: "SEL Information\nEntries          : 3\n"}, false
 	case text == "sdr list":
 		return told{Out: read(b.t, "sdr_list.txt")}, false
 	case text == "-c sel list":

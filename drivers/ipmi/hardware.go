@@ -24,6 +24,9 @@ func (d *Driver) BootMode(ctx context.Context, t drivers.Target) (api.BootMode, 
 	if err != nil {
 		return api.BootMode_BOOT_MODE_UNKNOWN, err
 	}
+	if !flags.valid() {
+		return api.BootMode_BOOT_MODE_UNKNOWN, errs.New(errs.Unsupported, "the BMC does not tell whether the boot mode is in force")
+	}
 	return flags.mode(), nil
 }
 
@@ -77,7 +80,7 @@ func (d *Driver) Sensors(ctx context.Context, t drivers.Target) ([]*api.Sensor, 
 	if n := table(info)["Record Count"]; n == "" || n == "0" {
 		return nil, errs.New(errs.Unsupported, "the BMC has no sensor records")
 	}
-	out, err := d.read(ctx, set, "sdr", "list")
+	out, err := d.read(ctx, set, quiet, "sdr", "list")
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +93,10 @@ func (d *Driver) Events(ctx context.Context, t drivers.Target) ([]*api.BmcEvent,
 	if err != nil {
 		return nil, err
 	}
-	out, err := d.read(ctx, set, "-c", "sel", "list")
+	if _, err := d.read(ctx, set, "sel", "info"); err != nil {
+		return nil, err
+	}
+	out, err := d.read(ctx, set, quiet, "-c", "sel", "list")
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ var phrases = []struct {
 	{"insufficient resources", errs.Busy, "", "the BMC has no room for another session"},
 	{"Node busy", errs.Busy, "", "the BMC is busy"},
 	{"present state", errs.Busy, "", notInThisState},
+	{"Invalid data field in request", errs.Unsupported, "", "the BMC does not offer this"},
 	{"Invalid command", errs.Unsupported, "", "the BMC does not know this command"},
 }
 

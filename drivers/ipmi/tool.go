@@ -24,6 +24,11 @@ const (
 	retries  = "1"
 )
 
+// quiet before a command leaves out -v, with which ipmitool prints lists in
+// another form. It does not say why a login is refused then: a command with it
+// goes before.
+const quiet = "quiet"
+
 // tool runs ipmitool: the only place that does.
 type tool struct {
 	path string
@@ -77,11 +82,16 @@ func (t tool) run(ctx context.Context, set *settings, g drivers.Grant, args ...s
 
 // argv has no secret: the password is in the environment.
 func argv(set *settings, port int, args []string) []string {
-	v := []string{
-		"-v", // says why a login is refused; -vv would print its hashes
+	var v []string
+	if len(args) > 0 && args[0] == quiet {
+		args = args[1:]
+	} else {
+		v = append(v, "-v") // says why a login is refused; -vv would print its hashes
+	}
+	v = append(v,
 		"-I", "lanplus", "-H", "127.0.0.1", "-p", strconv.Itoa(port),
 		"-E", "-C", set.cipher, "-L", set.level, "-N", interval, "-R", retries,
-	}
+	)
 	if set.user != "" {
 		v = append(v, "-U", set.user)
 	}
