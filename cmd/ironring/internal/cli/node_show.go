@@ -157,6 +157,12 @@ func (f *Factory) printNode(rep *api.NodeReply, ports []*api.Port) error {
 		line("bmc", strings.Join(strings.Fields(b.GetVendor()+" "+b.GetModel()+" "+b.GetFirmware()), " "))
 		line("system uuid", b.GetSystemUuid())
 	}
+	if tls := n.GetBmcTls(); tls != nil {
+		line("bmc certificate", tls.GetFingerprint())
+		if c := tls.GetChangedTo(); c != "" {
+			t.add("bmc shows now", cell{c + ", not trusted", red})
+		}
+	}
 	line("disks", erasureText(n))
 	line("flow", flowText(rep.GetFlow()))
 	if l := rep.GetLock(); l != nil {
