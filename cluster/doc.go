@@ -12,7 +12,9 @@
 //   - Stopping changes no Raft configuration; only Leave and Remove do.
 //   - Gossip is a hint: nothing that must be right depends on it.
 //   - Secrets (CA key, keyring, gossip key) leave the process only in the
-//     answer to a valid join token, and are files of mode 0600.
+//     answer to a valid join token, or, the latter two, sealed to a member; they
+//     are files of mode 0600.
+//   - A member is its id and its key: nobody else is taken for it.
 //   - The fsm.Store is written by Raft's apply goroutine alone.
 //
 // Concurrency: every exported method of Cluster may be called at any time from
@@ -21,5 +23,7 @@
 // and ends every goroutine.
 //
 // Start with Open (open.go), then Run (run.go). The way of a command is
-// propose.go, committer.go, machine.go; the way of a connection is stream.go.
+// propose.go, committer.go, machine.go; the way of a connection is stream.go;
+// keys.go and knock.go are what follows a removal, forming.go what precedes a
+// cluster.
 package cluster
