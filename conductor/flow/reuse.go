@@ -10,10 +10,11 @@ import (
 	"github.com/ironring/ironring/node"
 )
 
-// Reuse of a live agent between flows: a boot of a server takes minutes. An
-// inspection or a clean leaves its machine in the ramdisk, for a while (package
-// power switches it off), and the next flow that needs the ramdisk goes on with
-// the agent that is there, without a power cycle.
+// Reuse of a live agent between flows: a boot of a server takes minutes. Where
+// the node says so (properties/fast_track), an inspection or a clean leaves its
+// machine in the ramdisk, for a while (package power switches it off), and the
+// next flow that needs the ramdisk goes on with the agent that is there, without
+// a power cycle.
 //
 // Rules: the agent is enrolled for the nonce that the record has, and has a
 // stream here at the moment when the flow begins; what it is asked for comes
@@ -33,13 +34,14 @@ var (
 // has moved to this peer.
 const reusedLimit = 30 * time.Second
 
-// keepsAgent is the policy: properties/fast_track, true unless it says false.
+// keepsAgent is the policy: properties/fast_track, false unless it says true,
+// because machines that nobody uses should be off.
 func keepsAgent(n *api.Node) bool {
 	var props struct {
-		FastTrack *bool `json:"fast_track"`
+		FastTrack bool `json:"fast_track"`
 	}
 	_ = json.Unmarshal(n.GetProperties(), &props) // canonical JSON: checked on entry
-	return props.FastTrack == nil || *props.FastTrack
+	return props.FastTrack
 }
 
 // liveAgent says whether the agent of the record's boot has a stream here.

@@ -16,7 +16,7 @@ import (
 func reusing(t *testing.T, test func(r *rig)) {
 	t.Helper()
 	inBubble(t, nil, func(r *rig) {
-		r.properties = "{}"
+		r.properties = `{"fast_track":true}`
 		r.start("p1")
 		r.enrol("p1")
 		r.start("p2")

@@ -52,9 +52,7 @@ type rig struct {
 	bmc     *fake.BMC
 	machine *conductortest.Machine
 	dir     string
-	// properties are those that the node gets. Unless a test is about reusing
-	// agents, each flow boots the machine.
-	properties string
+	properties string // those that the node gets
 
 	mu     sync.Mutex
 	stacks map[string]*stack // guarded by mu; of live peers
@@ -79,7 +77,7 @@ type stack struct {
 func inBubble(t *testing.T, change func(*conductortest.MachineConfig), test func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{T: t, c: conductortest.New(t, "p1", "p2", "p3"), stacks: map[string]*stack{}, dir: t.TempDir(), properties: `{"fast_track":false}`}
+		r := &rig{T: t, c: conductortest.New(t, "p1", "p2", "p3"), stacks: map[string]*stack{}, dir: t.TempDir(), properties: "{}"}
 		var err error
 		if r.driver, err = fake.New(fake.Config{}); err != nil {
 			t.Fatal(err)
