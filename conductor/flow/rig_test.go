@@ -47,11 +47,11 @@ const (
 // rig is a cluster of conductors and one node with its machine, in a bubble.
 type rig struct {
 	*testing.T
-	c       *conductortest.Cluster
-	driver  *fake.Driver
-	bmc     *fake.BMC
-	machine *conductortest.Machine
-	dir     string
+	c          *conductortest.Cluster
+	driver     *fake.Driver
+	bmc        *fake.BMC
+	machine    *conductortest.Machine
+	dir        string
 	properties string // those that the node gets
 
 	mu     sync.Mutex
