@@ -43,16 +43,16 @@ func TestWriteQcow2(t *testing.T) {
 	w.Hello(1)
 	n := 0
 	for name, cfg := range map[string]qcow2test.Config{
-		"as on the disk":   {Size: 10 << 20, Kinds: []qcow2test.Kind{qcow2test.Plain}},
+		"as on the disk":   {Size: 5 << 20, Kinds: []qcow2test.Kind{qcow2test.Plain}},
 		"sparse":           {Size: diskSize, Kinds: []qcow2test.Kind{qcow2test.Hole, qcow2test.Hole, qcow2test.Hole, qcow2test.Plain}},
 		"empty":            {Size: diskSize, Kinds: []qcow2test.Kind{qcow2test.Hole}},
 		"mixed":            {Size: diskSize - 512, Kinds: mixed},
-		"shuffled":         {Size: diskSize, Kinds: mixed, Shuffle: true},
-		"tables last":      {Size: 9<<20 + 3, Kinds: mixed, Shuffle: true, TablesLast: true},
-		"zstd":             {Size: diskSize, Kinds: mixed, Compression: qcow2.Zstd, Shuffle: true},
-		"version 2":        {Version: 2, Size: 7 << 20, Kinds: []qcow2test.Kind{qcow2test.Packed, qcow2test.Plain, qcow2test.Hole}},
+		"shuffled":         {Size: 5 << 20, Kinds: mixed, Shuffle: true},
+		"tables last":      {Size: 4<<20 + 3, Kinds: mixed, Shuffle: true, TablesLast: true},
+		"zstd":             {Size: 5 << 20, Kinds: mixed, Compression: qcow2.Zstd, Shuffle: true},
+		"version 2":        {Version: 2, Size: 4 << 20, Kinds: []qcow2test.Kind{qcow2test.Packed, qcow2test.Plain, qcow2test.Hole}},
 		"clusters of 512":  {ClusterBits: 9, Size: 3 << 20, Kinds: []qcow2test.Kind{qcow2test.Plain, qcow2test.Hole, qcow2test.Plain}, Shuffle: true},
-		"clusters of 2 M":  {ClusterBits: 21, Size: 15 << 20, Kinds: []qcow2test.Kind{qcow2test.Packed, qcow2test.Plain, qcow2test.Hole}, Shuffle: true},
+		"clusters of 2 M":  {ClusterBits: 21, Size: 7 << 20, Kinds: []qcow2test.Kind{qcow2test.Packed, qcow2test.Plain, qcow2test.Hole}, Shuffle: true},
 		"smaller than one": {Size: 700, Kinds: []qcow2test.Kind{qcow2test.Plain}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,11 +81,11 @@ func TestWriteQcow2Resumes(t *testing.T) {
 	w.start(w.Peer(""))
 	w.Hello(1)
 	fill(t, w.path("vda"))
-	img, f := newQcow2(t, qcow2test.Config{Size: diskSize, Kinds: mixed, Shuffle: true, TablesLast: true})
+	img, f := newQcow2(t, qcow2test.Config{Size: 6 << 20, Kinds: mixed, Shuffle: true, TablesLast: true})
 	rnd := rand.New(rand.NewSource(3))
 	img.serve = func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("ETag", `"one"`)
-		http.ServeContent(&cutWriter{rw, 1000 + rnd.Intn(2<<20)}, r, "x", time.Time{}, bytes.NewReader(img.served))
+		http.ServeContent(&cutWriter{rw, 1000 + rnd.Intn(1<<20)}, r, "x", time.Time{}, bytes.NewReader(img.served))
 	}
 	st := w.run("w", agentproto.CmdWriteImage, img.found(diskA()))
 	var res agentproto.WriteImageResult
@@ -103,7 +103,7 @@ func TestWriteQcow2Fails(t *testing.T) {
 	w := newWorld(t, nil)
 	w.start(w.Peer(""))
 	w.Hello(1)
-	plain := qcow2test.Config{Size: 8 << 20, Kinds: mixed}
+	plain := qcow2test.Config{Size: 4 << 20, Kinds: mixed}
 	for i, c := range []struct {
 		name   string
 		cfg    qcow2test.Config

@@ -257,6 +257,10 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Sync implements agent.BlockDevice. What the host's kernel has outlives the
+// simulated machine, which never loses its host's power.
+func (d *disk) Sync() error { return nil }
+
 // ZeroAt makes n bytes at off read as zero, and gives their place back.
 func (d *disk) ZeroAt(off, n int64) error {
 	if off < 0 || off+n > d.size {

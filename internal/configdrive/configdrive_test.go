@@ -33,6 +33,16 @@ func pack(t *testing.T, b []byte) string {
 	return base64.StdEncoding.EncodeToString(out.Bytes())
 }
 
+// bomb is little that unpacks to more than is allowed.
+func bomb(t *testing.T) string {
+	t.Helper()
+	member, err := base64.StdEncoding.DecodeString(pack(t, make([]byte, 1<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(bytes.Repeat(member, MaxImage>>20+1))
+}
+
 func text(t *testing.T, s string) json.RawMessage {
 	t.Helper()
 	b, err := json.Marshal(s)
@@ -52,7 +62,7 @@ func TestParse(t *testing.T) {
 	for name, in := range map[string]json.RawMessage{
 		"gzip in base64":             text(t, pack(t, small)),
 		"base64 with line ends":      text(t, pack(t, small)[:40]+"\n"+pack(t, small)[40:]+"\n"),
-		"gzip in base64, larger one": text(t, pack(t, iso(20<<20))),
+		"gzip in base64, larger one": text(t, pack(t, iso(2<<20))),
 	} {
 		d, err := Parse(in)
 		if err != nil || VolumeLabel(d.Image) != Label || d.URL != "" || d.Files != nil {
@@ -96,7 +106,7 @@ func TestParseRefuses(t *testing.T) {
 		"broken object":    {`"{` + secret + `"`, "not an object"},
 		"URL without host": {`"http:///x?k=` + secret + `"`, "cannot be read"},
 		"too long":         {`{"user_data":"` + secret + strings.Repeat("x", MaxText) + `"}`, "serve it over http"},
-		"bomb":             {string(text(t, pack(t, iso(MaxImage+1)))), ""},
+		"bomb":             {string(text(t, bomb(t))), "larger than 64 MiB"},
 	} {
 		_, err := Parse(json.RawMessage(c.in))
 		if !errors.Is(err, errs.Invalid) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), secret) {
