@@ -82,7 +82,15 @@ func listenDHCP(cfg Config, address string) ([]*net.UDPConn, error) {
 			}
 			return nil, listenError("dhcp"+on, err)
 		}
-		conns = append(conns, pc.(*net.UDPConn))
+		conn := pc.(*net.UDPConn)
+		conns = append(conns, conn)
+		// Now, so that no packet comes without it.
+		if err := ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil {
+			for _, c := range conns {
+				c.Close()
+			}
+			return nil, listenError("dhcp", err)
+		}
 	}
 	return conns, nil
 }
@@ -105,7 +113,7 @@ func (s *dhcpService) serve(ctx context.Context, conn *net.UDPConn, second bool)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	pc := ipv4.NewPacketConn(conn)
-	if err := pc.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil {
+	if err := pc.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil { // so that pc reads them
 		if ctx.Err() != nil {
 			return nil // closed already
 		}

@@ -1,18 +1,26 @@
 package pxe
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/sim/ipxe"
 )
 
 // foreign adds networks to the test world that are not ours alone: 10.88.0.0/24
@@ -206,5 +214,110 @@ func TestKernelArgs(t *testing.T) {
 		if got := Record(w.store.View(), macDeploying); got.Target != target {
 			t.Errorf("%s: %v, %s", doc, got.Target, got.Reason)
 		}
+	}
+}
+
+// TestProxyOverLoopback is the second question over sockets, and the script
+// behind its answer, from the answering address only.
+func TestProxyOverLoopback(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.DHCPMode, c.ProxyListen = api.DHCPMode_DHCP_PROXY, loopPeer+":0" })
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP("127.77.0.201")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	p := discover(t, macDeploying, with(ipxeModifiers, request("", fromClient("127.77.0.201")))...)
+	if _, err := conn.WriteToUDPAddrPort(p.ToBytes(), r.addrs.Proxy); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(deadline)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2000)
+	n, from, err := conn.ReadFromUDPAddrPort(buf)
+	if err != nil || from != r.addrs.Proxy {
+		t.Fatalf("from %s: %v\n%s", from, err, r.logged())
+	}
+	ack, err := dhcpv4.FromBytes(buf[:n])
+	if err != nil || ack.MessageType() != dhcpv4.MessageTypeAck {
+		t.Fatalf("%v, %v", ack, err)
+	}
+	if code, body := r.http(t, http.MethodGet, ack.BootFileName, "127.77.0.201", nil); code != 200 || !strings.Contains(string(body), nonce) {
+		t.Errorf("%s: %d\n%s", ack.BootFileName, code, body)
+	}
+	if code, _ := r.http(t, http.MethodGet, ack.BootFileName, "127.77.0.202", nil); code != 403 {
+		t.Errorf("another address: %d", code)
+	}
+	// The ramdisk that it fetches next is on its timeline.
+	if code, _ := r.http(t, http.MethodGet, "http://"+r.addrs.HTTP.String()+pathInitramfs, "127.77.0.201", nil); code != 200 {
+		t.Errorf("initramfs: %d", code)
+	}
+	r.find(kindHTTP, stageInitramfs, "from 127.77.0.201")
+}
+
+// TestScriptBesideForeign: iPXE keeps what the proxy said apart from what the
+// foreign server said, and the script asks the proxy's peer.
+func TestScriptBesideForeign(t *testing.T) {
+	rec := Record(newWorld(t).store.View(), macDeploying)
+	m := &vm{up: map[string]bool{}}
+	m.dhcp = func() (ipxe.Settings, error) { return ipxe.Settings{}, nil }
+	m.script = func(url string) (string, error) {
+		if url != "http://10.77.0.12:7484/boot/x?key=y" {
+			t.Errorf("chains to %s", url)
+		}
+		return "#!ipxe\nexit 1\n", nil
+	}
+	if _, err := ipxe.Run(t.Context(), m, string(rec.Script(testLine)), ipxe.Settings{
+		"next-server": "10.77.0.1", "filename": "pxelinux.0",
+		"proxydhcp/next-server": "10.77.0.12", "proxydhcp/filename": "http://10.77.0.12:7484/boot/x?key=y",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.tried) != 3 || !strings.HasPrefix(m.tried[0], "http://10.77.0.12:7484/") {
+		t.Errorf("tried %v", m.tried)
+	}
+}
+
+// TestDescribe: what an operator is shown holds no nonce, and the digests of
+// the files as they are now.
+func TestDescribe(t *testing.T) {
+	r := newRig(t, nil)
+	r.address(macDeploying)
+	rep, err := r.srv.Describe(nodeDeploying)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(rep.String(), nonce) {
+		t.Errorf("the nonce is shown: %v", rep)
+	}
+	port := rep.GetPorts()[0]
+	if port.GetTarget() != api.BootTarget_BOOT_RAMDISK || !port.GetNonce() || !strings.Contains(port.GetScript(), "set line "+port.GetKernelLine()) ||
+		port.GetAddresses()[0].GetAddress() != loopMachine || rep.GetDhcp() != "full" || rep.GetPeer() != "p1" {
+		t.Errorf("got %v", rep)
+	}
+	files := map[string]*api.BootFile{}
+	for _, f := range rep.GetFiles() {
+		files[f.GetName()] = f
+	}
+	sum := sha256.Sum256(content("snponly.efi", 170001))
+	if f := files["snponly.efi"]; f.GetSize() != 170001 || f.GetSha256() != hex.EncodeToString(sum[:]) || !strings.Contains(f.GetUsedBy(), "UEFI x86-64 PXE") {
+		t.Errorf("snponly.efi: %v", f)
+	}
+	if f := files["snponly-arm64.efi"]; f.GetProblem() != "is missing" {
+		t.Errorf("snponly-arm64.efi: %v", f)
+	}
+	if err := os.WriteFile(filepath.Join(r.srv.cfg.IPXEDir, "snponly.efi"), []byte("other"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err = r.srv.Describe(nodeDeploying); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range rep.GetFiles() {
+		if f.GetName() == "snponly.efi" && f.GetSize() != 5 {
+			t.Errorf("after a change: %v", f)
+		}
+	}
+	if _, err := r.srv.Describe("nobody"); !errors.Is(err, errs.NotFound) {
+		t.Errorf("nobody: %v", err)
 	}
 }
