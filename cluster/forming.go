@@ -120,25 +120,38 @@ func (d *dataDir) form(ctx context.Context, cfg Config, l net.Listener) (found b
 	return f.loop(ctx)
 }
 
+// How long a token of forming lives, and for how much of that it is used: a
+// peer that cannot join for a while must not fill the table of tokens.
+const (
+	formTokenLife = 10 * time.Minute
+	formTokenUse  = 8 * time.Minute
+	formJoinPause = 30 * time.Second // the longest between two tries
+)
+
 // formAndJoin makes this peer a member, by forming. What can pass is tried
-// again.
+// again, with the same token while it is good.
 func (d *dataDir) formAndJoin(ctx context.Context, cfg Config, l net.Listener) error {
-	for {
-		found, token, err := d.form(ctx, cfg, l)
-		switch {
-		case err != nil:
-			return err
-		case found:
-			return d.found(cfg, cfg.Form.ClusterID)
+	var t joinToken
+	var until time.Time
+	for try := 1; ; try++ {
+		if time.Now().After(until) {
+			found, token, err := d.form(ctx, cfg, l)
+			switch {
+			case err != nil:
+				return err
+			case found:
+				return d.found(cfg, cfg.Form.ClusterID)
+			}
+			if t, err = parseToken(token); err != nil {
+				return err
+			}
+			if t.ClusterID != cfg.Form.ClusterID {
+				return errs.New(errs.Denied, "a member of cluster %s gave a join token for cluster %s", cfg.Form.ClusterID, t.ClusterID)
+			}
+			until = time.Now().Add(formTokenUse)
 		}
-		t, err := parseToken(token)
-		if err != nil {
-			return err
-		}
-		if t.ClusterID != cfg.Form.ClusterID {
-			return errs.New(errs.Denied, "a member of cluster %s gave a join token for cluster %s", cfg.Form.ClusterID, t.ClusterID)
-		}
-		if err = d.join(ctx, cfg, t); err == nil {
+		err := d.join(ctx, cfg, t)
+		if err == nil {
 			return nil
 		}
 		switch errs.KindOf(err) {
@@ -146,6 +159,12 @@ func (d *dataDir) formAndJoin(ctx context.Context, cfg Config, l net.Listener) e
 			cfg.Logger.Warn("could not join the cluster, will try again", "err", err)
 		default:
 			return err
+		}
+		wait := min(time.Duration(try)*time.Second, formJoinPause)
+		select {
+		case <-ctx.Done():
+			return errs.New(errs.NoQuorum, "join the cluster: stopped: %w", err)
+		case <-time.After(wait/2 + rand.N(wait)):
 		}
 	}
 }
@@ -447,7 +466,7 @@ func (c *Cluster) answerForm(ctx context.Context, req formRequest) formReply {
 	if req.Kind != "token" {
 		return reply
 	}
-	token, _, err := c.CreateJoinToken(ctx, 10*time.Minute)
+	token, _, err := c.CreateJoinToken(ctx, formTokenLife)
 	if err != nil {
 		reply.Error = err.Error()
 		return reply

@@ -168,13 +168,13 @@ func (m keyMaker) Rotate(v *fsm.View) (*api.KeysRotate, error) {
 		return nil, err
 	}
 	ring := c.creds.keyring
-	keep := is.GetDataKeys()
-	if is.GetGeneration() == 0 { // a cluster that never named its keys
-		keep = ring.IDs()
-	} else if ring.Generation() != is.GetGeneration() {
+	if is.GetGeneration() == 0 {
+		return nil, errs.New(errs.Unsupported, "this cluster was founded by a version that did not say which keys it has")
+	}
+	if ring.Generation() != is.GetGeneration() {
 		return nil, errs.New(errs.Conflict, "this peer has keys of generation %d, the cluster of %d", ring.Generation(), is.GetGeneration())
 	}
-	next, err := ring.Successor(keep)
+	next, err := ring.Successor(is.GetDataKeys())
 	if err != nil {
 		return nil, err
 	}

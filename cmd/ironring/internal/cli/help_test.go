@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/cluster"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -87,7 +88,7 @@ func TestExitCodes(t *testing.T) {
 		want int
 	}{
 		{nil, 0}, {errors.New("x"), 1}, {exitStatus(2), 2}, {errors.Join(errors.New("x"), exitStatus(5)), 5},
-		{&client.WorkFailed{}, 1},
+		{&client.WorkFailed{}, 1}, {errs.New(errs.WrongState, "%w", &cluster.RemovedError{}), removedStatus},
 	} {
 		if got := ExitCode(c.err); got != c.want {
 			t.Errorf("%v: %d, want %d", c.err, got, c.want)
