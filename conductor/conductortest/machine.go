@@ -312,7 +312,7 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 	case agentproto.CmdInventory:
 		n := a.m.cfg.Cluster.Store.View().Node(a.m.cfg.Node)
 		return agentproto.Inventory{
-			SystemUUID: n.GetBmc().GetSystemUuid(), BootMode: "uefi", Disks: a.m.cfg.Disks,
+			SystemUUID: n.GetBmc().GetSystemUuid(), BootMode: "uefi", Disks: blank(a.m.cfg.Disks),
 			Interfaces: []agentproto.Interface{{Name: "eth0", MAC: a.m.cfg.MAC, Carrier: true}},
 		}, nil
 	case agentproto.CmdWriteImage:
@@ -355,4 +355,15 @@ func (a *ramdiskAgent) write(c *api.AgentCommand) (any, error) {
 	a.m.image = args.Checksum
 	a.m.mu.Unlock()
 	return agentproto.WriteImageResult{ContentDigest: "d", WrittenDigest: "d", ReadDigest: args.Checksum, Disk: args.Disk}, nil
+}
+
+// blank are disks of which a test did not say what lies on them.
+func blank(disks []agentproto.Disk) []agentproto.Disk {
+	disks = slices.Clone(disks)
+	for i := range disks {
+		if disks[i].Contents == nil {
+			disks[i].Contents = []string{}
+		}
+	}
+	return disks
 }

@@ -76,7 +76,22 @@ func (s *Service) newFlow(n *api.Node, verb api.Event, args []byte) (*api.Flow, 
 		}
 		return f, err
 	}
+	if kind == api.FlowKind_FLOW_CLEAN {
+		f.Args, err = cleanArgs(args)
+		return f, err
+	}
 	return f, noArgs(n, verb, args)
+}
+
+// cleanArgs checks the arguments of a clean and brings them into canonical form.
+func cleanArgs(doc []byte) ([]byte, error) {
+	if len(doc) == 0 {
+		return nil, nil
+	}
+	if _, err := flow.ParseCleanArgs(doc); err != nil {
+		return nil, err
+	}
+	return canon.Object(doc, node.MaxDocument)
 }
 
 func noArgs(n *api.Node, verb api.Event, args []byte) error {
