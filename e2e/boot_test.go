@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,9 @@ func TestBIOS(t *testing.T) {
 		if err := k.bootTime(ctx, "n1", vm); err != nil {
 			return err
 		}
+		if err := k.bootShown(ctx, "n1"); err != nil {
+			return err
+		}
 		img, url, err := image(k.name, 0)
 		if err != nil {
 			return err
@@ -54,6 +58,38 @@ func TestBIOS(t *testing.T) {
 		}
 		return writtenOnce(vm, before, img)
 	})
+}
+
+// bootShown checks that every peer says of itself what it would give a machine,
+// and that they all say the same.
+func (k *kase) bootShown(ctx context.Context, name string) error {
+	type reply struct {
+		Peer  string `json:"peer"`
+		Ports []struct {
+			Script string `json:"script"`
+		} `json:"ports"`
+		Files []struct {
+			Name   string `json:"name"`
+			SHA256 string `json:"sha256"`
+		} `json:"files"`
+	}
+	var first reply
+	for i, p := range k.Peers {
+		var r reply
+		if err := k.CLI(ctx, &r, "node", "boot", "show", name, "--peer", p.ID); err != nil {
+			return err
+		}
+		if r.Peer != p.ID || len(r.Ports) != 1 || len(r.Files) == 0 || r.Files[0].SHA256 == "" {
+			return fmt.Errorf("boot show of %s: %+v", p.ID, r)
+		}
+		if i == 0 {
+			first = r
+		}
+		if r.Peer = first.Peer; !reflect.DeepEqual(r, first) {
+			return fmt.Errorf("%s would give something else than %s: %+v, %+v", p.ID, first.Peer, r, first)
+		}
+	}
+	return nil
 }
 
 // TestHTTPBoot boots a machine whose firmware loads iPXE over HTTP.
