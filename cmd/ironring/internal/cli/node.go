@@ -28,7 +28,7 @@ Nodes are named by name or by UUID.`,
 		newNodeApplyCmd(f), newNodeExportCmd(f), newNodeProtectCmd(f, true), newNodeProtectCmd(f, false),
 		newVerbCmd(f, manageVerb), newVerbCmd(f, provideVerb), newVerbCmd(f, inspectVerb), newVerbCmd(f, undeployVerb), newVerbCmd(f, abortVerb),
 		newNodeDeployCmd(f, api.Event_EV_DEPLOY), newNodeDeployCmd(f, api.Event_EV_REBUILD), newNodePowerCmd(f),
-		newNodeLogsCmd(f), newNodeTimelineCmd(f), newNodeExplainCmd(f), newNodeHistoryCmd(f), newNodeInventoryCmd(f), newNodeBootCmd(f), newNodeBMCCmd(f),
+		newNodeLogsCmd(f), newNodeTimelineCmd(f), newNodeExplainCmd(f), newNodeFlowCmd(f), newNodeHistoryCmd(f), newNodeInventoryCmd(f), newNodeBootCmd(f), newNodeBMCCmd(f),
 	)
 	return cmd
 }
