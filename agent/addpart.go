@@ -40,7 +40,7 @@ func findRoom(dev BlockDevice, block int, n int64) (r room, err error) {
 	if err != nil {
 		return room{}, err
 	}
-	if len(parts) == 0 {
+	if len(parts) == 0 || parts[0].format == 0 {
 		return room{}, errs.New(errs.Invalid, "the image has no partition table")
 	}
 	n = (n + partAlign - 1) / partAlign * partAlign
@@ -69,6 +69,9 @@ func roomGPT(dev BlockDevice, block, n int64) (room, error) {
 	var end int64
 	used := map[int]bool{}
 	for _, p := range t.Partitions {
+		if p.Start == 0 || p.End < p.Start || p.End >= uint64(dev.Size()/block) {
+			return room{}, errs.New(errs.Invalid, "damaged GPT: partition %d lies outside the disk", p.Index)
+		}
 		used[p.Index] = true
 		end = max(end, int64(p.End+1)*block)
 		size := int64(p.End-p.Start+1) * block

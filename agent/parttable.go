@@ -135,7 +135,7 @@ func logicalPartitions(dev BlockDevice, parts []partition, blockSize int) []part
 		if ext.format != 1 || ext.kind != 0x05 && ext.kind != 0x0f && ext.kind != 0x85 {
 			continue
 		}
-		for at := ext.start; len(out) < maxLogical; {
+		for at, steps := ext.start, 0; steps < maxLogical; steps++ {
 			if at >= uint64(dev.Size())/block {
 				break
 			}

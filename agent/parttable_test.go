@@ -7,7 +7,10 @@ import (
 	"io"
 	"testing"
 
+	"github.com/diskfs/go-diskfs/partition/gpt"
+
 	"github.com/ironring/ironring/agent/efi"
+	"github.com/ironring/ironring/agent/qcow2"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -103,6 +106,37 @@ func TestCheckChains(t *testing.T) {
 	}
 }
 
+// gptHead is the head of a disk with a GPT that ends before the disk does.
+func gptHead(tb testing.TB) []byte {
+	tb.Helper()
+	d := make(memDisk, 3<<20)
+	t := &gpt.Table{LogicalSectorSize: 512, PhysicalSectorSize: 512, ProtectiveMBR: true, Partitions: []*gpt.Partition{
+		{Index: 1, Start: 100, End: 200, Type: gpt.LinuxFilesystem, Name: "root"},
+	}}
+	if err := t.Write(writable{storage{d, io.NewSectionReader(d, 0, d.Size())}}, 1<<20); err != nil {
+		tb.Fatal(err)
+	}
+	return d[:34*512]
+}
+
+// Clusters come from a file that may be an enemy's.
+func FuzzUnpack(f *testing.F) {
+	f.Add([]byte{0x63, 0, 0}, false)
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 0}, true)
+	f.Fuzz(func(t *testing.T, b []byte, isZstd bool) {
+		u := &unpacker{out: make([]byte, 4096)}
+		if isZstd {
+			u.kind = qcow2.Zstd
+		}
+		defer u.close()
+		for range 2 { // what went wrong before must not matter
+			if p, err := u.cluster(b); err == nil && len(p) != 4096 {
+				t.Fatal(len(p))
+			}
+		}
+	})
+}
+
 // What is on a disk is not ours: nothing of it may stop the agent.
 func FuzzDisk(f *testing.F) {
 	boot := make([]byte, 8<<10)
@@ -123,13 +157,29 @@ func FuzzDisk(f *testing.F) {
 		}
 	}
 	f.Add([]byte(mbrDisk(espMBR)[:512]), boot)
+	f.Add(gptHead(f), boot)
 	f.Fuzz(func(t *testing.T, head, part []byte) {
-		d := make(memDisk, 256<<10)
+		d := make(memDisk, 3<<20)
 		copy(d, head[:min(len(head), 64<<10)])
 		copy(d[64<<10:], part[:min(len(part), 64<<10)])
 		parts, err := readPartitions(d, 512)
 		if err == nil {
-			eraseSpans(d.Size(), parts, 512)
+			parts = append(parts, logicalPartitions(d, parts, 512)...)
+			for _, s := range eraseSpans(d.Size(), parts, 512) {
+				if s.off < 0 || s.n <= 0 || s.off+s.n > d.Size() {
+					t.Fatalf("%+v is outside the disk", s)
+				}
+			}
+		}
+		if r, err := findRoom(d, 512, 4096); err == nil {
+			if r.start < 0 || r.size < 4096 || r.start+r.size > d.Size() {
+				t.Fatalf("%+v is outside the disk", r)
+			}
+			for _, p := range parts {
+				if !r.exists && p.format != 0 && int64(p.start)*512 < r.start+r.size && r.start < int64(p.start+p.blocks)*512 {
+					t.Fatalf("%+v is inside %+v", r, p)
+				}
+			}
 		}
 		_, _ = findESP(d, 512)
 		_, _ = hasLoader(d, partition{start: 128, blocks: 128}, 512)
