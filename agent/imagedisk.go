@@ -107,8 +107,9 @@ func isDirect(dev BlockDevice) bool {
 	return ok && d.Direct()
 }
 
-// zero makes n bytes at off read as zero. The ends are zero already.
-func (d *imageDisk) zero(ctx context.Context, off, n int64) error {
+// zero makes n bytes at off read as zero and tells how many are done at a
+// time. The ends are zero already.
+func (d *imageDisk) zero(ctx context.Context, off, n int64, done func(n int64)) error {
 	off, end := max(off, int64(len(d.head.data))), min(off+n, d.tail.off)
 	z, quick := d.dev.(interface{ ZeroAt(off, n int64) error })
 	var blank []byte
@@ -120,6 +121,7 @@ func (d *imageDisk) zero(ctx context.Context, off, n int64) error {
 		if quick {
 			if err := z.ZeroAt(off, n); err == nil {
 				off += n
+				done(n)
 				continue
 			}
 			quick = false // what cannot be told to the disk is written
@@ -132,6 +134,7 @@ func (d *imageDisk) zero(ctx context.Context, off, n int64) error {
 			return fmt.Errorf("clear the disk at %d: %w", off, err)
 		}
 		off += n
+		done(n)
 	}
 	return nil
 }

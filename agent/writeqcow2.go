@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"runtime"
 	"sync"
@@ -180,11 +181,17 @@ func (q *qcow2Write) cut(ctx context.Context, in io.Reader, free <-chan *block, 
 	if err != nil {
 		return err
 	}
-	q.t.progress(0, q.total, "clearing what the image leaves empty")
-	if err := q.layout.Holes(func(off, n int64) error { return disk.zero(ctx, off, n) }); err != nil {
+	// A slow disk takes its time, and who waits must see that it moves.
+	cleared := int64(0)
+	tell := func(n int64) {
+		cleared += n
+		q.t.progress(0, q.total, fmt.Sprintf("clearing what the image leaves empty, %d MiB", cleared>>20))
+	}
+	tell(0)
+	if err := q.layout.Holes(func(off, n int64) error { return disk.zero(ctx, off, n, tell) }); err != nil {
 		return err
 	}
-	q.t.progress(0, q.total, "writing")
+	q.writing()
 	f := &fileCursor{r: bufio.NewReaderSize(in, int(max(imageBlock, 2*q.layout.Cluster())))}
 	tables := q.layout.Tables
 	for _, p := range q.layout.Pieces {
