@@ -47,6 +47,8 @@ func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err
 		return k, json.RawMessage(text), nil
 	}
 	switch {
+	case text == seal.Mask:
+		err = errs.About(errs.Invalid, key, "--%s %s: %s is what is shown in the place of a secret; to keep the secret leave the key out", flag, key, seal.Mask)
 	case text == "-":
 		text, err = v.stdin(flag, key)
 	case strings.HasPrefix(text, "@"):
