@@ -162,6 +162,10 @@ func (g *gen) recordOp() *api.Op {
 		n := testNetwork()
 		n.Rev = g.v.Network(n.Name).GetRev()
 		n.RangeEnd = fmt.Sprint("10.77.0.", 4+g.n(3, "end"))
+		if g.rarely("foreign server") {
+			n.Mode, n.RangeStart, n.RangeEnd = api.DHCPMode_DHCP_PROXY, "", ""
+			n.Peers = []*api.PeerAddress{{Peer: "p1", Address: "192.0.2.11"}}
+		}
 		return networkSet(n)
 	case 8:
 		if !g.rarely("delete network") {

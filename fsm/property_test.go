@@ -251,6 +251,7 @@ func (l *laws) invariants() {
 	given := map[string]bool{}
 	for a := range v.Addresses() {
 		check(v.PortByMAC(a.GetMac()).GetNodeId() == a.GetNodeId() && v.Network(a.GetNetwork()) != nil, "stray address %v", a)
+		check(v.Network(a.GetNetwork()).GetMode() == api.DHCPMode_DHCP_FULL, "address %v beside a foreign server", a)
 		check(!given[a.GetNetwork()+a.GetIp()], "address %v was given twice", a)
 		given[a.GetNetwork()+a.GetIp()] = true
 	}
