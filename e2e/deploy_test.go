@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -17,10 +18,11 @@ import (
 )
 
 // TestDeploy is the life of a machine: enrol, inspect, clean and deploy by
-// UEFI PXE, until the deployed image speaks on the console.
+// UEFI PXE with a config drive, until the deployed image speaks on the console
+// and tells what is on the drive. The machine's clock says 2001 at first.
 func TestDeploy(t *testing.T) {
 	runCase(t, "deploy", func(ctx context.Context, k *kase) error {
-		vm, bmc, err := k.machine(ctx, 1, nil, harness.BMCSpec{})
+		vm, bmc, err := k.machineOf(ctx, harness.VMSpec{Index: 1, RTC: "2001-01-01T00:00:00"}, harness.BMCSpec{})
 		if err != nil {
 			return err
 		}
@@ -47,11 +49,18 @@ func TestDeploy(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		data := filepath.Join(lab.Dir, k.name, "user-data")
+		if err := os.WriteFile(data, []byte("value-"+lab.ID+"\nsecond line\n"), 0o600); err != nil {
+			return err
+		}
 		mark := vm.Console.Mark()
-		if err := k.verb(ctx, "n1", "deploy", "ACTIVE", 6*time.Minute, "--image", url, "--checksum", "sha256:"+img.SHA256); err != nil {
+		if err := k.verb(ctx, "n1", "deploy", "ACTIVE", 6*time.Minute, "--image", url, "--checksum", "sha256:"+img.SHA256, "--user-data", data); err != nil {
 			return err
 		}
 		if err := k.boots(ctx, vm, mark, img); err != nil {
+			return err
+		}
+		if _, err := vm.Console.Wait(ctx, mark, fmt.Sprintf("IRONRING-CONFIG user_data=%q", "value-"+lab.ID), lab.Limit(time.Minute)); err != nil {
 			return err
 		}
 		return writtenOnce(vm, before, img)

@@ -21,7 +21,7 @@ func (l *Lab) markerInitrd(ctx context.Context, k *Kernel) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	modules, err := k.moduleFiles("ipmi_si", "ipmi_devintf")
+	modules, err := k.moduleFiles("ipmi_si", "ipmi_devintf", "virtio_pci", "virtio_blk", "isofs")
 	if err != nil {
 		return "", err
 	}

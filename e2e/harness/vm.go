@@ -42,6 +42,7 @@ type VMSpec struct {
 	DiskMB   int64
 	Firmware Firmware
 	Bridge   string // that its NIC is plugged into, "": BridgeProv
+	RTC      string // what its clock says at the first power-on, as QEMU takes it; "": the time
 	// Turn, if set, is shared by machines of which only one may run at a time.
 	// A machine that is switched on out of turn is on, as seen by its BMC, and
 	// does nothing yet: to everybody else it is a machine with a long self-test.
@@ -65,6 +66,7 @@ type VM struct {
 	dir  string
 	sock string
 	vars string
+	rtc  string
 
 	mu      sync.Mutex
 	proc    *Proc     // guarded by mu; nil when off
@@ -98,7 +100,7 @@ func (l *Lab) NewVM(s VMSpec) (*VM, error) {
 		Disk:    filepath.Join(dir, "disk.raw"),
 		DiskID:  "E2EDISK" + strconv.Itoa(s.Index),
 		Console: &Console{File: filepath.Join(dir, "console.log")},
-		lab:     l, dir: dir, boot: BootNone, turn: s.Turn, fw: s.Firmware,
+		lab:     l, dir: dir, boot: BootNone, turn: s.Turn, fw: s.Firmware, rtc: s.RTC,
 		sock: filepath.Join(sock, filepath.Base(dir)+".qmp"),
 		vars: filepath.Join(dir, "vars.fd"),
 	}
@@ -202,6 +204,9 @@ func (vm *VM) args(first BootDev) []string {
 	}
 	if vm.fw == UEFIHTTP {
 		args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=no", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no")
+	}
+	if vm.rtc != "" {
+		args = append(args, "-rtc", "base="+vm.rtc)
 	}
 	return append(args,
 		"-name", vm.lab.Prefix+"-"+vm.Name, "-uuid", vm.UUID,

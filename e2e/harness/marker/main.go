@@ -1,6 +1,7 @@
 // Command marker is the init, and all there is, of the test image: it says on
 // the console that it runs and with which marker, tells what its BMC says
-// through the in-band interface, and stays until the power goes.
+// through the in-band interface and the first line of the user data on its
+// config drive, if it has one, and stays until the power goes.
 package main
 
 import (
@@ -24,6 +25,10 @@ func main() {
 		}
 	}
 	fmt.Printf("\nIRONRING-BOOTED marker=%s\n", value("marker"))
+	if err := loadModules(); err != nil {
+		fmt.Printf("IRONRING-MODULES error=%q\n", err)
+	}
+	go configDrive()
 	if value("bmc") != "no" {
 		if err := inBand(); err != nil {
 			fmt.Printf("IRONRING-BMC error=%q\n", err)
@@ -46,9 +51,6 @@ func value(key string) string {
 
 // inBand asks the BMC over the system interface who it is.
 func inBand() error {
-	if err := loadModules(); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := client.NewOpenClient()
