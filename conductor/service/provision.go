@@ -31,7 +31,7 @@ func (s *Service) Provision(ctx context.Context, req *api.ProvisionRequest) (*ap
 		return nil, errs.About(errs.Invalid, n.GetId(), "%v is not a verb", verb)
 	}
 	if err := node.CheckVerb(n, verb); err != nil {
-		return nil, err
+		return nil, errs.About(errs.KindOf(err), n.GetId(), "node %s: %w", node.Label(n), err)
 	}
 	f := v.Flow(n.GetId())
 	busy := f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING

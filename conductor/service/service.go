@@ -119,7 +119,8 @@ func (s *Service) stale() bool { return s.cfg.Cluster.LeaderContact() > staleAft
 
 // propose commits one command for a client.
 func (s *Service) propose(ctx context.Context, requestID, reason string, ops ...*api.Op) (*api.Result, error) {
-	return s.cfg.Cluster.Propose(ctx, s.command(ctx, requestID, reason, ops...))
+	res, err := s.cfg.Cluster.Propose(ctx, s.command(ctx, requestID, reason, ops...))
+	return res, s.named(err)
 }
 
 // command is what a client asked for.
