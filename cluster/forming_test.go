@@ -90,7 +90,7 @@ func (s *site) one(starts map[string]<-chan error) {
 			s.t.Fatal("there are two clusters")
 		}
 	}
-	s.k.WaitVoters(min(3, len(starts)))
+	s.k.WaitVoters(min(3, len(s.k.Peers())))
 	s.k.WaitSame()
 }
 

@@ -15,6 +15,10 @@ import (
 // leaveTimeout bounds Leave and Remove when the caller's context does not.
 const leaveTimeout = 30 * time.Second
 
+// leaveAnswer is how long a peer that leaves waits for the answer, before it
+// asks the others whether it is still a member.
+const leaveAnswer = 5 * time.Second
+
 // Leave takes this peer out of the cluster for good: leadership is handed
 // over, the member record and the vote go, and the data directory is marked so
 // that the peer cannot start again by mistake. Then Run ends. Work of this
@@ -71,7 +75,13 @@ func (c *Cluster) Remove(ctx context.Context, id string) error {
 // remove drops the member record, by which everybody refuses the member, and
 // then the vote. A crash in between is finished by the leader's duties.
 func (c *Cluster) remove(ctx context.Context, id string) error {
-	_, err := c.Propose(ctx, &api.Command{Meta: c.system("member leaves"), Ops: []*api.Op{
+	pctx := ctx
+	if id == c.ID() { // whoever applies it hangs up on us: no answer may come
+		var cancel context.CancelFunc
+		pctx, cancel = context.WithTimeout(ctx, leaveAnswer)
+		defer cancel()
+	}
+	_, err := c.Propose(pctx, &api.Command{Meta: c.system("member leaves"), Ops: []*api.Op{
 		{Op: &api.Op_MemberRemove{MemberRemove: &api.MemberRemove{Id: id}}},
 	}})
 	if err != nil && !errors.Is(err, errs.NotFound) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/ironring/ironring/api"
 )
 
@@ -104,7 +106,9 @@ func (k *Kit) MustPropose(at string, ops ...*api.Op) *api.Result {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Limit)
 	defer cancel()
-	res, err := k.Peer(at).Propose(ctx, &api.Command{Meta: &api.Meta{Principal: "test", Reason: "test"}, Ops: ops})
+	// With a request id the outcome becomes known, whoever loses his leadership.
+	meta := &api.Meta{Principal: "test", Reason: "test", RequestId: uuid.NewString()}
+	res, err := k.Peer(at).Propose(ctx, &api.Command{Meta: meta, Ops: ops})
 	if err != nil {
 		k.t.Fatalf("propose through %s: %v", at, err)
 	}
