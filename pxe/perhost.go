@@ -86,6 +86,8 @@ type boundedConn struct {
 	leave func()
 }
 
+var _ io.ReaderFrom = (*boundedConn)(nil)
+
 // Close implements net.Conn.
 func (c *boundedConn) Close() error {
 	defer c.leave()
