@@ -49,6 +49,16 @@ func TestSecretsOfImageURL(t *testing.T) {
 	}
 }
 
+func TestImageNameHasNoSecrets(t *testing.T) {
+	for raw, want := range map[string]string{
+		"http://h/a/debian.raw?sig=s3cr3t": "debian.raw", "http://u:hunter2@h": "h", "http://u:hunter2@h?sig=s3cr3t": "h", "https://u:p@w@h/a@1.raw": "a@1.raw", "http://h/a@1.raw": "a@1.raw", "": ".",
+	} {
+		if got := imageName(raw); got != want {
+			t.Errorf("%s: %q, want %q", raw, got, want)
+		}
+	}
+}
+
 // Whatever the agent says of an image whose URL has secrets, they reach no
 // record, no journal and no progress.
 func TestImageSecretsStayHidden(t *testing.T) {

@@ -97,13 +97,17 @@ func imageSource(args DeployArgs, n *api.Node, s *api.Settings) (string, error) 
 }
 
 // imageName is what people call an image: the last part of its URL.
-func imageName(url string) string {
-	url, _, _ = strings.Cut(url, "?")
+func imageName(raw string) string {
+	file, _, _ := strings.Cut(raw, "?") // nothing of the query, or of the user
+	host, _, _ := strings.Cut(strings.TrimPrefix(file[strings.Index(file, "://")+1:], "//"), "/")
+	if i := strings.LastIndex(host, "@"); i >= 0 {
+		file = file[strings.Index(file, host)+i+1:]
+	}
 	name := strings.Map(func(c rune) rune {
 		if c <= ' ' || c >= 0x7f || c == '/' {
 			return '-'
 		}
 		return c
-	}, path.Base(url))
+	}, path.Base(file))
 	return name[:min(len(name), 200)]
 }
