@@ -448,7 +448,7 @@ func bmcKey(info map[string]any) string {
 			if !found {
 				host = text
 			}
-			address = strings.ToLower(strings.TrimRight(host, "/"))
+			address = strings.TrimSuffix(strings.ToLower(strings.TrimRight(host, "/")), ":443")
 		case strings.HasSuffix(k, "_port"), strings.HasSuffix(k, "_system_id"):
 			if text := fmt.Sprint(v); text != "623" { // IPMI's own
 				more += " " + text

@@ -127,8 +127,12 @@ func newNetworkListCmd(f *Factory) *cobra.Command {
 			return f.print(rep, func() error {
 				if addresses {
 					t := newTable("NETWORK", "ADDRESS", "MAC", "NODE")
+					names, err := labels(ctx, c, len(rep.GetAddresses()) > 0)
+					if err != nil {
+						return err
+					}
 					for _, a := range rep.GetAddresses() {
-						t.add(a.GetNetwork(), a.GetIp(), a.GetMac(), a.GetNodeId())
+						t.add(a.GetNetwork(), a.GetIp(), a.GetMac(), names(a.GetNodeId()))
 					}
 					return f.printTable(t)
 				}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +35,30 @@ func (s *specFlags) register(cmd *cobra.Command) {
 	fl.BoolVar(&s.protected, "protected", false, "refuse to undeploy it")
 }
 
+// driverHelp lists the keys of --driver-info, of all drivers of this build but
+// the one for tests.
+func driverHelp() string {
+	var b strings.Builder
+	for _, name := range knownDrivers().Names() {
+		d, err := knownDrivers().Get(name)
+		if err != nil || name == "fake" {
+			continue
+		}
+		fmt.Fprintf(&b, "\n\nKeys of --driver-info for the driver %s:", name)
+		for _, field := range d.Fields() {
+			what := field.Help
+			if field.Required {
+				what += "; required"
+			}
+			if field.Secret {
+				what += "; secret"
+			}
+			fmt.Fprintf(&b, "\n  %-24s %s", field.Name, what)
+		}
+	}
+	return b.String()
+}
+
 func newNodeCreateCmd(f *Factory) *cobra.Command {
 	var spec specFlags
 	var id string
@@ -41,7 +66,7 @@ func newNodeCreateCmd(f *Factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create --driver DRIVER",
 		Short: "Enrol a machine",
-		Long:  "Enrol a machine: its BMC's address and credentials, and the MAC addresses that it boots from.\n\n" + valuesHelp,
+		Long:  "Enrol a machine: its BMC's address and credentials, and the MAC addresses that it boots from.\n\n" + valuesHelp + driverHelp(),
 		Example: `  ironring node create --name n1 --driver ipmi --driver-info ipmi_address=10.0.0.7 \
       --driver-info ipmi_username=admin --driver-info ipmi_password=env:BMC_PASSWORD --port 52:54:00:12:34:56
   pass show bmc/n2 | ironring node create --name n2 --driver redfish --driver-info redfish_address=https://10.0.0.8 \

@@ -68,13 +68,17 @@ func newPortListCmd(f *Factory) *cobra.Command {
 				return err
 			}
 			return f.print(rep, func() error {
+				names, err := labels(ctx, c, len(rep.GetPorts()) > 0)
+				if err != nil {
+					return err
+				}
 				t := newTable("MAC", "NODE", "PXE", "NETWORK", "UUID")
 				for _, p := range rep.GetPorts() {
 					pxe := "no"
 					if p.GetPxeEnabled() {
 						pxe = "yes"
 					}
-					t.add(p.GetAddress(), p.GetNodeId(), pxe, p.GetPhysicalNetwork(), p.GetId())
+					t.add(p.GetAddress(), names(p.GetNodeId()), pxe, p.GetPhysicalNetwork(), p.GetId())
 				}
 				return f.printTable(t)
 			})

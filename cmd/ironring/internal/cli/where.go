@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -162,6 +163,22 @@ func allNodes(ctx context.Context, c *client.Client, req *api.ListNodesRequest) 
 			return all, nil
 		}
 	}
+}
+
+// labels are what people call nodes, by id; the id itself where a node has no
+// name or is gone. Without want nothing is read.
+func labels(ctx context.Context, c *client.Client, want bool) (func(id string) string, error) {
+	by := map[string]string{}
+	if want {
+		all, err := allNodes(ctx, c, &api.ListNodesRequest{})
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range all.GetNodes() {
+			by[n.GetId()] = node.Label(n)
+		}
+	}
+	return func(id string) string { return cmp.Or(by[id], id) }, nil
 }
 
 // matching keeps the nodes that an expression means; all of them without one.
