@@ -99,6 +99,7 @@ func TestFormInAnyOrder(t *testing.T) {
 	t.Parallel()
 	for _, order := range []string{"p1 p2 p3", "p3 p2 p1", "p2 p3 p1", "p3 p1 p2", "p1 p3 p2", "p2 p1 p3"} {
 		t.Run(order, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, 3, 3, 3)
 			starts := map[string]<-chan error{}
 			for id := range strings.FieldsSeq(order) {

@@ -104,6 +104,7 @@ func (h errorCounter) Handle(_ context.Context, r slog.Record) error {
 // was sealed is sealed anew; the keys are never in the log in clear; and the
 // one that was removed is told, once, and stays out.
 func TestRemovalRotatesKeys(t *testing.T) {
+	t.Parallel()
 	var lines atomic.Int64
 	var text atomic.Value
 	k := clustertest.Start(t, 3, clustertest.Options{Configure: func(id string, cfg *cluster.Config) {
@@ -183,6 +184,7 @@ func TestRemovalRotatesKeys(t *testing.T) {
 // A member that was down gets the new keys when it comes back, also at an
 // address that nobody knows and with a gossip key that nobody takes.
 func TestKeysReachAMemberThatWasDown(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	node := secretNode(t, k, "p1")
 	k.Quit("p3")
@@ -209,6 +211,7 @@ func TestKeysReachAMemberThatWasDown(t *testing.T) {
 // The leader dies right after new keys were asked for: the next one makes
 // them, once.
 func TestRotationSurvivesTheLeader(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	node := secretNode(t, k, "p1")
 	leader := k.WaitLeader()
@@ -231,6 +234,7 @@ func TestRotationSurvivesTheLeader(t *testing.T) {
 // certificate, nor one that it makes for a member's name with its copy of the
 // CA's key, nor its old place under an id that somebody else has now.
 func TestRemovedPeerIsShutOut(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	p1, p3 := k.Peer("p1"), k.Peer("p3")
 	dial := func(h *pki.Holder, id string) error {

@@ -27,6 +27,7 @@ func votersOf(t *testing.T, p *clustertest.Peer) map[string]bool {
 // different zones first; and a voter that is silent for long gives its vote to
 // a peer that is alive, so that the next loss costs nothing either.
 func TestVotersFollowSettings(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 5, clustertest.Options{Configure: func(id string, c *cluster.Config) {
 		c.ReplaceAfter = 1500 * time.Millisecond
 		c.Advertised.Zone = map[string]string{"p1": "a", "p2": "a", "p3": "b", "p4": "b", "p5": "c"}[id]
