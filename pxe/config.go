@@ -15,6 +15,7 @@ import (
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/kernelargs"
+	"github.com/ironring/ironring/pxe/media"
 )
 
 // StaleAfter is how long a peer may be without contact with a leader before it
@@ -46,6 +47,8 @@ type Config struct {
 
 	// Files serves artifacts. nil: there are none.
 	Files Files
+	// Media makes boot media for virtual CD drives. nil: there are none.
+	Media *media.Maker
 
 	CADigest   string   // lower-case hex SHA-256 of the cluster's CA certificate, required
 	KernelArgs []string // added after BaseKernelArgs; must be the same on all peers

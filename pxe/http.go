@@ -97,6 +97,8 @@ func (s *httpService) handler() http.Handler {
 			s.ramdisk(w, r)
 		} else if digest, ok := isArtifact(path); ok {
 			s.artifact(w, r, digest)
+		} else if name, ok := strings.CutPrefix(path, pathMedia); ok {
+			s.medium(w, r, name)
 		} else if mac, ok := strings.CutPrefix(path, pathBoot); ok {
 			s.script(w, r, mac)
 		} else if name, ok := strings.CutPrefix(path, pathIPXE); ok {

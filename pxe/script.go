@@ -54,7 +54,9 @@ func (r BootRecord) KernelLine(c LineConfig) string {
 			agentproto.LineNonce + "=" + r.Nonce,
 			agentproto.LinePeers + "=" + strings.Join(r.AgentPeers[:n], ","),
 			agentproto.LineCA + "=" + c.CADigest,
-			agentproto.LineBootIF + "=01-" + strings.ReplaceAll(r.MAC, ":", "-"),
+		}
+		if r.MAC != "" { // a boot medium may leave it to its network data
+			args = append(args, agentproto.LineBootIF+"=01-"+strings.ReplaceAll(r.MAC, ":", "-"))
 		}
 		line := strings.Join(slices.Concat(args, c.KernelArgs, r.KernelArgs), " ")
 		if len(line) <= maxLine || n <= 1 {

@@ -89,6 +89,11 @@ func (r *runner) bootDevice(ctx context.Context, p position) (outcome, error) {
 	want, opts := api.BootDevice_BOOT_DEVICE_PXE, drivers.BootOptions{UEFI: r.uefi()}
 	if args.Device == "disk" {
 		want, opts.Persistent = api.BootDevice_BOOT_DEVICE_DISK, true
+	} else if r.usesMedia() {
+		if err := r.insertBootMedia(ctx, p); err != nil {
+			return outcome{}, err
+		}
+		want, args.Device = api.BootDevice_BOOT_DEVICE_CDROM, "cdrom"
 	}
 	asked := false
 	ops, err := r.mutate(ctx, change{
@@ -136,14 +141,20 @@ func (r *runner) bootRamdisk(_ context.Context, p position) (outcome, error) {
 	}})}}, nil
 }
 
-func (r *runner) bootLocal(_ context.Context, p position) (outcome, error) {
-	return r.bootRecord(p, api.BootTarget_BOOT_LOCAL)
+func (r *runner) bootLocal(ctx context.Context, p position) (outcome, error) {
+	return r.bootRecord(ctx, p, api.BootTarget_BOOT_LOCAL)
 }
 
-func (r *runner) bootNothing(_ context.Context, p position) (outcome, error) {
-	return r.bootRecord(p, api.BootTarget_BOOT_NOTHING)
+func (r *runner) bootNothing(ctx context.Context, p position) (outcome, error) {
+	return r.bootRecord(ctx, p, api.BootTarget_BOOT_NOTHING)
 }
 
-func (r *runner) bootRecord(p position, target api.BootTarget) (outcome, error) {
+// bootRecord ends the boots of the ramdisk, and takes its medium out.
+func (r *runner) bootRecord(ctx context.Context, p position, target api.BootTarget) (outcome, error) {
+	if r.usesMedia() {
+		if err := r.ejectBootMedia(ctx, p); err != nil {
+			return outcome{}, err
+		}
+	}
 	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: target}})}}, nil
 }

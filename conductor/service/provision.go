@@ -112,6 +112,9 @@ func needsNetwork(kind api.FlowKind) bool {
 
 // bootable refuses work that could only end in a time-out.
 func (s *Service) bootable(n *api.Node) error {
+	if node.VirtualMedia(n) {
+		return s.mediaBootable(n)
+	}
 	for _, p := range s.cfg.Cluster.Store().View().PortsOf(n.GetId()) {
 		if p.GetPxeEnabled() {
 			return nil

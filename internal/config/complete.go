@@ -59,6 +59,8 @@ func (c *Config) complete(host Host) error {
 	def(&c.Socket, filepath.Join(c.DataDir, "ironring.sock"))
 	def(&c.Boot.RamdiskDir, filepath.Join(c.DataDir, "ramdisk"))
 	def(&c.Boot.IPXEDir, "/usr/lib/ipxe")
+	def(&c.Boot.MediaShim, "/usr/lib/shim/shimx64.efi.signed")
+	def(&c.Boot.MediaGRUB, "/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed")
 	def(&c.Boot.DHCP, DHCPFull)
 	def(&c.Profile, ProfileDefault)
 	def(&c.Artifacts.DiskPercent, 80)

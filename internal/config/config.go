@@ -94,6 +94,8 @@ type Boot struct {
 	DHCP       string `yaml:"dhcp"`        // full, proxy, off; a network may have less
 	Interface  string `yaml:"interface"`   // NIC that DHCP listens on, "": all
 	KernelArgs string `yaml:"kernel_args"` // added to the ramdisk's kernel line
+	MediaShim  string `yaml:"media_shim"`  // loader of virtual media, default Debian's signed shim; "none": without
+	MediaGRUB  string `yaml:"media_grub"`  // started by it, default Debian's signed GRUB for CDs
 }
 
 // Artifacts configures the files that this peer keeps under
@@ -116,6 +118,7 @@ const (
 	DHCPFull       = "full"
 	DHCPProxy      = "proxy"
 	DHCPOff        = "off"
+	NoShim         = "none" // Boot.MediaShim
 	FormatText     = "text"
 	FormatJSON     = "json"
 )

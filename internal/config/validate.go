@@ -42,6 +42,8 @@ func (c *Config) validate() error {
 	check(oneOf(c.Log.Format, FormatText, FormatJSON), "log.format", c.Log.Format, "must be text or json")
 	check(filepath.IsAbs(c.Socket) && len(c.Socket) <= maxSocketPath, "socket", c.Socket, "must be an absolute path of at most 107 bytes; set socket to a shorter one")
 	check(filepath.IsAbs(c.Boot.RamdiskDir), "boot.ramdisk_dir", c.Boot.RamdiskDir, "must be an absolute path")
+	check(filepath.IsAbs(c.Boot.MediaShim) || c.Boot.MediaShim == NoShim, "boot.media_shim", c.Boot.MediaShim, "must be an absolute path, or none")
+	check(filepath.IsAbs(c.Boot.MediaGRUB), "boot.media_grub", c.Boot.MediaGRUB, "must be an absolute path")
 	check(filepath.IsAbs(c.Boot.IPXEDir), "boot.ipxe_dir", c.Boot.IPXEDir, "must be an absolute path")
 	if _, err := kernelargs.Parse(c.Boot.KernelArgs); err != nil {
 		check(false, "boot.kernel_args", c.Boot.KernelArgs, "cannot stand on a kernel line: "+err.Error())

@@ -199,7 +199,7 @@ func buildISO(path, tree string) error {
 		RockRidge: true, VolumeIdentifier: "IRONRING",
 		ElTorito: &iso9660.ElTorito{
 			BootCatalog: dirMedia + "/boot.cat",
-			Entries: []*iso9660.ElToritoEntry{{Platform: iso9660.EFI, Emulation: iso9660.NoEmulation, BootFile: dirMedia + "/" + nameESP}},
+			Entries:     []*iso9660.ElToritoEntry{{Platform: iso9660.EFI, Emulation: iso9660.NoEmulation, BootFile: dirMedia + "/" + nameESP}},
 		},
 	})
 }

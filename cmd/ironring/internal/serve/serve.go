@@ -133,7 +133,11 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 	if err := p.openConductor(reg); err != nil {
 		return nil, err
 	}
-	if p.boot, err = pxe.New(p.bootConfig()); err != nil {
+	b := p.bootConfig()
+	if b.Media, err = p.openMedia(); err != nil {
+		return nil, err
+	}
+	if p.boot, err = pxe.New(b); err != nil {
 		return nil, err
 	}
 	return p, nil
