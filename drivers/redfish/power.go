@@ -13,8 +13,8 @@ import (
 
 // How a reset is repeated that was refused because another is under way.
 const (
-	resetPause = time.Second
-	resetTries = 30
+	resetPause = 500 * time.Millisecond
+	resetTries = 60
 )
 
 // PowerState implements drivers.PowerReader.

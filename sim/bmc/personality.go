@@ -35,11 +35,11 @@ var Personalities = []Personality{
 	{Name: "plain"},
 	{
 		Name: "dell-idrac", Vendor: "Dell", Product: "Integrated Dell Remote Access Controller", Oem: "Dell", Manufacturer: "Dell Inc.",
-		Model: "PowerEdge R650", Firmware: "6.10.30.00", SystemID: "System.Embedded.1", ResetBusy: 1500 * time.Millisecond, SameRefused: 409,
+		Model: "PowerEdge R650", Firmware: "6.10.30.00", SystemID: "System.Embedded.1", ResetBusy: 600 * time.Millisecond, SameRefused: 409,
 	},
 	{
 		Name: "hpe-ilo", Vendor: "HPE", Product: "ProLiant DL360 Gen10", Oem: "Hpe", Manufacturer: "HPE", Model: "ProLiant DL360 Gen10",
-		Firmware: "iLO 5 v2.72", ModeReadOnly: true, DisableNeedsTarget: true, SameRefused: 400, ResetBusy: time.Second,
+		Firmware: "iLO 5 v2.72", ModeReadOnly: true, DisableNeedsTarget: true, SameRefused: 400, ResetBusy: 300 * time.Millisecond,
 	},
 	{
 		Name: "supermicro-x10", Vendor: "Supermicro", Oem: "Supermicro", Manufacturer: "Supermicro", Model: "X10DRi", Firmware: "3.88",
