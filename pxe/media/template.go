@@ -138,7 +138,57 @@ func build(path, work, id string, shim, grub []byte, kernel, initramfs io.Reader
 	if err := buildISO(path, filepath.Join(work, "iso")); err != nil {
 		return fmt.Errorf("iso: %w", err)
 	}
+	if err := readBack(path, dir, nameKernel, nameInitramfs, nameESP); err != nil {
+		return fmt.Errorf("iso: %w", err)
+	}
 	return nil
+}
+
+// readBack compares files of an ISO with those that it was made of: the
+// library does not report every error of writing, such as a full disk.
+func readBack(path, dir string, names ...string) error {
+	st, err := file.OpenFromPath(path, true)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	info, err := st.Stat()
+	if err != nil {
+		return err
+	}
+	fs, err := iso9660.Read(st, info.Size(), 0, 2048)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		in, err := fs.OpenFile("/"+dirMedia+"/"+name, os.O_RDONLY)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		of, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		same, err := sameBytes(in, of)
+		of.Close()
+		if err != nil || !same {
+			return errs.New(errs.Internal, "%s is not as it was written: is the disk full? %w", name, errors.Join(err, errDiffers))
+		}
+	}
+	return nil
+}
+
+var errDiffers = errors.New("other bytes")
+
+func sameBytes(a, b io.Reader) (bool, error) {
+	ha, hb := sha256.New(), sha256.New()
+	if _, err := io.Copy(ha, a); err != nil {
+		return false, err
+	}
+	if _, err := io.Copy(hb, b); err != nil {
+		return false, err
+	}
+	return bytes.Equal(ha.Sum(nil), hb.Sum(nil)), nil
 }
 
 func copyTo(path string, from io.Reader) error {
