@@ -59,7 +59,11 @@ func buildISO(dir string, files map[string][]byte, digest string) (image []byte,
 	if err != nil {
 		return nil, errs.New(errs.Internal, "config drive: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if rerr := os.RemoveAll(dir); rerr != nil && err == nil {
+			image, err = nil, errs.New(errs.Internal, "config drive: %w", rerr)
+		}
+	}()
 	// The bytes are ours, the library is not.
 	defer func() {
 		if r := recover(); r != nil {

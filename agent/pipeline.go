@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io"
 	"unsafe"
 )
@@ -74,7 +75,7 @@ type blockReader struct {
 func (r *blockReader) Read(p []byte) (int, error) {
 	n, err := r.some(p)
 	r.n += uint64(n)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		r.err = err
 	}
 	return n, err

@@ -5,7 +5,7 @@ package qcow2test
 import (
 	"bytes"
 	"encoding/binary"
-	"math/rand"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/klauspost/compress/flate"
@@ -54,7 +54,7 @@ func Make(tb testing.TB, cfg Config) File {
 	if cfg.ClusterBits == 0 {
 		cfg.ClusterBits = 16
 	}
-	m := &maker{tb: tb, cfg: cfg, cluster: 1 << cfg.ClusterBits, rnd: rand.New(rand.NewSource(cfg.Seed + 1))}
+	m := &maker{tb: tb, cfg: cfg, cluster: 1 << cfg.ClusterBits, rnd: rand.New(rand.NewPCG(uint64(cfg.Seed), 1)), noise: rand.NewChaCha8([32]byte{byte(cfg.Seed)})}
 	return m.make()
 }
 
@@ -63,9 +63,12 @@ type maker struct {
 	cfg     Config
 	cluster int
 	rnd     *rand.Rand
+	noise   *rand.ChaCha8
 	out     []byte
 	disk    []byte
 	tail    int // where the next compressed cluster may go; 0: nowhere
+	zstd    *zstd.Encoder
+	defl    *flate.Writer
 }
 
 // alloc adds n clusters and says where.
@@ -123,17 +126,17 @@ func (m *maker) put(k int) uint64 {
 	case Zero:
 		at := m.alloc(1)
 		m.tail = 0
-		m.rnd.Read(m.out[at:]) // must not come to light
+		m.fill(m.out[at:]) // must not come to light
 		return uint64(at) | 1
 	case Plain:
-		m.rnd.Read(part)
+		m.fill(part)
 		at := m.alloc(1)
 		m.tail = 0
 		copy(m.out[at:], part)
 		return uint64(at) | 1<<63
 	}
 	for i := 0; i < len(part); i += 16 { // compresses to something
-		m.rnd.Read(part[i : i+min(2, len(part)-i)])
+		m.fill(part[i : i+min(2, len(part)-i)])
 	}
 	data := m.pack(part)
 	if m.tail == 0 || m.tail+len(data) > len(m.out) {
@@ -147,36 +150,52 @@ func (m *maker) put(k int) uint64 {
 	return 1<<62 | uint64(sectors)<<bits | uint64(at)
 }
 
+// fill makes noise.
+func (m *maker) fill(p []byte) {
+	if _, err := m.noise.Read(p); err != nil {
+		m.tb.Fatal(err)
+	}
+}
+
 func (m *maker) pack(part []byte) []byte {
 	whole := make([]byte, m.cluster)
 	copy(whole, part)
-	var out bytes.Buffer
-	switch m.cfg.Compression {
-	case qcow2.Zstd:
-		z, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			m.tb.Fatal(err)
-		}
-		if _, err := z.Write(whole); err != nil {
-			m.tb.Fatal(err)
-		}
-		if err := z.Close(); err != nil {
-			m.tb.Fatal(err)
-		}
-	default:
-		z, err := flate.NewWriter(&out, 6)
-		if err != nil {
-			m.tb.Fatal(err)
-		}
-		if _, err := z.Write(whole); err != nil {
-			m.tb.Fatal(err)
-		}
-		if err := z.Close(); err != nil {
+	var out []byte
+	if m.cfg.Compression == qcow2.Zstd {
+		out = m.packZstd(whole)
+	} else {
+		out = m.packDeflate(whole)
+	}
+	if len(out) >= m.cluster {
+		m.tb.Fatal("a cluster does not compress")
+	}
+	return out
+}
+
+func (m *maker) packZstd(p []byte) []byte {
+	if m.zstd == nil {
+		var err error
+		if m.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest)); err != nil {
 			m.tb.Fatal(err)
 		}
 	}
-	if out.Len() >= m.cluster {
-		m.tb.Fatal("a cluster does not compress")
+	return m.zstd.EncodeAll(p, nil)
+}
+
+func (m *maker) packDeflate(p []byte) []byte {
+	var out bytes.Buffer
+	if m.defl == nil {
+		var err error
+		if m.defl, err = flate.NewWriter(&out, flate.BestSpeed); err != nil {
+			m.tb.Fatal(err)
+		}
+	}
+	m.defl.Reset(&out)
+	if _, err := m.defl.Write(p); err != nil {
+		m.tb.Fatal(err)
+	}
+	if err := m.defl.Close(); err != nil {
+		m.tb.Fatal(err)
 	}
 	return out.Bytes()
 }
@@ -202,18 +221,18 @@ func (m *maker) header(l1, tables int) {
 
 // Random is a config out of bytes, for fuzzing.
 func Random(seed int64) Config {
-	r := rand.New(rand.NewSource(seed))
+	r := rand.New(rand.NewPCG(uint64(seed), 2))
 	cfg := Config{
-		Version: 2 + uint32(r.Intn(2)), ClusterBits: 9 + uint32(r.Intn(6)), Shuffle: r.Intn(2) == 0, TablesLast: r.Intn(2) == 0, Seed: seed,
-		Kinds: make([]Kind, 1+r.Intn(7)),
+		Version: 2 + uint32(r.IntN(2)), ClusterBits: 9 + uint32(r.IntN(6)), Shuffle: r.IntN(2) == 0, TablesLast: r.IntN(2) == 0, Seed: seed,
+		Kinds: make([]Kind, 1+r.IntN(7)),
 	}
-	cfg.Size = 1 + r.Int63n(40<<cfg.ClusterBits)
+	cfg.Size = 1 + r.Int64N(40<<cfg.ClusterBits)
 	if cfg.Version == 3 {
-		cfg.Compression = qcow2.Compression(r.Intn(2))
+		cfg.Compression = qcow2.Compression(r.IntN(2))
 	}
 	for i := range cfg.Kinds {
-		for cfg.Kinds[i] = Kind(r.Intn(int(kinds))); cfg.Kinds[i] == Zero && cfg.Version == 2; {
-			cfg.Kinds[i] = Kind(r.Intn(int(kinds)))
+		for cfg.Kinds[i] = Kind(r.IntN(int(kinds))); cfg.Kinds[i] == Zero && cfg.Version == 2; {
+			cfg.Kinds[i] = Kind(r.IntN(int(kinds)))
 		}
 		if cfg.Kinds[i] == Packed && cfg.ClusterBits < 11 {
 			cfg.Kinds[i] = Plain // too small to compress
