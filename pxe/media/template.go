@@ -135,10 +135,22 @@ func build(path, work, id string, shim, grub []byte, kernel, initramfs io.Reader
 	if err := buildESP(esp, id, shim, grub); err != nil {
 		return fmt.Errorf("loader's volume: %w", err)
 	}
+	sums := map[string][]byte{}
+	for _, name := range []string{nameKernel, nameInitramfs, nameESP} {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		sums[name], err = sumOf(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	// This removes the tree.
 	if err := buildISO(path, filepath.Join(work, "iso")); err != nil {
 		return fmt.Errorf("iso: %w", err)
 	}
-	if err := readBack(path, dir, nameKernel, nameInitramfs, nameESP); err != nil {
+	if err := readBack(path, sums); err != nil {
 		return fmt.Errorf("iso: %w", err)
 	}
 	return nil
@@ -146,7 +158,7 @@ func build(path, work, id string, shim, grub []byte, kernel, initramfs io.Reader
 
 // readBack compares files of an ISO with those that it was made of: the
 // library does not report every error of writing, such as a full disk.
-func readBack(path, dir string, names ...string) error {
+func readBack(path string, sums map[string][]byte) error {
 	st, err := file.OpenFromPath(path, true)
 	if err != nil {
 		return err
@@ -160,19 +172,14 @@ func readBack(path, dir string, names ...string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		in, err := fs.OpenFile("/"+dirMedia+"/"+name, os.O_RDONLY)
+	for name, want := range sums {
+		f, err := fs.OpenFile("/"+dirMedia+"/"+name, os.O_RDONLY)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		of, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return err
-		}
-		same, err := sameBytes(in, of)
-		of.Close()
-		if err != nil || !same {
-			return errs.New(errs.Internal, "%s is not as it was written: is the disk full? %w", name, errors.Join(err, errDiffers))
+		got, err := sumOf(f)
+		if err != nil || !bytes.Equal(got, want) {
+			return errs.New(errs.Internal, "%s is not as it was written, is the disk full? %w", name, errors.Join(err, errDiffers))
 		}
 	}
 	return nil
@@ -180,15 +187,10 @@ func readBack(path, dir string, names ...string) error {
 
 var errDiffers = errors.New("other bytes")
 
-func sameBytes(a, b io.Reader) (bool, error) {
-	ha, hb := sha256.New(), sha256.New()
-	if _, err := io.Copy(ha, a); err != nil {
-		return false, err
-	}
-	if _, err := io.Copy(hb, b); err != nil {
-		return false, err
-	}
-	return bytes.Equal(ha.Sum(nil), hb.Sum(nil)), nil
+func sumOf(r io.Reader) ([]byte, error) {
+	h := sha256.New()
+	_, err := io.Copy(h, r)
+	return h.Sum(nil), err
 }
 
 func copyTo(path string, from io.Reader) error {
