@@ -32,7 +32,7 @@ var unbound = []string{"cmd", "e2e", "tools"}
 func TestImportOrder(t *testing.T) {
 	for _, p := range packages(t) {
 		path, ok := rel(p.ImportPath)
-		if !ok || path == "" || slices.Contains(unbound, top(path)) {
+		if !ok || path == "" || slices.Contains(unbound, top(path)) || kit(path) {
 			continue
 		}
 		allowed, known := mayImport[top(path)]
@@ -73,7 +73,7 @@ var heavy = []string{
 func TestClientIsLight(t *testing.T) {
 	for _, p := range packages(t) {
 		path, _ := rel(p.ImportPath)
-		if top(path) != "client" && top(path) != "api" && top(path) != "agent" {
+		if top(path) != "client" && top(path) != "api" && top(path) != "agent" || kit(path) {
 			continue
 		}
 		for _, dep := range p.Deps {
@@ -86,11 +86,15 @@ func TestClientIsLight(t *testing.T) {
 	}
 }
 
+// kit reports whether a package is test support, which may import what the
+// tests that it is for may: nothing of the product imports it.
+func kit(path string) bool { return strings.HasSuffix(path, "test") }
+
 // Test kits are for tests: no file of the product may import one.
 func TestKitsStayInTests(t *testing.T) {
 	for _, p := range packages(t) {
 		path, _ := rel(p.ImportPath)
-		if strings.HasSuffix(path, "test") || top(path) == "e2e" {
+		if kit(path) || top(path) == "e2e" {
 			continue // a kit may use another kit
 		}
 		for _, imp := range p.Imports {
