@@ -43,11 +43,11 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, errs.New(errs.Invalid, "data directory: %w", err)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, errs.New(errs.Invalid, "make data directory: %w", err)
+		return nil, unusable(path, "make the data directory", err)
 	}
 	f, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, errs.New(errs.Invalid, "open lock of the data directory: %w", err)
+		return nil, unusable(path, "lock the data directory", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		who, _ := os.ReadFile(f.Name())
@@ -62,7 +62,11 @@ func openDataDir(path string) (*dataDir, error) {
 	who := fmt.Sprintf("process %d on %s since %s\n", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
 	if err := errors.Join(f.Truncate(0), writeAt0(f, who)); err != nil {
 		d.close()
-		return nil, errs.New(errs.Internal, "write %s: %w", f.Name(), err)
+		return nil, unusable(path, "write "+f.Name(), err)
+	}
+	if err := d.checkOwners(); err != nil {
+		d.close()
+		return nil, err
 	}
 	return d, nil
 }
@@ -125,14 +129,14 @@ func (d *dataDir) damaged(name, what string) error {
 func (d *dataDir) write(name string, data []byte) (err error) {
 	tmp, err := os.OpenFile(d.file(name+".new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return errs.New(errs.Internal, "write data directory: %w", err)
+		return unusable(d.path, "write the data directory", err)
 	}
 	_, werr := tmp.Write(data)
 	if err := errors.Join(werr, tmp.Sync(), tmp.Close()); err != nil {
-		return errs.New(errs.Internal, "write data directory: %w", err)
+		return unusable(d.path, "write the data directory", err)
 	}
 	if err := os.Rename(tmp.Name(), d.file(name)); err != nil {
-		return errs.New(errs.Internal, "write data directory: %w", err)
+		return unusable(d.path, "write the data directory", err)
 	}
 	return d.sync()
 }

@@ -18,6 +18,7 @@ type membership struct {
 	ca       *pki.CA
 	holder   *pki.Holder
 	secrets
+	notice string // about the certificate at the start; "" when all is well
 }
 
 // found makes a new cluster in an unused data directory. identity.json comes
@@ -101,6 +102,9 @@ func (d *dataDir) load(now time.Time) (*membership, error) {
 	if c.ca.Cluster() != id.ClusterID {
 		return nil, d.damaged(caCertFile, "belongs to cluster "+c.ca.Cluster()+", not to "+id.ClusterID)
 	}
+	if err := checkClock(c.ca, now); err != nil {
+		return nil, err
+	}
 	if c.holder, err = pki.NewHolder(files[caCertFile], files[certFile], files[keyFile]); err != nil {
 		return nil, d.damaged(certFile+" or "+keyFile, "is damaged ("+err.Error()+")")
 	}
@@ -117,13 +121,15 @@ func (d *dataDir) load(now time.Time) (*membership, error) {
 	if c.gossip = files[gossipFile]; len(c.gossip) != gossipKeyLen {
 		return nil, d.damaged(gossipFile, "is damaged")
 	}
+	c.notice = certificateNotice(c.holder, now)
 	return c, d.renew(c, now)
 }
 
-// renew replaces a certificate that is past half of its life. Every member has
-// the CA's key, so that this needs nobody else.
+// renew replaces a certificate that is past half of its life, or that begins
+// in the future because a clock was wrong. Every member has the CA's key, so
+// that this needs nobody else.
 func (d *dataDir) renew(c *membership, now time.Time) error {
-	if !c.holder.NeedsRenewal(now) {
+	if !c.holder.NeedsRenewal(now) && !now.Before(c.holder.Leaf().NotBefore) {
 		return nil
 	}
 	keyDER, err := d.read(keyFile)

@@ -99,6 +99,9 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		listener.Close()
 		return nil, err
 	}
+	if c.creds.notice != "" {
+		c.log.Warn(c.creds.notice, "until", c.creds.holder.Leaf().NotAfter)
+	}
 	c.cfg.Advertised.SealKey = c.creds.self.Public()
 	c.cfg.Advertised.KeyDigest = pki.KeyDigest(c.creds.holder.Leaf().RawSubjectPublicKeyInfo)
 	c.streams = newStreams(listener, c.creds.holder, c.admit, cfg.Dial, c.log)

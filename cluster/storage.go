@@ -10,8 +10,6 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
-
-	"github.com/ironring/ironring/internal/errs"
 )
 
 // snapshotsKept on disk: one to restore, one in case the newest is damaged.
@@ -41,25 +39,43 @@ func (d *dataDir) openStorage(id *identity, log *slog.Logger) (*storage, error) 
 	_, err := os.Lstat(path)
 	exists := err == nil
 	if !exists && id.RaftMade {
-		return nil, d.damaged(filepath.Join(raftDir, logFile), "is missing")
+		return nil, d.lostState(id, filepath.Join(raftDir, logFile), "is missing")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, errs.New(errs.Internal, "make raft directory: %w", err)
+		return nil, unusable(dir, "make raft directory", err)
 	}
-	store, err := raftboltdb.New(raftboltdb.Options{
-		Path:        path,
-		BoltOptions: &bbolt.Options{Timeout: 5 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
-	})
-	if err != nil {
-		return nil, d.damaged(filepath.Join(raftDir, logFile), "cannot be opened ("+err.Error()+")")
+	if exists {
+		if err := d.checkLogFile(id); err != nil {
+			return nil, err
+		}
 	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, raftLogger(log))
 	if err == nil {
-		err = os.Chmod(filepath.Join(dir, "snapshots"), 0o700)
+		err = os.Chmod(d.file(snapshotsDir), 0o700)
 	}
 	if err != nil {
-		return nil, errors.Join(errs.New(errs.Internal, "open snapshots: %w", err), store.Close())
+		return nil, unusable(d.file(snapshotsDir), "open snapshots", err)
+	}
+	if exists && id.RaftMade {
+		if err := d.inspect(id, snaps, log); err != nil {
+			return nil, err
+		}
+	}
+	bolt, err := openBolt(path, false)
+	if err != nil {
+		return nil, unusable(path, "open the log", err)
+	}
+	store := checkedStore{bolt}
+	if err := store.checkOwner(d, id); err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
 	at := &disk{path: d.path}
 	return &storage{log: notedStore{store, at}, snapshots: notedSnapshots{snaps, at}, fresh: !exists, disk: at}, nil
+}
+
+func openBolt(path string, readOnly bool) (*raftboltdb.BoltStore, error) {
+	return raftboltdb.New(raftboltdb.Options{
+		Path:        path,
+		BoltOptions: &bbolt.Options{Timeout: 5 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly},
+	})
 }

@@ -44,6 +44,7 @@ type streams struct {
 	forming *forming // nil: this peer takes in nobody by a shared key
 
 	raft, grpc *connQueue
+	clock      clockTrouble
 
 	mu     sync.Mutex
 	conns  map[*peerConn]struct{} // guarded by mu; open ones, accepted or dialed for Raft
@@ -114,7 +115,7 @@ func (s *streams) shake(ctx context.Context, conn *tls.Conn) {
 	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(hctx); err != nil {
-		s.log.Info("refused a connection to the cluster listener", "from", conn.RemoteAddr().String(), "err", err)
+		s.log.Info("refused a connection to the cluster listener", "from", conn.RemoteAddr().String(), "err", pki.ExplainTime(err))
 		conn.Close()
 		return
 	}
@@ -212,7 +213,7 @@ func (s *streams) dialPeer(ctx context.Context, id, address, proto string) (net.
 	conn := tls.Client(raw, s.clientTLS(id, proto))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, err
+		return nil, s.clock.explain(s.log, id, err)
 	}
 	who, err := pki.ParseIdentity(conn.ConnectionState().PeerCertificates[0])
 	if err != nil { // cannot be: the handshake checked it

@@ -209,7 +209,7 @@ func VerifyByDigest(digest string, now func() time.Time) func(tls.ConnectionStat
 			DNSName: ServerName, Roots: pool, CurrentTime: at,
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		}); err != nil {
-			return errs.New(errs.Denied, "the server's certificate: %w", err)
+			return errs.New(errs.Denied, "the server's certificate: %w", ExplainTime(err))
 		}
 		id, err := ParseIdentity(leaf)
 		if err != nil {
