@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -132,9 +133,25 @@ func (m *Machine) start(device api.BootDevice) {
 	})
 }
 
+// medium says whether the drive holds the medium of a boot.
+func (m *Machine) medium(nonce string) bool {
+	image := ""
+	for _, c := range m.cfg.BMC.Calls() {
+		switch {
+		case c.Effective.IsZero():
+		case c.Verb == fake.InsertMedia:
+			image = c.Image
+		case c.Verb == fake.EjectMedia:
+			image = ""
+		}
+	}
+	return nonce != "" && strings.HasSuffix(image, "/"+nonce+".iso")
+}
+
 func (m *Machine) boot(ctx context.Context, device api.BootDevice) {
 	record := m.cfg.Cluster.Store.View().Node(m.cfg.Node).GetBoot()
-	if device != api.BootDevice_BOOT_DEVICE_PXE || record.GetTarget() != api.BootTarget_BOOT_RAMDISK {
+	network := device == api.BootDevice_BOOT_DEVICE_PXE || device == api.BootDevice_BOOT_DEVICE_CDROM && m.medium(record.GetNonce())
+	if !network || record.GetTarget() != api.BootTarget_BOOT_RAMDISK {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if ctx.Err() == nil && m.image != "" {
