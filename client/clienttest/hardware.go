@@ -2,12 +2,13 @@ package clienttest
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
-	"github.com/ironring/ironring/node"
 )
 
 // GetHardware implements api.IronringServer: every machine is the same.
@@ -37,9 +38,19 @@ func (p *Peer) GetHardware(_ context.Context, req *api.GetHardwareRequest) (*api
 // ChangeHardware implements api.IronringServer.
 func (p *Peer) ChangeHardware(_ context.Context, req *api.ChangeHardwareRequest) (*api.FlowReply, error) {
 	c := p.c
-	step, err := node.HardwareStep(req)
-	if err != nil {
-		return nil, err
+	step := &api.Step{Interface: "management", Policy: api.ResumePolicy_RESUME_OBSERVE}
+	switch change := req.GetChange().(type) {
+	case *api.ChangeHardwareRequest_BootDevice:
+		step.Name, step.Args = "set_boot_device", fmt.Appendf(nil, `{"persistent":%v}`, change.BootDevice.GetPersistent())
+	case *api.ChangeHardwareRequest_InsertMedia:
+		if !strings.HasPrefix(change.InsertMedia.GetImage(), "http") {
+			return nil, errs.About(errs.Invalid, "image", "image: an http or https URL is needed")
+		}
+		step.Name = "insert_media"
+	case nil:
+		return nil, errs.About(errs.Invalid, "change", "nothing to change was named")
+	default:
+		step.Name = "change"
 	}
 	return once(c, req.GetRequestId(), "hardware "+req.GetNode(), func() (*api.FlowReply, error) {
 		n, err := c.nodeLocked(req.GetNode())
