@@ -137,7 +137,7 @@ The image and the hints are given anew; they mean the same as with deploy.`
 // newNodeDeployCmd is deploy, or rebuild: the same work on a node that has been
 // deployed before.
 func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
-	var image, checksum, compress, format string
+	var image, checksum, compress, format, source string
 	drive := &driveFlags{f: f}
 	evidence := &evidenceFlags{}
 	var hints []string
@@ -162,7 +162,7 @@ partition of its own at the end of the disk.`,
 	}
 	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
 		doc := map[string]any{}
-		for k, v := range map[string]string{"image": image, "checksum": checksum, "compress": compress, "image_format": format} {
+		for k, v := range map[string]string{"image": image, "checksum": checksum, "compress": compress, "image_format": format, "image_download_source": source} {
 			if v != "" {
 				doc[k] = v
 			}
@@ -198,6 +198,7 @@ partition of its own at the end of the disk.`,
 	fl := cmd.Flags()
 	fl.StringVar(&image, "image", "", "http or https `URL` of the image")
 	fl.StringVar(&checksum, "checksum", "", "`ALGORITHM:HEX` of the file as served: sha256 or sha512")
+	fl.StringVar(&source, "image-source", "", "`WHERE` the agent gets it: http, its URL, or local, the peers, which download it once (default: as node and settings say)")
 	fl.StringVar(&compress, "compress", "", "`FORMAT` of the file: gzip or zstd")
 	fl.StringVar(&format, "image-format", "", "`FORMAT` of the image, raw or qcow2; if left out the file itself says it")
 	drive.register(fl)
