@@ -117,7 +117,9 @@ func (l *login) logout(ctx context.Context) {
 	c := &call{set: l.set, trust: l.trust, token: l.token, session: l.path, ctx: ctx}
 	hc := c.open()
 	defer c.transport.CloseIdleConnections()
-	_, _ = l.link(c, hc).client.Delete(l.path) // nothing follows from its failure
+	if resp, err := l.link(c, hc).client.Delete(l.path); err == nil { // nothing follows from its failure
+		resp.Body.Close()
+	}
 }
 
 // systems is the path of the collection of systems.

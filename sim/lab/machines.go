@@ -86,7 +86,8 @@ func (l *lab) addMachine(disks ...machine.Disk) (*node, error) {
 		return nil, err
 	}
 	if n.bmc, err = bmc.New(bmc.Config{
-		Listen: netip.AddrPortFrom(l.net.bmc(), 0).String(), Certificate: l.machines.cert, UUID: id, Serial: "SIM" + n.name,
+		Personality: bmc.Mixed(i), // no two makers' BMCs are the same
+		Listen:      netip.AddrPortFrom(l.net.bmc(), 0).String(), Certificate: l.machines.cert, UUID: id, Serial: "SIM" + n.name,
 		MAC: mac, Address: address, Machine: n.machine, PowerDelay: 100 * time.Millisecond,
 	}); err != nil {
 		return nil, err
