@@ -195,10 +195,17 @@ func (m *Machine) run(ctx context.Context, boot api.BootDevice) {
 			return
 		}
 		if boot != api.BootDevice_BOOT_DEVICE_DISK {
-			m.count(func(st *Stats) { st.Netboots++ })
-			line, ok, err := m.netboot(ctx)
+			var line agent.Line
+			var ok bool
+			var err error
+			if boot == api.BootDevice_BOOT_DEVICE_CDROM {
+				line, ok, err = cdrom(ctx, m.bmc.Image())
+			} else {
+				m.count(func(st *Stats) { st.Netboots++ })
+				line, ok, err = m.netboot(ctx)
+			}
 			if err != nil {
-				log.Info("network boot failed", "err", err)
+				log.Info("boot failed", "device", boot.String(), "err", err)
 			}
 			if ok {
 				again := m.ramdisk(ctx, line, log)
