@@ -37,7 +37,8 @@ const maxImageURL = 255
 
 // HardwareStep is the one step of a change, checked.
 func HardwareStep(req *api.ChangeHardwareRequest) (*api.Step, error) {
-	id, args := StepID{}, HardwareArgs{}
+	var id StepID
+	var args HardwareArgs
 	switch c := req.GetChange().(type) {
 	case *api.ChangeHardwareRequest_BootDevice:
 		id, args = StepSetBootDevice, HardwareArgs{Device: c.BootDevice.GetDevice(), Persistent: c.BootDevice.GetPersistent(), Mode: c.BootDevice.GetMode()}
