@@ -148,7 +148,7 @@ func checkJoiner(m *api.Member) error {
 			return errs.About(errs.Invalid, name, "the %s address %q of %s is not valid", name, a, m.GetId())
 		}
 	}
-	if _, err := seal.SealTo(m.GetSealKey(), "check", nil); err != nil {
+	if _, err := seal.To(m.GetSealKey(), "check", nil); err != nil {
 		return errs.About(errs.Invalid, "seal_key", "the seal key of %s is not valid", m.GetId())
 	}
 	return nil

@@ -196,7 +196,7 @@ func (m keyMaker) Rotate(v *fsm.View) (*api.KeysRotate, error) {
 		if len(to.GetSealKey()) == 0 {
 			return nil, errs.About(errs.WrongState, to.GetId(), "member %s has not said what new keys are to be sealed to: has it started since it was upgraded?", to.GetId())
 		}
-		box, err := seal.SealTo(to.GetSealKey(), boxInfo(c.ClusterID(), to.GetId(), next.Generation()), plain)
+		box, err := seal.To(to.GetSealKey(), boxInfo(c.ClusterID(), to.GetId(), next.Generation()), plain)
 		if err != nil {
 			return nil, err
 		}

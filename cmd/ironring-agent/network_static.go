@@ -71,7 +71,7 @@ func makeLink(ctx context.Context, l netdata.Link, names map[string]string, load
 	switch l.Type {
 	case netdata.Bond:
 		load("bonding")
-		name, err = fmt.Sprintf("bond%d", len(names)), nil
+		name = fmt.Sprintf("bond%d", len(names))
 		if err := makeBond(name, l, mac, names); err != nil {
 			return "", err
 		}

@@ -43,9 +43,9 @@ func (r *Recipient) String() string { return "seal key" }
 // GoString keeps the key out of formatted text.
 func (r *Recipient) GoString() string { return r.String() }
 
-// SealTo seals for the holder of a public key. info names what it is and whom
+// To seals for the holder of a public key. info names what it is and whom
 // it is for; Open needs the same.
-func SealTo(public []byte, info string, plain []byte) ([]byte, error) {
+func To(public []byte, info string, plain []byte) ([]byte, error) {
 	key, err := kem().NewPublicKey(public)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "seal %s: the public key is damaged", info)

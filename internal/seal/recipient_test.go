@@ -17,7 +17,7 @@ func TestRecipient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	box, err := SealTo(a.Public(), "keys of p1", []byte("secret"))
+	box, err := To(a.Public(), "keys of p1", []byte("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestRecipient(t *testing.T) {
 			t.Errorf("%s opened %q: %v", what, got, err)
 		}
 	}
-	if _, err := SealTo([]byte("short"), "x", nil); !errors.Is(err, errs.Invalid) {
+	if _, err := To([]byte("short"), "x", nil); !errors.Is(err, errs.Invalid) {
 		t.Errorf("a bad public key: %v", err)
 	}
 	if _, err := ParseRecipient([]byte("short")); !errors.Is(err, errs.Invalid) {
