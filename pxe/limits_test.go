@@ -220,7 +220,7 @@ func TestSlowClients(t *testing.T) {
 		name   string
 		sends  string
 		within time.Duration
-		least  int64 // bytes that it gets; half a request may be answered with an error
+		least  int64         // bytes that it gets; half a request may be answered with an error
 		pause  time.Duration // between two reads; 0: never reads
 	}{
 		{"half a request", "GET /ramdisk/vmlinuz HTT", 2 * requestTimeout, 0, 0},
