@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/flow"
 )
 
 // testTwoDisks: with two disks and no hint nothing is written; the error lists
@@ -70,7 +71,10 @@ func testSwappedBMCs(t *testing.T, f *fixture) {
 				t.Errorf("%s: the head of the disk was changed", n.name)
 			}
 			f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
-			f.does(t, n, api.Event_EV_PROVIDE, nil, api.State_AVAILABLE)
+			f.fails(t, n, api.Event_EV_PROVIDE, nil, api.State_AVAILABLE, api.State_CLEAN_FAILED, "nothing was erased", "unknown data", "--wipe-existing")
+			untouched(t, n)
+			f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
+			f.does(t, n, api.Event_EV_PROVIDE, flow.CleanArgs{WipeExisting: true}, api.State_AVAILABLE)
 			unbootable(t, n, 0)
 		}
 	})
