@@ -106,7 +106,7 @@ func TestBootFromMedia(t *testing.T) {
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"-drive", "if=pflash,unit=1,format=raw,file="+filepath.Join(dir, "vars.fd"),
 		"-drive", "if=none,id=cd,format=raw,readonly=on,media=cdrom,file="+iso, "-device", "ide-cd,drive=cd,bootindex=1",
-		"-netdev", "user,id=u0,ipv6=on,ipv6-net=fec0::/64", "-device", "virtio-net-pci,netdev=u0,mac=52:54:00:77:00:01,romfile=",
+		"-netdev", "user,id=u0,ipv4=on,ipv6=on,ipv6-net=fec0::/64", "-device", "virtio-net-pci,netdev=u0,mac=52:54:00:77:00:01,romfile=",
 		"-netdev", "user,id=u1,restrict=on", "-device", "virtio-net-pci,netdev=u1,mac=52:54:00:77:00:02,romfile=",
 		"-netdev", "user,id=u2,restrict=on", "-device", "virtio-net-pci,netdev=u2,mac=52:54:00:77:00:03,romfile=",
 		"-serial", "file:"+serial, "-device", "virtio-rng-pci")
