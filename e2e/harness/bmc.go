@@ -48,7 +48,7 @@ func (l *Lab) NewBMC(ctx context.Context, vm *VM, spec BMCSpec) (*BMC, error) {
 		return nil, err
 	}
 	b := &BMC{
-		Addr: BMCAddr(vm.Index), User: "admin", Password: "e2e-" + l.Prefix,
+		Addr: l.bmcAddr(vm.Index), User: "admin", Password: "e2e-" + l.Prefix,
 		MAC: fmt.Sprintf("52:54:00:b0:00:%02x", vm.Index),
 		VM:  vm, lab: l,
 		Log: filepath.Join(vm.dir, "ipmi_sim.log"),
@@ -215,6 +215,9 @@ func (b *BMC) get(key string) string {
 	case "boot":
 		return string(b.VM.NextBoot())
 	case "ip_addr":
+		if strings.Contains(b.Addr, ":") {
+			return "0.0.0.0" // it has none
+		}
 		return b.Addr
 	case "ip_addr_src":
 		return "static"

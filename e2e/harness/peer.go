@@ -122,7 +122,7 @@ func (l *Lab) newPeer(i int, parent, ramdisk string) (*Peer, error) {
 	p.socket = filepath.Join(sock, p.ID+".sock")
 	conf := strings.NewReplacer(
 		"DATA", p.Dir, "ID", p.ID, "SOCKET", p.socket, "RAMDISK", ramdisk,
-		"MGMT", MgmtAddr(i), "PROV", ProvAddr(i),
+		"MGMT", l.mgmtAddr(i), "AGENT", l.agentAddr(i), "PROV", ProvAddr(i),
 	).Replace(`data_dir: DATA
 id: ID
 socket: SOCKET
@@ -130,7 +130,7 @@ listen:
   cluster: MGMT
   gossip: MGMT
   api: MGMT
-  agent: PROV
+  agent: AGENT
   boot: PROV
   tftp: PROV
 drivers: [ipmi]

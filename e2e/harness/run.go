@@ -28,6 +28,8 @@ type Lab struct {
 	cleanups []func() error   // guarded by mu; run last to first
 	procs    map[int]struct{} // guarded by mu; pids of running children
 	start    time.Time
+
+	v6 bool // see UseIPv6; cases run one after the other
 }
 
 // record is what Sweep needs to tidy up after a run that died.
