@@ -139,7 +139,14 @@ func (s joinService) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 	return c.welcome(req)
 }
 
+// maxMember bounds the record of a member, in bytes; those of peers have a few
+// hundred. Apply bounds it again.
+const maxMember = 16 << 10
+
 func checkJoiner(m *api.Member) error {
+	if n := proto.Size(m); n > maxMember {
+		return errs.About(errs.Invalid, "member", "the record of the joining peer has %d bytes, at most %d", n, maxMember)
+	}
 	if !validID.MatchString(m.GetId()) {
 		return errs.About(errs.Invalid, "id", "member id %q is not valid", m.GetId())
 	}

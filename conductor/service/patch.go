@@ -3,6 +3,7 @@ package service
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -18,10 +19,37 @@ import (
 	"github.com/ironring/ironring/node"
 )
 
+// Bounds of one change: each key costs reading and writing its document.
+const (
+	maxPatchKeys = 1000
+	maxPatchKey  = 1024 // bytes
+)
+
+// checkPatch refuses what would take long before it is refused as too large.
+func checkPatch(set map[string]string, unset []string) error {
+	if n := len(set) + len(unset); n > maxPatchKeys {
+		return errs.About(errs.Invalid, "set", "%d keys in one change, at most %d: set the whole document", n, maxPatchKeys)
+	}
+	for _, keys := range []iter.Seq[string]{maps.Keys(set), slices.Values(unset)} {
+		for key := range keys {
+			if len(key) > maxPatchKey {
+				return errs.About(errs.Invalid, "set", "a key has %d bytes, at most %d", len(key), maxPatchKey)
+			}
+			if len(set[key]) > node.MaxDocument {
+				return errs.About(errs.Invalid, key, "%s has %d bytes, at most %d", key, len(set[key]), node.MaxDocument)
+			}
+		}
+	}
+	return nil
+}
+
 // patched applies set and unset to a copy of a node and names the fields that
 // they touch. Keys are spec fields ("name") or paths into documents
 // ("properties/root_device/serial"); values are JSON.
 func patched(n *api.Node, set map[string]string, unset []string) (*api.Node, []string, error) {
+	if err := checkPatch(set, unset); err != nil {
+		return nil, nil, err
+	}
 	out := proto.CloneOf(n)
 	fields := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(set)) {
@@ -107,6 +135,9 @@ func editDoc(n *api.Node, field, path string, grow bool, edit func(m map[string]
 	}
 	edit(m, parts[len(parts)-1])
 	b, err := json.Marshal(root)
+	if len(b) > node.MaxDocument {
+		return errs.About(errs.Invalid, field, "%s has %d bytes, at most %d", field, len(b), node.MaxDocument)
+	}
 	*doc = b
 	return err
 }

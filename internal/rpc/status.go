@@ -12,8 +12,11 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// maxMessage bounds the text of an error on the wire; the log has all of it.
-const maxMessage = 2048
+// Bounds of what an error says on the wire; the log has all of it.
+const (
+	maxMessage = 2048
+	maxSubject = 256
+)
 
 // kindCodes is the only mapping from kinds to gRPC codes.
 var kindCodes = map[errs.Kind]codes.Code{
@@ -77,9 +80,13 @@ func ToStatus(err error) error {
 	if len(text) > maxMessage {
 		text = strings.ToValidUTF8(text[:maxMessage], "") + "..."
 	}
+	subject := errs.SubjectOf(err)
+	if len(subject) > maxSubject { // the details travel in a header
+		subject = strings.ToValidUTF8(subject[:maxSubject], "")
+	}
 	st := status.New(code, text)
 	with, derr := st.WithDetails(&api.Failure{
-		Kind: kind.String(), Subject: errs.SubjectOf(err), Message: text,
+		Kind: kind.String(), Subject: subject, Message: text,
 	})
 	if derr != nil { // only for code OK or an unmarshallable detail: neither happens here
 		return st.Err()
@@ -115,6 +122,9 @@ func fromStatus(err error, sent bool) error {
 		kind = errs.Internal
 	}
 	text := st.Message()
+	if st.Code() == codes.ResourceExhausted && strings.Contains(text, "message larger than max") {
+		kind = errs.Invalid // gRPC's own words, of either side; it will never be taken
+	}
 	if broken(st) {
 		kind, text = errs.Timeout, "the connection broke before the answer came"
 	}
