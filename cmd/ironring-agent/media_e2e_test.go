@@ -61,7 +61,7 @@ func TestBootFromMedia(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := agenttest.New(t)
-	c.SetPatience(5 * time.Minute)
+	c.SetPatience(time.Minute)
 	p := c.Peer("")
 	_, port, err := net.SplitHostPort(p.Addr)
 	if err != nil {
@@ -117,8 +117,11 @@ func TestBootFromMedia(t *testing.T) {
 	if err := vm.Start(); err != nil {
 		t.Fatal(err)
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- vm.Wait() }()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_ = vm.Wait() // it is killed
+	}()
 	defer func() {
 		vm.Process.Kill()
 		<-gone
@@ -126,6 +129,7 @@ func TestBootFromMedia(t *testing.T) {
 			t.Logf("console:\n%s\n%s", b, stderr.String())
 		}
 	}()
+	awaitEnrolment(t, c, gone, serial)
 	if h := c.WaitHello(1); h.NodeId != line.Node {
 		t.Error(h)
 	}
@@ -154,6 +158,37 @@ func TestBootFromMedia(t *testing.T) {
 	for _, want := range []string{"10.0.2.77/24", "fec0::77/64", "192.0.2.7/24", "nic=vlan"} {
 		if !bytes.Contains(console, []byte(want)) {
 			t.Errorf("the console does not tell of %s", want)
+		}
+	}
+}
+
+// hopeless is what a console shows, and how often, of an agent that will not
+// come.
+var hopeless = map[string]int{"Kernel panic": 1, "static network": 3, "cannot enrol": 5, "You need to load the kernel first": 1, "UEFI Interactive Shell": 1}
+
+// awaitEnrolment waits for the agent's first call, and no longer than there is
+// hope.
+func awaitEnrolment(t *testing.T, c *agenttest.Cluster, gone <-chan struct{}, serial string) {
+	t.Helper()
+	limit := time.After(3 * time.Minute)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for len(c.Enrols()) == 0 {
+		select {
+		case <-gone:
+			t.Fatal("QEMU has ended")
+		case <-limit:
+			t.Fatal("no agent within 3 minutes")
+		case <-tick.C:
+		}
+		console, err := os.ReadFile(serial)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for text, n := range hopeless {
+			if bytes.Count(console, []byte(text)) >= n {
+				t.Fatalf("the console says %q", text)
+			}
 		}
 	}
 }
