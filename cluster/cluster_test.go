@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +18,10 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // a data directory that a group may write to is refused
+	goleak.VerifyTestMain(m)
+}
 
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
