@@ -69,7 +69,7 @@ func (d *dataDir) checkHistory(id *identity, store checkedStore, snaps raft.Snap
 		switch err := store.GetLog(i, &l); {
 		case err == nil:
 		case errors.Is(err, raft.ErrLogNotFound) && i <= s.sound:
-			// Raft leaves such a gap when it is sent a snapshot.
+			i = s.sound // Raft leaves such a gap when it is sent a snapshot
 		case errors.Is(err, raft.ErrLogNotFound):
 			return d.lostState(id, name, fmt.Sprintf("is damaged (entry %d is missing)", i))
 		default:

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc64"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -494,5 +496,53 @@ func TestCheckedStore(t *testing.T) {
 	}
 	if _, err := s.GetUint64([]byte("LastVoteTerm")); !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		t.Error(err)
+	}
+}
+
+// Before a snapshot that was sent, the log may have a gap; after it, not.
+func TestGapsInTheLog(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		entries []uint64
+		says    string
+	}{
+		"before the snapshot": {[]uint64{1, 2, 5_000_000_000, 5_000_000_001}, ""},
+		"after it":            {[]uint64{4_999_999_999, 5_000_000_000, 5_000_000_002}, "entry 5000000001 is missing"},
+		"between":             {[]uint64{5_000_000_005}, "has no snapshot of entries 5000000001 to 5000000004"},
+		"nothing":             {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			d := &dataDir{path: dir}
+			snaps, err := raft.NewFileSnapshotStore(filepath.Join(dir, raftDir), snapshotsKept, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sink, err := snaps.Create(1, 5_000_000_000, 1, raft.Configuration{}, 1, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fsm.New().Snapshot().WriteTo(sink); err != nil {
+				t.Fatal(err)
+			}
+			if err := sink.Close(); err != nil {
+				t.Fatal(err)
+			}
+			bolt, err := openBolt(filepath.Join(dir, raftDir, logFile), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer bolt.Close()
+			store := checkedStore{bolt}
+			for _, i := range c.entries {
+				if err := store.StoreLog(&raft.Log{Index: i, Term: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err = d.checkHistory(&identity{ID: "p1", ClusterID: "c1"}, store, snaps, slog.New(slog.DiscardHandler))
+			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("%v, want %q", err, c.says)
+			}
+		})
 	}
 }
