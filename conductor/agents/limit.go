@@ -18,6 +18,7 @@ const (
 	enrolInAll          = rate.Limit(100)
 	enrolBurstInAll     = 200
 	sourcesKept         = 4096
+	sweepEvery          = time.Second // looking at all sources for each new one would cost more than it saves
 )
 
 // limits bounds calls for each source address and in all. Safe for concurrent
@@ -28,6 +29,7 @@ type limits struct {
 	mu      sync.Mutex
 	all     *rate.Limiter            // guarded by mu
 	sources map[string]*rate.Limiter // guarded by mu; at most sourcesKept
+	swept   time.Time                // guarded by mu; when silent sources were forgotten
 }
 
 func newLimits(now func() time.Time) *limits {
@@ -42,7 +44,7 @@ func (l *limits) allow(source string) error {
 	defer l.mu.Unlock()
 	s := l.sources[source]
 	if s == nil {
-		if len(l.sources) >= sourcesKept {
+		if len(l.sources) >= sourcesKept && now.Sub(l.swept) >= sweepEvery {
 			l.forgetLocked(now)
 		}
 		s = rate.NewLimiter(enrolPerSource, enrolBurstPerSource)
@@ -61,6 +63,7 @@ func (l *limits) allow(source string) error {
 
 // forgetLocked drops the sources that have been silent long enough to be new.
 func (l *limits) forgetLocked(now time.Time) {
+	l.swept = now
 	for source, s := range l.sources {
 		if s.TokensAt(now) >= enrolBurstPerSource {
 			delete(l.sources, source)
