@@ -114,6 +114,11 @@ func TestFullDiskOfTheOnlyPeer(t *testing.T) {
 			t.Errorf("%s cannot be read", name)
 		}
 	}
+	k.Quit("p1")
+	p = k.Restart("p1")
+	k.Wait("status names the disk after a restart too", func() bool {
+		return strings.Contains(problemsOf(p), "p1: the disk that holds "+p.Dir+" ")
+	})
 	free()
 	k.Wait("changes are taken again", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -48,6 +48,11 @@ func (c *Cluster) Status(ctx context.Context) *api.ClusterStatusReply {
 	k := v.Keys()
 	s.Keys = &api.KeysStatus{Generation: k.GetGeneration(), DataPrimary: k.GetDataPrimary(), DataKeys: k.GetDataKeys(), Due: k.GetDue(), RotatedMs: k.GetRotatedMs()}
 	s.Problems = problems(s, int(v.Settings().GetMaxVoters()))
+	if len(s.Peers) == 0 { // nothing applied yet: this may be why
+		if d := diskProblem(c.storage.disk.status()); d != "" {
+			s.Problems = append(s.Problems, c.ID()+": "+d)
+		}
+	}
 	s.Notes = notes(s)
 	switch {
 	case leader == "" || !hasQuorum(s) && c.LeaderContact() > quorumProof:
