@@ -124,10 +124,12 @@ func (r *rig) checkCalls(since uint64) (gap time.Duration) {
 }
 
 // deploys runs a deployment with conductors p1 and p2 of which p1 begins, with
-// what arm does to it, and checks how it ends.
-func deploys(t *testing.T, arm func(r *rig), checks ...func(r *rig, before uint64)) {
+// what arm does to it, and checks how it ends. properties say whether the agent
+// of the clean is gone on with.
+func deploys(t *testing.T, properties string, arm func(r *rig), checks ...func(r *rig, before uint64)) {
 	t.Helper()
 	inBubble(t, nil, func(r *rig) {
+		r.properties = properties
 		r.start("p1")
 		r.ready("p1")
 		r.start("p2")
@@ -144,56 +146,86 @@ func deploys(t *testing.T, arm func(r *rig), checks ...func(r *rig, before uint6
 }
 
 // The conductor that deploys is killed at each commit and each BMC change of
-// the deployment, before and after it: another one always finishes it, with
-// the image written once.
+// the deployment, before and after it, whether the machine is booted or its
+// agent is gone on with: another one always finishes it, with the image written
+// once. What both ways have in common, from the inventory on, is killed before
+// a commit in one way and after it in the other.
 func TestKilledAtEachPoint(t *testing.T) {
-	commits, changes := 0, 0
-	deploys(t, func(r *rig) {
-		r.c.Peer("p1").Decide(func(cmd *api.Command) conductortest.Fate {
-			if ofWork(cmd) {
-				commits++
+	for _, way := range []struct {
+		name, properties string
+		changes          int
+		after            bool // in what is common
+	}{
+		{"booted", bootsAnew, 5, false},
+		{"reused", "{}", 3, true},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			commits, changes, common := 0, 0, 0
+			deploys(t, way.properties, func(r *rig) {
+				r.c.Peer("p1").Decide(func(cmd *api.Command) conductortest.Fate {
+					if ofWork(cmd) {
+						commits++
+						if d := lastDone(cmd); d != nil && d.GetCursor() == 4 { // agent.wait
+							common = commits + 1
+						}
+					}
+					return conductortest.Fate{}
+				})
+				r.setOnChange(func(_ string, after bool) {
+					if after {
+						changes++
+					}
+				})
+			})
+			if commits < 20 || changes != way.changes || common == 0 {
+				t.Fatalf("a deployment has %d commits and %d changes; %d commits until the agent was there", commits, changes, common-1)
 			}
-			return conductortest.Fate{}
+			for n := 1; n <= commits; n++ {
+				for _, after := range []bool{false, true} {
+					if n < common || after == way.after {
+						killedAt(t, way.properties, point{false, n, after})
+					}
+				}
+			}
+			for n := 1; n <= changes; n++ {
+				for _, after := range []bool{false, true} {
+					killedAt(t, way.properties, point{true, n, after})
+				}
+			}
 		})
-		r.setOnChange(func(_ string, after bool) {
-			if after {
-				changes++
+	}
+}
+
+// lastDone is the end of a step that a command commits, or nil.
+func lastDone(cmd *api.Command) (done *api.StepDone) {
+	for _, op := range cmd.GetOps() {
+		if d := op.GetStepDone(); d != nil {
+			done = d
+		}
+	}
+	return done
+}
+
+func killedAt(t *testing.T, properties string, at point) {
+	t.Run(at.String(), func(t *testing.T) {
+		deploys(t, properties, func(r *rig) { r.killAt("p1", at) }, func(r *rig, before uint64) {
+			if r.alive("p1") {
+				r.Error("it was not killed")
+			}
+			// An open intent: what was asked for may take effect for Q, after
+			// the lease has expired at the earliest.
+			const least = 12*time.Second + 2*time.Second + 10*time.Second - 2*time.Second
+			if gap := r.checkCalls(before); at.change && gap < least {
+				r.Errorf("the next conductor called %v after the last call, want at least %v", gap, least)
 			}
 		})
 	})
-	if commits < 20 || changes != 5 {
-		t.Fatalf("a deployment has %d commits and %d changes", commits, changes)
-	}
-	var points []point
-	for _, after := range []bool{false, true} {
-		for n := range commits {
-			points = append(points, point{false, n + 1, after})
-		}
-		for n := range changes {
-			points = append(points, point{true, n + 1, after})
-		}
-	}
-	for _, at := range points {
-		t.Run(at.String(), func(t *testing.T) {
-			deploys(t, func(r *rig) { r.killAt("p1", at) }, func(r *rig, before uint64) {
-				if r.alive("p1") {
-					r.Error("it was not killed")
-				}
-				// An open intent: what was asked for may take effect for Q, after
-				// the lease has expired at the earliest.
-				const least = 12*time.Second + 2*time.Second + 10*time.Second - 2*time.Second
-				if gap := r.checkCalls(before); at.change && gap < least {
-					r.Errorf("the next conductor called %v after the last call, want at least %v", gap, least)
-				}
-			})
-		})
-	}
 }
 
 // The conductor is killed while the agent writes: the next one follows the
 // command that runs.
 func TestKilledDuringWrite(t *testing.T) {
-	deploys(t, func(r *rig) {
+	deploys(t, "{}", func(r *rig) {
 		var look func()
 		look = func() {
 			if len(r.machine.Begun(agentproto.CmdWriteImage)) == 0 {
@@ -215,7 +247,8 @@ func TestAnyTrouble(t *testing.T) {
 		after := rapid.SliceOfN(rapid.Bool(), 3, 3).Draw(rt, "after")
 		rate := rapid.IntRange(0, 30).Draw(rt, "percent of lost answers")
 		outage := rapid.IntRange(0, 90).Draw(rt, "seconds of outage")
-		deploys(t, func(r *rig) {
+		properties := rapid.SampledFrom([]string{"{}", bootsAnew}).Draw(rt, "properties")
+		deploys(t, properties, func(r *rig) {
 			var mu sync.Mutex
 			x := seed | 1
 			roll := func(n uint64) uint64 { // xorshift: the same for the same seed

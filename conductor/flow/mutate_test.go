@@ -146,6 +146,7 @@ func TestLateIntentOpen(t *testing.T) {
 // one comes: it must close the intent, after the quarantine, and end the flow.
 func TestStoppedAfterTakeoverWithIntent(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
+		r.properties = bootsAnew
 		r.start("p1")
 		r.ready("p1")
 		r.start("p2")

@@ -10,19 +10,21 @@ import (
 	"github.com/ironring/ironring/node"
 )
 
-// Reuse of a live agent between flows: a boot of a server takes minutes. Where
-// the node says so (properties/fast_track), an inspection or a clean leaves its
-// machine in the ramdisk, for a while (package power switches it off), and the
-// next flow that needs the ramdisk goes on with the agent that is there, without
-// a power cycle.
+// Reuse of a live agent between flows: a boot of a server takes minutes. An
+// inspection or a clean leaves its machine in the ramdisk, for a while (package
+// power switches it off), and the next flow that needs the ramdisk goes on with
+// the agent that is there, without a power cycle. properties/fast_track=false
+// switches this off for a node.
 //
 // Rules: the agent is enrolled for the nonce that the record has, and has a
 // stream here at the moment when the flow begins; what it is asked for comes
 // under the new flow's token and cmdIDs. Inventory and identity come first as
 // after a boot, so that nothing is written to a machine that nobody has looked
-// at. If it goes away before it has shown itself, the machine is booted. Any
-// failure ends the boot, and so does a power action. The clean that follows an
-// undeploy boots anew, because teardown switches the tenant's system off.
+// at. If it goes away before it has shown itself, the machine is booted, and so
+// it is where the firmware should have another mode than the agent was booted
+// in. A failure of a flow that uses the agent ends the boot, and so does a power
+// action that has succeeded. The clean that follows an undeploy boots anew,
+// because teardown switches the tenant's system off.
 
 // Results of steps that were left out; the first decides for those that follow.
 var (
@@ -34,13 +36,14 @@ var (
 // has moved to this peer.
 const reusedLimit = 30 * time.Second
 
-// keepsAgent is the policy: properties/fast_track, false unless it says true,
-// because machines that nobody uses should be off.
+// keepsAgent is the policy: properties/fast_track, true unless it says false.
 func keepsAgent(n *api.Node) bool {
-	var props struct {
+	props := struct {
 		FastTrack bool `json:"fast_track"`
+	}{FastTrack: true}
+	if json.Unmarshal(n.GetProperties(), &props) != nil {
+		return false // not a bool: what is meant is not known, and off is safe
 	}
-	_ = json.Unmarshal(n.GetProperties(), &props) // canonical JSON: checked on entry
 	return props.FastTrack
 }
 
@@ -50,6 +53,14 @@ func (r *runner) liveAgent() bool {
 	nonce := n.GetBoot().GetNonce()
 	return nonce != "" && n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && n.GetAgent().GetNonce() == nonce &&
 		r.cfg.Hub.Incarnation(r.node, nonce) != ""
+}
+
+// rightMode says whether the agent was booted in the firmware mode that the
+// node is said to have: what it would write as the boot entry depends on that.
+func (r *runner) rightMode() bool {
+	mode := r.bootMode()
+	inv, err := r.stored()
+	return err == nil && (mode == "" || mode == inv.BootMode)
 }
 
 // reuses says whether the step is left out because an agent is there. It is
@@ -66,7 +77,7 @@ func (r *runner) reuses(p position) bool {
 	}
 	// A former holder may have begun to switch it off, an earlier agent of this
 	// flow may have gone away: then the machine boots.
-	return !p.resumed && p.flow.GetRewinds() == 0 && r.intent() == nil && keepsAgent(r.cfg.Store.View().Node(r.node)) && r.liveAgent()
+	return !p.resumed && p.flow.GetRewinds() == 0 && r.intent() == nil && keepsAgent(r.cfg.Store.View().Node(r.node)) && r.liveAgent() && r.rightMode()
 }
 
 // keeps says whether the step, of those with which an inspection or a clean
@@ -154,4 +165,26 @@ func (r *runner) endsBoot(p position) []*api.Op {
 		return nil
 	}
 	return []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING}})}
+}
+
+// agesBoot is what a change commits besides that the machine takes up when it
+// boots next: the agent that runs is not gone on with. The record still says
+// ramdisk, so that the machine is switched off when nothing comes.
+func (r *runner) agesBoot(p position) []*api.Op {
+	boot := r.cfg.Store.View().Node(r.node).GetBoot()
+	if p.flow.GetKind() != api.FlowKind_FLOW_HARDWARE || boot.GetTarget() != api.BootTarget_BOOT_RAMDISK {
+		return nil
+	}
+	return []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: r.newBoot(1)})}
+}
+
+// failureEndsBoot says whether the boot nonce ends with a flow that did not
+// succeed. What goes on beside the lifecycle leaves the boot alone: the machine
+// may still be on, and is switched off later for that record only.
+func failureEndsBoot(f *api.Flow) bool {
+	switch f.GetKind() {
+	case api.FlowKind_FLOW_POWER, api.FlowKind_FLOW_HARDWARE:
+		return f.GetRequest() == api.Event_EV_FAIL // two machines claim it
+	}
+	return true
 }

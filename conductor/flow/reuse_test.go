@@ -8,15 +8,15 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/conductortest"
+	"github.com/ironring/ironring/drivers/fake"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/node"
 )
 
-// reusing is inBubble with p1 and p2 and a node that keeps its agent.
+// reusing is inBubble with p1 and p2 and a node that is manageable.
 func reusing(t *testing.T, test func(r *rig)) {
 	t.Helper()
 	inBubble(t, nil, func(r *rig) {
-		r.properties = `{"fast_track":true}`
 		r.start("p1")
 		r.enrol("p1")
 		r.start("p2")
@@ -119,7 +119,7 @@ func TestAgentIsNotKept(t *testing.T) {
 		if r.boots() != 2 {
 			r.Errorf("%d boots of the ramdisk", r.boots())
 		}
-		r.c.Must(&api.Op{Op: &api.Op_NodePatch{NodePatch: &api.NodePatch{NodeId: nodeID, Fields: []string{"properties"}, Node: &api.Node{Properties: []byte(`{"fast_track":false}`)}}}})
+		r.c.Must(&api.Op{Op: &api.Op_NodePatch{NodePatch: &api.NodePatch{NodeId: nodeID, Fields: []string{"properties"}, Node: &api.Node{Properties: []byte(bootsAnew)}}}})
 		r.does(api.Event_EV_DEPLOY, api.State_ACTIVE)
 		if r.boots() != 3 {
 			r.Errorf("%d boots of the ramdisk", r.boots())
@@ -127,28 +127,96 @@ func TestAgentIsNotKept(t *testing.T) {
 	})
 }
 
-// The conductor is killed at a commit of a deployment with a reused agent, at
-// every third, before it or after it: another one finishes it, with the image
-// written once.
-func TestReuseKilledAtEachPoint(t *testing.T) {
-	for n := 1; ; n += 3 {
-		killed := true
-		t.Run(fmt.Sprint("commit ", n), func(t *testing.T) {
+// What changes how the machine comes up next has it booted by the next flow.
+// The record still says that it was left in the ramdisk.
+func TestReuseInAnotherMode(t *testing.T) {
+	for name, change := range map[string]func(r *rig){
+		"at the BMC": func(r *rig) {
+			step, err := node.HardwareStep(&api.ChangeHardwareRequest{Change: &api.ChangeHardwareRequest_SecureBoot{SecureBoot: true}})
+			if err != nil {
+				r.Fatal(err)
+			}
+			r.c.Must(&api.Op{Op: &api.Op_FlowCreate{FlowCreate: &api.FlowCreate{NodeId: nodeID, Flow: &api.Flow{
+				Id: "hardware", NodeId: nodeID, Kind: api.FlowKind_FLOW_HARDWARE, Steps: []*api.Step{step},
+			}}}})
+			r.idle(time.Minute)
+			r.wants(api.State_MANAGEABLE, api.FlowStatus_FLOW_DONE)
+		},
+		"by a property": func(r *rig) {
+			r.c.Must(&api.Op{Op: &api.Op_NodePatch{NodePatch: &api.NodePatch{NodeId: nodeID, Fields: []string{"properties"}, Node: &api.Node{Properties: []byte(`{"boot_mode":"bios"}`)}}}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
 			reusing(t, func(r *rig) {
+				r.does(api.Event_EV_INSPECT, api.State_MANAGEABLE)
+				change(r)
+				if b := r.node().GetBoot(); b.GetTarget() != api.BootTarget_BOOT_RAMDISK {
+					r.Errorf("boot record %v", b)
+				}
 				r.does(api.Event_EV_PROVIDE, api.State_AVAILABLE)
-				before := r.node().GetLastToken()
-				r.killAt("p1", point{n: n, after: n%2 == 0})
-				r.begin(api.Event_EV_DEPLOY)
-				r.idle(time.Hour)
-				r.checkDeploy(before)
-				killed = !r.alive("p1")
+				if r.boots() != 2 {
+					r.Errorf("%d boots of the ramdisk", r.boots())
+				}
 			})
 		})
-		if !killed {
-			if n < 20 {
-				t.Errorf("only %d commits", n)
-			}
-			return
+	}
+}
+
+// A power action that fails leaves the record of the boot: by that the machine
+// is switched off later.
+func TestFailedPowerActionLeavesTheBoot(t *testing.T) {
+	reusing(t, func(r *rig) {
+		r.does(api.Event_EV_INSPECT, api.State_MANAGEABLE)
+		boot := r.node().GetBoot()
+		r.bmc.Inject(fake.Fault{Kind: fake.Die})
+		r.create(api.FlowKind_FLOW_POWER, api.PowerAction_POWER_ACTION_OFF, api.Event_EVENT_NONE)
+		r.idle(time.Hour)
+		r.wants(api.State_MANAGEABLE, api.FlowStatus_FLOW_FAILED)
+		if b := r.node().GetBoot(); b.GetTarget() != boot.GetTarget() || b.GetNonce() != boot.GetNonce() {
+			r.Errorf("boot record %v, was %v", b, boot)
+		}
+	})
+}
+
+// The owner changes or dies between two flows: the agent turns to the next one,
+// which goes on with it, or boots the machine where it comes too late. All peers
+// that begin anew have the record only, and find the agent the same way.
+func TestReuseByAnotherOwner(t *testing.T) {
+	for name, change := range map[string]func(r *rig){
+		"given away":  func(*rig) {},
+		"dies":        func(r *rig) { r.c.Peer("p1").Kill() },
+		"all restart": func(r *rig) { r.c.Peer("p1").Kill(); r.c.Peer("p2").Kill(); r.start("p2") },
+	} {
+		for _, wait := range []time.Duration{0, time.Minute} {
+			t.Run(fmt.Sprint(name, " ", wait), func(t *testing.T) {
+				reusing(t, func(r *rig) {
+					r.does(api.Event_EV_PROVIDE, api.State_AVAILABLE)
+					before := r.node().GetLastToken()
+					change(r)
+					conductortest.Until(r, 10*time.Minute, "lease of p2", func() bool { return r.c.Store.View().LiveLease("p2") != nil && r.alive("p2") })
+					r.assign("p2")
+					conductortest.Pass(wait)
+					r.begin(api.Event_EV_DEPLOY)
+					r.idle(time.Hour)
+					r.checkDeploy(before)
+					if n := r.boots(); n > 2 || wait > 0 && n != 1 {
+						r.Errorf("%d boots of the ramdisk", n)
+					}
+				})
+			})
 		}
 	}
+}
+
+// assign makes a peer the owner, as the leader does.
+func (r *rig) assign(peer string) {
+	r.Helper()
+	conductortest.Until(r, 10*time.Minute, "owner "+peer, func() bool {
+		n := r.node()
+		if n.GetAssigned() == peer {
+			return true
+		}
+		_, _ = r.c.Apply(&api.Op{Op: &api.Op_Assign{Assign: &api.Assign{Term: r.c.Term(), Nodes: []*api.Assignment{{NodeId: nodeID, Conductor: peer, Epoch: n.GetAssignEpoch() + 1}}}}})
+		return false
+	})
 }

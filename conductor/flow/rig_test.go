@@ -44,6 +44,9 @@ const (
 	checksum = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
+// bootsAnew are the properties of a node of which each flow boots the machine.
+const bootsAnew = `{"fast_track":false}`
+
 // rig is a cluster of conductors and one node with its machine, in a bubble.
 type rig struct {
 	*testing.T
@@ -52,7 +55,7 @@ type rig struct {
 	bmc        *fake.BMC
 	machine    *conductortest.Machine
 	dir        string
-	properties string // those that the node gets
+	properties string // those that the node gets: "{}" at first, or bootsAnew
 
 	mu     sync.Mutex
 	stacks map[string]*stack // guarded by mu; of live peers

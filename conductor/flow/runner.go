@@ -311,7 +311,7 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 			op.Event = api.Event_EV_ABORT
 		}
 	}
-	if status != api.FlowStatus_FLOW_DONE && n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK {
+	if status != api.FlowStatus_FLOW_DONE && n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && failureEndsBoot(f) {
 		// The boot nonce ends with the flow: a machine that still runs the
 		// ramdisk gets no orders, and its next boot gets nothing.
 		ops = append(ops, r.write(f, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING}}))

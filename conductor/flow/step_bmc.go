@@ -120,25 +120,32 @@ func (r *runner) bootDevice(ctx context.Context, p position) (outcome, error) {
 
 // uefi is the firmware mode of the node: properties/boot_mode, "uefi" unless
 // it says "bios".
-func (r *runner) uefi() bool {
+func (r *runner) uefi() bool { return r.bootMode() != "bios" }
+
+// bootMode is what properties/boot_mode says, "" for nothing.
+func (r *runner) bootMode() string {
 	var props struct {
 		BootMode string `json:"boot_mode"`
 	}
 	_ = json.Unmarshal(r.cfg.Store.View().Node(r.node).GetProperties(), &props) // canonical JSON: checked on entry
-	return props.BootMode != "bios"
+	return props.BootMode
 }
 
 // bootRamdisk mints the nonce of the boot that follows. The machine is off.
 func (r *runner) bootRamdisk(_ context.Context, p position) (outcome, error) {
+	boot := r.newBoot(p.flow.GetRewinds() + 1)
+	r.cfg.Journal.NewBoot(r.node, boot.GetNonce())
+	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: boot})}}, nil
+}
+
+// newBoot is a record of a boot of the ramdisk that no machine has claimed.
+func (r *runner) newBoot(tries uint32) *api.Boot {
 	nonce := make([]byte, 16)
-	if _, err := rand.Read(nonce); err != nil {
-		return outcome{}, err
-	}
-	r.cfg.Journal.NewBoot(r.node, hex.EncodeToString(nonce))
-	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{
+	_, _ = rand.Read(nonce) // never fails
+	return &api.Boot{
 		Target: api.BootTarget_BOOT_RAMDISK, Nonce: hex.EncodeToString(nonce),
-		MintedTick: r.cfg.Store.View().Globals().GetTicks(), Tries: p.flow.GetRewinds() + 1,
-	}})}}, nil
+		MintedTick: r.cfg.Store.View().Globals().GetTicks(), Tries: tries,
+	}
 }
 
 func (r *runner) bootLocal(ctx context.Context, p position) (outcome, error) {

@@ -74,21 +74,25 @@ func (r *runner) setBootDevice(ctx context.Context, p position) (outcome, error)
 }
 
 func (r *runner) setBootMode(ctx context.Context, p position) (outcome, error) {
-	return r.set(ctx, p, "boot_mode", func(ctx context.Context, a node.HardwareArgs, _ bool) (bool, error) {
+	out, err := r.set(ctx, p, "boot_mode", func(ctx context.Context, a node.HardwareArgs, _ bool) (bool, error) {
 		is, err := r.cfg.BMC.BootMode(ctx, r.node)
 		return is == a.Mode, err
 	}, func(ctx context.Context, g grant, a node.HardwareArgs) error {
 		return r.cfg.BMC.SetBootMode(ctx, r.node, g, a.Mode)
 	})
+	out.ops = append(out.ops, r.agesBoot(p)...)
+	return out, err
 }
 
 func (r *runner) setSecureBoot(ctx context.Context, p position) (outcome, error) {
-	return r.set(ctx, p, "secure_boot", func(ctx context.Context, a node.HardwareArgs, _ bool) (bool, error) {
+	out, err := r.set(ctx, p, "secure_boot", func(ctx context.Context, a node.HardwareArgs, _ bool) (bool, error) {
 		is, err := r.cfg.BMC.SecureBoot(ctx, r.node)
 		return err == nil && is.GetEnabled() == a.Enabled, err
 	}, func(ctx context.Context, g grant, a node.HardwareArgs) error {
 		return r.cfg.BMC.SetSecureBoot(ctx, r.node, g, a.Enabled)
 	})
+	out.ops = append(out.ops, r.agesBoot(p)...)
+	return out, err
 }
 
 // insertMedia ejects what is in the slot before; that is a change of its own.

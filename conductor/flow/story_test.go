@@ -46,6 +46,7 @@ func TestBrokenLock(t *testing.T) {
 	for _, step := range []string{"wait", "write_image"} {
 		t.Run(step, func(t *testing.T) {
 			inBubble(t, nil, func(r *rig) {
+				r.properties = bootsAnew
 				r.start("p1")
 				r.ready("p1")
 				lease := r.c.Store.View().LiveLease("p1").GetId()
@@ -120,6 +121,7 @@ func TestOrderlyStop(t *testing.T) {
 	for _, step := range []string{"wait", "write_image"} {
 		t.Run(step, func(t *testing.T) {
 			inBubble(t, nil, func(r *rig) {
+				r.properties = bootsAnew
 				s := r.start("p1")
 				r.ready("p1")
 				r.start("p2")

@@ -5,7 +5,9 @@
 // puts the machine back; those flows go through the same door as a user's.
 //
 // A machine that a flow left in the ramdisk, for the next one to find its
-// agent, is switched off the same way after ten minutes.
+// agent, is switched off the same way once its node has been in its state for
+// ten minutes of the cluster clock: whoever owns it then finds that in the
+// record. In maintenance it is left alone, as all machines are.
 //
 // Rules: only the assigned owner polls; locked nodes, nodes with unfinished
 // work, in maintenance, in enroll, or with a parked BMC are left alone; a poll
@@ -16,6 +18,8 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -154,14 +158,28 @@ func (s *Sync) look(ctx context.Context, id string) {
 const idleTicks = 10 * 60 * 1000
 
 // idle says whether a machine was left in the ramdisk and nothing came of it.
+// The recorded power does not count: who was seen off may have been switched on
+// since, and its record is to end all the same.
 func (s *Sync) idle(n *api.Node) bool {
-	return n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && n.GetPowerState() == api.PowerState_POWER_ON &&
-		s.cfg.Store.View().Globals().GetTicks()-n.GetStateSinceTick() >= idleTicks
+	return n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && s.cfg.Store.View().Globals().GetTicks()-n.GetStateSinceTick() >= idleTicks
 }
 
-// switchOff has a flow end the boot of an idle machine.
+// switchOff has a flow end the boot of an idle machine. Nobody has asked for
+// that, so it first looks whether the BMC is still that of the machine: its
+// address may have been changed meanwhile.
 func (s *Sync) switchOff(ctx context.Context, n *api.Node) {
-	steps, err := node.Plan(api.FlowKind_FLOW_POWER, api.PowerAction_POWER_ACTION_OFF)
+	facts, err := s.cfg.BMC.Identify(ctx, n.GetId())
+	if err != nil {
+		s.cfg.Logger.Debug("idle machine not switched off", "node", n.GetId(), "err", err)
+		return
+	}
+	if anotherMachine(facts, n.GetBmc()) {
+		s.cfg.Logger.Warn("the BMC is not that of the machine which was left in the ramdisk: it is not switched off", "node", n.GetId(),
+			"uuid", facts.GetSystemUuid(), "serial", facts.GetSerial())
+		return
+	}
+	// As after a tenant: off, then no boot and no medium.
+	steps, err := node.Plan(api.FlowKind_FLOW_TEARDOWN, api.PowerAction_POWER_ACTION_NONE)
 	if err != nil {
 		return
 	}
@@ -176,4 +194,19 @@ func (s *Sync) switchOff(ctx context.Context, n *api.Node) {
 	if err != nil {
 		s.cfg.Logger.Debug("idle machine not switched off", "node", n.GetId(), "err", err)
 	}
+}
+
+// anotherMachine says whether a BMC contradicts what the record says of the
+// machine behind it. Pure.
+func anotherMachine(is, was *api.BmcFacts) bool {
+	uuids := func(f *api.BmcFacts) []string {
+		return slices.DeleteFunc(append([]string{f.GetSystemUuid()}, f.GetSystemUuids()...), func(u string) bool { return !node.TellingUUID(u) })
+	}
+	if a, b := uuids(is), uuids(was); len(a) > 0 && len(b) > 0 {
+		return !slices.ContainsFunc(a, func(x string) bool {
+			return slices.ContainsFunc(b, func(y string) bool { return strings.EqualFold(x, y) })
+		})
+	}
+	a, b := is.GetSerial(), was.GetSerial()
+	return node.TellingSerial(a) && node.TellingSerial(b) && !strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
 }

@@ -230,29 +230,96 @@ func TestStaleAnswer(t *testing.T) {
 	})
 }
 
+// left is what a flow that keeps the agent leaves.
+func (f *fixture) left(n int) {
+	f.Helper()
+	token := f.lock(n)
+	f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id(n), Token: token, Fields: []string{"boot"}, Node: &api.Node{
+		Boot: &api.Boot{Target: api.BootTarget_BOOT_RAMDISK, Nonce: "0123456789abcdef0123456789abcdef"},
+	}}}})
+	f.unlock(n, token)
+}
+
+// clock moves the cluster clock, then gives the sync time to look.
+func (f *fixture) clock(minutes int) {
+	f.Helper()
+	for range 6 * minutes {
+		f.c.Must(&api.Op{Op: &api.Op_Tick{Tick: &api.Tick{Ms: 10_000, Term: f.c.Term()}}})
+	}
+	conductortest.Pass(2*period + 5*time.Second)
+}
+
+// switchedOff says whether there is a flow that ends the boot of an idle machine.
+func (f *fixture) switchedOff(n int) bool {
+	fl := f.c.Store.View().Flow(id(n))
+	return fl.GetKind() == api.FlowKind_FLOW_POWER && node.IDOf(fl.GetSteps()[0]) == node.StepPowerOff &&
+		node.IDOf(fl.GetSteps()[1]) == node.StepBootNothing && fl.GetMeta().GetReason() == "nothing came for the machine in the ramdisk"
+}
+
 // A machine that was left in the ramdisk is switched off after ten minutes
-// without work, and not before.
+// without work, and not before; who was not left there stays on.
 func TestSwitchesIdleRamdiskOff(t *testing.T) {
+	bubble(t, 2, func(f *fixture) {
+		f.left(1)
+		f.clock(9)
+		if f.switchedOff(1) {
+			f.Error("too soon")
+		}
+		f.clock(2)
+		if !f.switchedOff(1) || f.switchedOff(2) {
+			f.Errorf("flows %v, %v", f.c.Store.View().Flow(id(1)), f.c.Store.View().Flow(id(2)))
+		}
+	})
+}
+
+// Who takes a node over, or begins anew, finds in the record how long the
+// machine has been idle. What the last poll saw does not matter.
+func TestSwitchesIdleRamdiskOffAfterTakeover(t *testing.T) {
 	bubble(t, 1, func(f *fixture) {
-		token := f.lock(1)
-		f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id(1), Token: token, Fields: []string{"boot"}, Node: &api.Node{
-			Boot: &api.Boot{Target: api.BootTarget_BOOT_RAMDISK, Nonce: "0123456789abcdef0123456789abcdef"},
-		}}}})
-		f.unlock(1, token)
-		pass := func(minutes int) {
-			for range 6 * minutes {
-				f.c.Must(&api.Op{Op: &api.Op_Tick{Tick: &api.Tick{Ms: 10_000, Term: f.c.Term()}}})
-			}
-			conductortest.Pass(2*period + 5*time.Second)
+		f.left(1)
+		f.assign(1, "p2")
+		f.bmc(1).SetPower(off)
+		f.clock(11)
+		if f.switchedOff(1) {
+			f.Error("by a peer that does not own it")
 		}
-		pass(9)
-		if fl := f.c.Store.View().Flow(id(1)); fl.GetKind() == api.FlowKind_FLOW_POWER {
-			f.Errorf("too soon: %v", fl)
+		f.bmc(1).SetPower(on)
+		f.assign(1, "p1")
+		conductortest.Pass(period + 5*time.Second)
+		if !f.switchedOff(1) {
+			f.Errorf("flow %v", f.c.Store.View().Flow(id(1)))
 		}
-		pass(2)
-		fl := f.c.Store.View().Flow(id(1))
-		if fl.GetKind() != api.FlowKind_FLOW_POWER || fl.GetSteps()[0].GetName() != "off" || fl.GetMeta().GetReason() != "nothing came for the machine in the ramdisk" {
-			f.Errorf("flow %v", fl)
+	})
+}
+
+func (f *fixture) assign(n int, owner string) {
+	f.Helper()
+	f.c.Must(&api.Op{Op: &api.Op_Assign{Assign: &api.Assign{Term: f.c.Term(), Nodes: []*api.Assignment{
+		{NodeId: id(n), Conductor: owner, Epoch: f.c.Store.View().Node(id(n)).GetAssignEpoch() + 1},
+	}}}})
+}
+
+// What is behind the BMC now must not contradict the record: nobody has asked
+// to switch that off. A BMC that is silent is asked again.
+func TestIdleMachineOfAnotherBMC(t *testing.T) {
+	bubble(t, 2, func(f *fixture) {
+		for n := 1; n <= 2; n++ {
+			f.left(n)
+			token := f.lock(n)
+			f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id(n), Token: token, Fields: []string{"bmc"}, Node: &api.Node{Bmc: &api.BmcFacts{SystemUuid: fmt.Sprintf("4a6a2ed2-9d5c-4c6e-8d59-5f0b3f0d000%d", n)}}}}})
+			f.unlock(n, token)
+		}
+		f.bmc(1).SetFacts(&api.BmcFacts{SystemUuid: "4C4C4544-0044-4710-8051-b4c04f4d3132"})
+		f.bmc(2).SetFacts(&api.BmcFacts{SystemUuid: "4A6A2ED2-9d5c-4c6e-8d59-5f0b3f0d0002"})
+		f.bmc(2).Inject(fake.Fault{Kind: fake.Die})
+		f.clock(11)
+		if f.switchedOff(1) || f.switchedOff(2) {
+			f.Errorf("flows %v, %v", f.c.Store.View().Flow(id(1)), f.c.Store.View().Flow(id(2)))
+		}
+		f.bmc(2).Heal()
+		conductortest.Pass(2 * period)
+		if f.switchedOff(1) || !f.switchedOff(2) {
+			f.Errorf("flows %v, %v", f.c.Store.View().Flow(id(1)), f.c.Store.View().Flow(id(2)))
 		}
 	})
 }

@@ -96,7 +96,7 @@ func TestStory(t *testing.T) {
 			}
 			taken := 0
 			for _, row := range rep.Rows {
-				if row.State != api.State_ACTIVE || row.Served != image<<20 || row.Ramdisks != 3 || row.Problem != "" {
+				if row.State != api.State_ACTIVE || row.Served != image<<20 || row.Ramdisks != 1 || row.Problem != "" {
 					t.Errorf("%+v", row)
 				}
 				taken += row.Takeovers

@@ -24,6 +24,7 @@ type node struct {
 	bmc     *bmc.BMC
 	machine *machine.Machine
 	port    string // MAC
+	written uint64 // bytes on its disks, as Stats counts them, when it was last available
 }
 
 // machineDisk is the disk of a machine that needs nothing special.

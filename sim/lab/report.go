@@ -34,7 +34,7 @@ type Row struct {
 	Owner     string
 	Takeovers int
 	Served    int64 // bytes of the image that it fetched
-	Ramdisks  int   // boots of the ramdisk: inspect, clean, deploy
+	Ramdisks  int   // boots of the ramdisk: one for inspect, clean and deploy
 	PowerOns  int   // of the last flow
 	Problem   string
 }

@@ -77,6 +77,7 @@ func (w *watcher) drive(ctx context.Context, n *node, verb api.Event, want api.S
 			return err
 		}
 		req.Args = args
+		n.written = n.machine.Stats().Written
 	}
 	reply, err := w.lab.client.Provision(ctx, req)
 	if err != nil {
@@ -206,8 +207,8 @@ func (r *Row) check(ctx context.Context, l *lab, n *node) {
 		r.Problem = fmt.Sprintf("the machine did not boot the image: boot sector %q", stats.Marker)
 	case r.Served != int64(len(l.images.body)):
 		r.Problem = fmt.Sprintf("the image has %d bytes, %d were fetched", len(l.images.body), r.Served)
-	case stats.Written > uint64(len(l.images.body)+clearedEnds):
-		r.Problem = fmt.Sprintf("the image has %d bytes, %d were written to the disk: more than once", len(l.images.body), stats.Written)
+	case stats.Written-n.written > uint64(len(l.images.body)+clearedEnds):
+		r.Problem = fmt.Sprintf("the image has %d bytes, %d were written to the disk: more than once", len(l.images.body), stats.Written-n.written)
 	case !sameBytes(n.machine.DiskPath(0), l.images.body):
 		r.Problem = "the disk does not hold the image"
 	}

@@ -30,7 +30,11 @@ func testTimeline(t *testing.T, f *fixture) {
 	if err != nil || ex.GetLive().GetProgress() != nil || ex.GetLive().GetBootStage() != "agent" {
 		t.Errorf("%v, %v", ex.GetLive(), err)
 	}
-	// The machine is off: its agent's stream ends at once or a little later.
+	if ex.GetLive().GetAgentPeer() == "" || n.bmc.Power() != api.PowerState_POWER_ON {
+		t.Errorf("the agent is not kept for the next flow: %v", ex.GetLive())
+	}
+	// Once the machine is off, its agent's stream ends at once or a little later.
+	f.powers(t, n, api.PowerAction_POWER_ACTION_OFF, api.PowerState_POWER_OFF)
 	eventually(t, "the agent's stream has ended", func() bool {
 		ex, err := f.client.Explain(within(t), &api.ExplainRequest{Node: n.name})
 		return err == nil && ex.GetLive().GetAgentPeer() == ""

@@ -154,8 +154,9 @@ func testLife(t *testing.T, f *fixture) {
 	if e := reply.GetNode().GetErasure(); e.GetLevel() != api.Erasure_METADATA || len(e.GetDisks()) != 1 || e.GetDisks()[0] != "DISK"+n.name+"A" {
 		t.Errorf("erasure on record: %v", e)
 	}
-	if reply.GetNode().GetPowerState() != api.PowerState_POWER_OFF || n.bmc.Power() != api.PowerState_POWER_OFF {
-		t.Errorf("power: %v on record, %v in truth", reply.GetNode().GetPowerState(), n.bmc.Power())
+	// The clean has booted anew, and its agent is kept.
+	if st := n.machine.Stats(); st.RamdiskRuns != 2 || reply.GetNode().GetPowerState() != api.PowerState_POWER_ON || n.bmc.Power() != api.PowerState_POWER_ON {
+		t.Errorf("%d boots of the ramdisk; power: %v on record, %v in truth", st.RamdiskRuns, reply.GetNode().GetPowerState(), n.bmc.Power())
 	}
 	for _, args := range [][]string{{"list"}, {"show", n.name}, {"explain", n.name}} {
 		f.says(t, 0, []string{n.name, note}, append([]string{"node"}, args...)...)
@@ -174,6 +175,7 @@ func testLife(t *testing.T, f *fixture) {
 // powers does a power action and compares record and BMC.
 func (f *fixture) powers(t *testing.T, n *node, action api.PowerAction, want api.PowerState) {
 	t.Helper()
+	was := f.state(t, n)
 	reply, err := f.client.Power(within(t), &api.PowerRequest{Node: n.name, Action: action})
 	if err != nil {
 		t.Fatalf("%v %s: %v", action, n.name, err)
@@ -182,7 +184,7 @@ func (f *fixture) powers(t *testing.T, n *node, action api.PowerAction, want api
 	if err != nil {
 		t.Fatalf("%v %s: %v", action, n.name, err)
 	}
-	if got := ev.GetNode(); got.GetState() != api.State_ACTIVE || got.GetPowerState() != want || n.bmc.Power() != want {
+	if got := ev.GetNode(); got.GetState() != was || got.GetPowerState() != want || n.bmc.Power() != want {
 		t.Errorf("%v: state %q, power %v on record and %v in truth", action, nodes.StateName(got.GetState()), got.GetPowerState(), n.bmc.Power())
 	}
 }

@@ -83,7 +83,7 @@ type Stats struct {
 	RamdiskRuns int    // times that the agent was started
 	DiskBoots   int    // times that the machine came up from its own disk
 	Marker      string // first bytes of the boot sector at the last disk boot
-	Written     uint64 // bytes that the last run of the agent wrote to the disks
+	Written     uint64 // bytes that agents wrote to the disks, over all boots
 	Netboots    int    // times that the firmware tried to boot from the network
 	// DHCP is how long each exchange took, from the first DISCOVER to the ACK;
 	// DHCPAgain how often a DISCOVER or REQUEST had to be repeated.
@@ -126,12 +126,18 @@ func (m *Machine) Stats() Stats {
 	defer m.mu.Unlock()
 	st := m.stats
 	st.DHCP = slices.Clone(st.DHCP)
+	st.Written += m.writtenLocked()
+	return st
+}
+
+// writtenLocked counts the bytes that the agent of the last boot wrote.
+func (m *Machine) writtenLocked() (n uint64) {
 	if m.hw != nil {
 		for i := range m.disk {
-			st.Written += m.hw.BytesWritten(diskName(i))
+			n += m.hw.BytesWritten(diskName(i))
 		}
 	}
-	return st
+	return n
 }
 
 func (m *Machine) count(f func(*Stats)) {
@@ -248,6 +254,7 @@ func (m *Machine) ramdisk(ctx context.Context, line agent.Line, log *slog.Logger
 		return false
 	}
 	m.mu.Lock()
+	m.stats.Written += m.writtenLocked()
 	m.hw = hw
 	m.mu.Unlock()
 	err = agent.Run(ctx, agent.Config{
