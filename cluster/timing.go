@@ -106,6 +106,9 @@ func CheckSettings(s *api.Settings) error {
 	if n := s.GetBootTries(); n < 1 || n > 20 {
 		return errs.About(errs.Invalid, "boot_tries", "boot_tries is %d, allowed are 1 to 20", n)
 	}
+	if v := s.GetImageDownloadSource(); v != "" && v != "http" && v != "local" {
+		return errs.About(errs.Invalid, "image_download_source", "image_download_source %q is not http or local", v)
+	}
 	if v := s.GetRingVersion(); v != 1 {
 		return errs.About(errs.Unsupported, "ring_version", "ring_version %d is not known, only 1", v)
 	}

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,24 +19,31 @@ import (
 
 // setting is one value that all peers share and that may be changed.
 type setting struct {
-	key   string
-	help  string
-	field func(*api.Settings) *uint64 // milliseconds; nil: a number
+	key  string
+	help string
+	// One of these says where it is kept.
+	field func(*api.Settings) *uint64 // milliseconds
 	count func(*api.Settings) *uint32
+	word  func(*api.Settings) *string // the first of words where empty
+	words []string
 }
 
 var settingKeys = []setting{
 	{key: "max_voters", help: "how many peers vote, 3 or 5; the others only listen", count: func(s *api.Settings) *uint32 { return &s.MaxVoters }},
-	{key: "idle_move", help: "how long a node is left alone before it moves to balance the load", field: func(s *api.Settings) *uint64 { return &s.IdleMoveMs }},
+	{key: "idle_move", help: "how long the idle nodes of a lost peer wait for it before they move", field: func(s *api.Settings) *uint64 { return &s.IdleMoveMs }},
 	{key: "join_stable", help: "how long a peer must have been ready before nodes move to it", field: func(s *api.Settings) *uint64 { return &s.JoinStableMs }},
 	{key: "boot_stall", help: "a machine that shows no sign of booting for so long is switched off and on", field: func(s *api.Settings) *uint64 { return &s.BootStallMs }},
 	{key: "boot_deadline", help: "the longest that one boot may take", field: func(s *api.Settings) *uint64 { return &s.BootDeadlineMs }},
 	{key: "boot_tries", help: "how often a machine is booted before its step fails", count: func(s *api.Settings) *uint32 { return &s.BootTries }},
+	{key: "image_download_source", help: "where agents get images unless a node or deploy says otherwise: http (the URL itself) or local (a copy at the peers)", word: func(s *api.Settings) *string { return &s.ImageDownloadSource }, words: []string{"http", "local"}},
 }
 
 func (k setting) text(s *api.Settings) string {
-	if k.count != nil {
+	switch {
+	case k.count != nil:
 		return strconv.Itoa(int(*k.count(s)))
+	case k.word != nil:
+		return cmp.Or(*k.word(s), k.words[0])
 	}
 	return (time.Duration(*k.field(s)) * time.Millisecond).String()
 }
@@ -47,6 +56,13 @@ func (k setting) set(s *api.Settings, text string) error {
 			return errs.About(errs.Invalid, k.key, "%s=%s: not a number", k.key, text)
 		}
 		*k.count(s) = uint32(n)
+		return nil
+	}
+	if k.word != nil {
+		if !slices.Contains(k.words, text) {
+			return errs.About(errs.Invalid, k.key, "%s=%s: not one of %s", k.key, text, strings.Join(k.words, ", "))
+		}
+		*k.word(s) = text
 		return nil
 	}
 	d, err := time.ParseDuration(text)
