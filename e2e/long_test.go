@@ -77,6 +77,10 @@ func TestSwappedBeforeDeploy(t *testing.T) {
 			if err := k.available(ctx, n, vm, bmc); err != nil {
 				return err
 			}
+			// Its agent would be kept for the deployment: the other one has its turn.
+			if err := k.CLI(ctx, nil, "node", "power", n, "off", "--wait"); err != nil {
+				return err
+			}
 		}
 		img, url, err := image(k.name, 0)
 		if err != nil {
