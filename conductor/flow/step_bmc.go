@@ -138,7 +138,8 @@ func (r *runner) bootRamdisk(_ context.Context, p position) (outcome, error) {
 	return outcome{ops: []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: boot})}}, nil
 }
 
-// newBoot is a record of a boot of the ramdisk that no machine has claimed.
+// newBoot is a record of a boot of the ramdisk that no machine has claimed. No
+// machine can be on its way into the ramdisk: it is off, or an agent runs on it.
 func (r *runner) newBoot(tries uint32) *api.Boot {
 	nonce := make([]byte, 16)
 	_, _ = rand.Read(nonce) // never fails
