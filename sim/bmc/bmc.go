@@ -28,6 +28,15 @@ type Machine interface {
 	SoftOff()
 }
 
+// Drive is a Machine that reads what is put into its virtual CD drive.
+// Machines without one look at BMC.Image when they start.
+type Drive interface {
+	// InsertMedia reads the medium of a URL; after an error the drive is empty.
+	InsertMedia(ctx context.Context, image string) error
+	// EjectMedia empties the drive.
+	EjectMedia() error
+}
+
 // Config describes a BMC and its machine.
 type Config struct {
 	Listen   string // default 127.0.0.1:0
@@ -103,6 +112,8 @@ type BMC struct {
 	queue   chan change // changes of power, accepted and not yet in effect
 	closed  chan struct{}
 	once    sync.Once
+
+	driving sync.Mutex // held while the Drive is told of one change
 
 	mu       sync.Mutex
 	power    string // guarded by mu; Redfish PowerState

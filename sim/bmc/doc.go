@@ -21,8 +21,9 @@
 //
 // # Concurrency
 //
-// All methods may be called by any goroutine. The Machine is called from one
-// goroutine at a time, never with a lock held, so that it may call back. Run
+// All methods may be called by any goroutine. The power of a Machine is changed
+// by one goroutine at a time, so is its Drive, and both may happen at once. No
+// lock of what the methods need is held then, so that it may call back. Run
 // returns when everything it started has ended.
 //
 // Start with Config and New; faults on demand are in fault.go.

@@ -219,17 +219,36 @@ func (b *BMC) insert(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &in) {
 		return
 	}
+	b.driving.Lock()
+	defer b.driving.Unlock()
 	b.mu.Lock()
 	full := s.inserted
 	b.mu.Unlock()
+	drive := b.drive(s)
 	switch {
 	case in.Image == nil || *in.Image == "":
 		b.refuse(w, e, http.StatusBadRequest, "ActionParameterMissing", "Image is missing.")
 	case full:
 		b.refuse(w, e, http.StatusBadRequest, "ResourceInUse", "There is a medium already.")
+	case drive != nil:
+		if err := drive.InsertMedia(r.Context(), *in.Image); err != nil {
+			b.cfg.Logger.Warn("medium cannot be read", "err", err)
+			b.refuse(w, e, http.StatusInternalServerError, "InternalError", "The medium cannot be read.")
+			return
+		}
+		fallthrough
 	default:
 		b.done(w, e, *in.Image, func() { s.image, s.inserted = *in.Image, true })
 	}
+}
+
+// drive is the Machine's drive behind a slot, or nil: only that for CDs has one.
+func (b *BMC) drive(s *slot) Drive {
+	d, ok := b.cfg.Machine.(Drive)
+	if !ok || s != b.hw.slots[0] { // which never changes
+		return nil
+	}
+	return d
 }
 
 func (b *BMC) eject(w http.ResponseWriter, r *http.Request) {
@@ -240,6 +259,15 @@ func (b *BMC) eject(w http.ResponseWriter, r *http.Request) {
 	e := b.begin(r, "eject")
 	if !b.object(w, r, e) {
 		return
+	}
+	b.driving.Lock()
+	defer b.driving.Unlock()
+	if d := b.drive(s); d != nil {
+		if err := d.EjectMedia(); err != nil {
+			b.cfg.Logger.Warn("medium cannot be ejected", "err", err)
+			b.refuse(w, e, http.StatusInternalServerError, "InternalError", "The medium cannot be ejected.")
+			return
+		}
 	}
 	b.done(w, e, s.id, func() {
 		s.inserted = false
