@@ -24,7 +24,7 @@ type kase struct {
 	*harness.Cluster
 	name  string
 	vms   []*harness.VM
-	bmcs  []*harness.BMC
+	bmcs  []interface{ Close() }
 	nodes []string
 }
 
@@ -35,20 +35,28 @@ var errNoFirmware = errors.New("a machine showed no firmware output")
 // runCase runs a case, and once more if a machine showed no firmware output.
 func runCase(t *testing.T, name string, f func(ctx context.Context, k *kase) error) {
 	t.Helper()
-	err := once(t, name, f)
+	runCaseOf(t, harness.ClusterSpec{Name: name}, f)
+}
+
+// runCaseOf is runCase with a choice of cluster.
+func runCaseOf(t *testing.T, spec harness.ClusterSpec, f func(ctx context.Context, k *kase) error) {
+	t.Helper()
+	name := spec.Name
+	err := once(t, spec, f)
 	if errors.Is(err, errNoFirmware) {
 		lab.Logf("RETRIED: case %s: %v", name, err)
 		t.Logf("RETRIED: case %s: %v", name, err)
-		err = once(t, name+"-again", f)
+		spec.Name += "-again"
+		err = once(t, spec, f)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func once(t *testing.T, name string, f func(ctx context.Context, k *kase) error) (err error) {
+func once(t *testing.T, spec harness.ClusterSpec, f func(ctx context.Context, k *kase) error) (err error) {
 	t.Helper()
-	start := time.Now()
+	start, name := time.Now(), spec.Name
 	k := &kase{name: name}
 	defer func() {
 		if serr := k.silent(); err != nil && serr != nil {
@@ -57,16 +65,17 @@ func once(t *testing.T, name string, f func(ctx context.Context, k *kase) error)
 		k.end(t, err)
 		lab.Logf("case %s: %.1f s, %s", name, time.Since(start).Seconds(), verdict(err))
 	}()
-	dir, err := ramdisk()
-	if err != nil {
+	if spec.Ramdisk, err = ramdisk(); err != nil {
 		return err
 	}
-	if k.Cluster, err = lab.StartCluster(t.Context(), name, dir); err != nil {
+	if k.Cluster, err = lab.StartCluster(t.Context(), spec); err != nil {
 		return err
 	}
 	k.Abort = k.silent
-	if err := k.CLI(t.Context(), nil, "network", "set", "provisioning", "--cidr", harness.ProvCIDR, "--range", "10.77.0.100-10.77.0.199"); err != nil {
-		return err
+	if !spec.Static {
+		if err := k.CLI(t.Context(), nil, "network", "set", "provisioning", "--cidr", harness.ProvCIDR, "--range", "10.77.0.100-10.77.0.199"); err != nil {
+			return err
+		}
 	}
 	lab.Logf("case %s: cluster of %d after %.1f s", name, len(k.Peers), time.Since(start).Seconds())
 	return f(t.Context(), k)
@@ -164,18 +173,26 @@ func (k *kase) machine(ctx context.Context, index int, turn *harness.Turn, spec 
 // machineOf is machine with a choice of firmware and network. What tells
 // machines apart is filled in.
 func (k *kase) machineOf(ctx context.Context, vs harness.VMSpec, spec harness.BMCSpec) (*harness.VM, *harness.BMC, error) {
-	vs.UUID, vs.Serial, vs.DiskMB = uuid.NewString(), fmt.Sprintf("E2E-%s-%d", lab.Prefix, vs.Index), 8<<10
-	vm, err := lab.NewVM(vs)
+	vm, err := k.bare(vs)
 	if err != nil {
 		return nil, nil, err
 	}
-	k.vms = append(k.vms, vm)
 	bmc, err := lab.NewBMC(ctx, vm, spec)
 	if err != nil {
 		return nil, nil, err
 	}
 	k.bmcs = append(k.bmcs, bmc)
 	return vm, bmc, nil
+}
+
+// bare makes a machine without a BMC.
+func (k *kase) bare(vs harness.VMSpec) (*harness.VM, error) {
+	vs.UUID, vs.Serial, vs.DiskMB = uuid.NewString(), fmt.Sprintf("E2E-%s-%d", lab.Prefix, vs.Index), 8<<10
+	vm, err := lab.NewVM(vs)
+	if err == nil {
+		k.vms = append(k.vms, vm)
+	}
+	return vm, err
 }
 
 // enrol creates a node for a machine and makes it manageable.

@@ -13,6 +13,7 @@ import (
 var packages = []string{
 	"iproute2", "qemu-system-x86", "ovmf", "ipxe", "ipmitool", "openipmi", "kmod",
 	"ipxe-qemu", "seabios", "syslinux", "syslinux-common", "mtools", "dnsmasq-base", "qemu-utils",
+	"shim-signed", "grub-efi-amd64-signed",
 }
 
 // aptOpts make apt wait for another run on the same host instead of failing.

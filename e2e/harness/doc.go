@@ -1,6 +1,7 @@
 // Package harness builds a small data centre out of one Debian host: network
 // namespaces for the hosts of the peers, QEMU machines with a power button for
-// the servers, and OpenIPMI's ipmi_sim in front of each as its BMC.
+// the servers, and OpenIPMI's ipmi_sim in front of each as its BMC; where media
+// are needed it is our own simulated BMC, which speaks Redfish.
 //
 // It is for the end-to-end tests (package e2e, tag e2e) and needs root.
 //
@@ -17,5 +18,6 @@
 // Concurrency: the methods of Lab, VM and BMC may be called from several
 // goroutines. A VM's power belongs to the VM; the BMC only asks for it.
 //
-// Start reading at Open (run.go), then VM (vm.go) and BMC (bmc.go).
+// Start reading at Open (run.go), then VM (vm.go), BMC (bmc.go) and
+// Redfish (redfish.go).
 package harness

@@ -37,7 +37,7 @@ const (
 
 // ServeImages starts a server that knows no image yet.
 func (l *Lab) ServeImages() (*ImageServer, error) {
-	ln, err := l.Listen("www", ImageHost+":"+imagePort)
+	ln, err := l.Listen("www", ":"+imagePort)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func (l *Lab) ip(ctx context.Context, ns string, lines ...string) error {
 func (l *Lab) Listen(ns, addr string) (net.Listener, error) {
 	var ln net.Listener
 	err := inNamespace(l.NS(ns), func() (err error) {
-		ln, err = net.Listen("tcp4", addr)
+		ln, err = net.Listen("tcp", addr)
 		return err
 	})
 	return ln, err

@@ -57,13 +57,20 @@ func (l *Lab) Ramdisk(ctx context.Context, k *Kernel) (string, error) {
 	return dir, nil
 }
 
+// ClusterSpec is a cluster to start.
+type ClusterSpec struct {
+	Name    string // of the directory of its files in that of the run
+	Ramdisk string // directory of the ramdisk that machines boot
+	Static  bool   // a site without DHCP: peers do not serve it
+}
+
 // StartCluster starts three peers that boot machines with a ramdisk: the first
-// founds the cluster, the others join by token. Their files are in a directory
-// name of the run. One cluster may run at a time: there are three hosts.
-func (l *Lab) StartCluster(ctx context.Context, name, ramdisk string) (*Cluster, error) {
-	c := &Cluster{lab: l, dir: filepath.Join(l.Dir, name)}
+// founds the cluster, the others join by token. One cluster may run at a time:
+// there are three hosts.
+func (l *Lab) StartCluster(ctx context.Context, spec ClusterSpec) (*Cluster, error) {
+	c := &Cluster{lab: l, dir: filepath.Join(l.Dir, spec.Name)}
 	for i := 1; i <= Peers; i++ {
-		p, err := l.newPeer(i, c.dir, ramdisk)
+		p, err := l.newPeer(i, c.dir, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +118,7 @@ func (c *Cluster) joinToken(ctx context.Context, p *Peer) (string, error) {
 	return file, os.WriteFile(file, []byte(reply.Token+"\n"), 0o600)
 }
 
-func (l *Lab) newPeer(i int, parent, ramdisk string) (*Peer, error) {
+func (l *Lab) newPeer(i int, parent string, spec ClusterSpec) (*Peer, error) {
 	p := &Peer{Index: i, ID: "p" + strconv.Itoa(i), lab: l}
 	dir := filepath.Join(parent, p.ID)
 	p.Dir, p.conf, p.Log = filepath.Join(dir, "data"), filepath.Join(dir, "ironring.yaml"), filepath.Join(dir, "ironring.log")
@@ -120,9 +127,13 @@ func (l *Lab) newPeer(i int, parent, ramdisk string) (*Peer, error) {
 		return nil, err
 	}
 	p.socket = filepath.Join(sock, p.ID+".sock")
+	dhcp := "full"
+	if spec.Static {
+		dhcp = "off"
+	}
 	conf := strings.NewReplacer(
-		"DATA", p.Dir, "ID", p.ID, "SOCKET", p.socket, "RAMDISK", ramdisk,
-		"MGMT", l.mgmtAddr(i), "AGENT", l.agentAddr(i), "PROV", ProvAddr(i),
+		"DATA", p.Dir, "ID", p.ID, "SOCKET", p.socket, "RAMDISK", spec.Ramdisk,
+		"MGMT", l.mgmtAddr(i), "AGENT", l.agentAddr(i), "PROV", ProvAddr(i), "MODE", dhcp,
 	).Replace(`data_dir: DATA
 id: ID
 socket: SOCKET
@@ -133,8 +144,9 @@ listen:
   agent: AGENT
   boot: PROV
   tftp: PROV
-drivers: [ipmi]
+drivers: [ipmi, redfish]
 boot:
+  dhcp: MODE
   ramdisk_dir: RAMDISK
   interface: prov
   kernel_args: console=ttyS0

@@ -99,3 +99,29 @@ func (l *Lab) ForeignDHCP(ctx context.Context, first, last string) (*Proc, error
 		return err == nil && len(b) > 0, err
 	})
 }
+
+// ImageHost6 is the image server at a site without DHCP.
+const ImageHost6 = "fd79::5"
+
+// PlugStatic gives the image server its IPv6 address there. It stays until the
+// lab closes.
+func (l *Lab) PlugStatic(ctx context.Context) error {
+	return l.ip(ctx, "www", "addr add "+ImageHost6+"/64 dev prov nodad")
+}
+
+// StaticNetwork is the network data of a machine there: IPv4, IPv6 and a VLAN,
+// on which nobody else is: not every host's kernel knows VLANs. host is the end
+// of its addresses.
+func StaticNetwork(mac string, host int) string {
+	return fmt.Sprintf(`{
+ "links": [
+  {"id": "nic", "type": "phy", "ethernet_mac_address": %q},
+  {"id": "tagged", "type": "vlan", "vlan_link": "nic", "vlan_id": 7}
+ ],
+ "networks": [
+  {"id": "v4", "type": "ipv4", "link": "nic", "ip_address": "10.77.0.%[2]d/24"},
+  {"id": "v6", "type": "ipv6", "link": "nic", "ip_address": "fd79::%[2]d/64"},
+  {"id": "v7", "type": "ipv4", "link": "tagged", "ip_address": "10.79.0.%[2]d/24"}
+ ]
+}`, mac, host)
+}

@@ -21,6 +21,7 @@ const (
 	BootNone BootDev = "none"
 	BootPXE  BootDev = "pxe"
 	BootDisk BootDev = "default" // ipmi_sim's word for the disk
+	BootCD   BootDev = "cdrom"   // only machines with Media have one
 )
 
 // Firmware is what a machine starts with.
@@ -42,6 +43,7 @@ type VMSpec struct {
 	DiskMB   int64
 	Firmware Firmware
 	Bridge   string // that its NIC is plugged into, "": BridgeProv
+	Media    bool   // it has a CD drive, and no wire to a BMC: see NewRedfish
 	RTC      string // what its clock says at the first power-on, as QEMU takes it; "": the time
 	// Turn, if set, is shared by machines of which only one may run at a time.
 	// A machine that is switched on out of turn is on, as seen by its BMC, and
@@ -67,6 +69,7 @@ type VM struct {
 	sock string
 	vars string
 	rtc  string
+	cd   bool
 
 	mu      sync.Mutex
 	proc    *Proc     // guarded by mu; nil when off
@@ -77,6 +80,8 @@ type VM struct {
 	silent  bool      // guarded by mu; a start showed no firmware output in its limit
 	started time.Time // guarded by mu; when the firmware last started after power on
 	changes []string  // guarded by mu; power and boot device, in order
+	medium  string    // guarded by mu; the file that is in the CD drive
+	onOff   func()    // guarded by mu; called with mu held when the power has gone
 	watch   sync.WaitGroup
 }
 
@@ -100,7 +105,7 @@ func (l *Lab) NewVM(s VMSpec) (*VM, error) {
 		Disk:    filepath.Join(dir, "disk.raw"),
 		DiskID:  "E2EDISK" + strconv.Itoa(s.Index),
 		Console: &Console{File: filepath.Join(dir, "console.log")},
-		lab:     l, dir: dir, boot: BootNone, turn: s.Turn, fw: s.Firmware, rtc: s.RTC,
+		lab:     l, dir: dir, boot: BootNone, turn: s.Turn, fw: s.Firmware, rtc: s.RTC, cd: s.Media,
 		sock: filepath.Join(sock, filepath.Base(dir)+".qmp"),
 		vars: filepath.Join(dir, "vars.fd"),
 	}
@@ -185,12 +190,9 @@ func machine() []string {
 	}
 }
 
-func (vm *VM) args(first BootDev) []string {
-	net, disk := 2, 1
-	if first == BootPXE {
-		net, disk = 1, 2
-	}
-	nic := fmt.Sprintf("virtio-net-pci,id=nic0,netdev=n0,mac=%s,bootindex=%d", vm.MAC, net)
+func (vm *VM) argsLocked(first BootDev) []string {
+	index := vm.bootIndex(first)
+	nic := fmt.Sprintf("virtio-net-pci,id=nic0,netdev=n0,mac=%s,bootindex=%d", vm.MAC, index["nic0"])
 	args := machine()
 	switch vm.fw {
 	case BIOS:
@@ -208,16 +210,21 @@ func (vm *VM) args(first BootDev) []string {
 	if vm.rtc != "" {
 		args = append(args, "-rtc", "base="+vm.rtc)
 	}
+	if vm.cd {
+		args = append(args, vm.cdArgsLocked(index["cd0"])...)
+	} else {
+		args = append(args,
+			// The system interface to its BMC: the same ipmi_sim that answers over the network.
+			"-chardev", fmt.Sprintf("socket,id=ipmi0,host=%s,port=%d,reconnect=1", ctlBMC, systemPort(vm.Index)),
+			"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0")
+	}
 	return append(args,
 		"-name", vm.lab.Prefix+"-"+vm.Name, "-uuid", vm.UUID,
 		"-smbios", fmt.Sprintf("type=1,manufacturer=Ironring,product=E2E,serial=%s,uuid=%s", vm.Serial, vm.UUID),
 		"-netdev", "tap,id=n0,ifname="+vm.tap()+",script=no,downscript=no", "-device", nic,
 		"-drive", "if=none,id=d0,format=raw,discard=unmap,cache=unsafe,file="+vm.Disk,
-		"-device", fmt.Sprintf("virtio-blk-pci,id=disk0,drive=d0,serial=%s,bootindex=%d", vm.DiskID, disk),
+		"-device", fmt.Sprintf("virtio-blk-pci,id=disk0,drive=d0,serial=%s,bootindex=%d", vm.DiskID, index["disk0"]),
 		"-chardev", "file,id=console,append=on,path="+vm.Console.File, "-serial", "chardev:console",
-		// The system interface to its BMC: the same ipmi_sim that answers over the network.
-		"-chardev", fmt.Sprintf("socket,id=ipmi0,host=%s,port=%d,reconnect=1", ctlBMC, systemPort(vm.Index)),
-		"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0",
 		// A guest that powers off leaves QEMU paused, so that the bytes written can still be read.
 		"-no-shutdown", "-qmp", "unix:"+vm.sock+",server=on,wait=off")
 }
@@ -259,7 +266,7 @@ func (vm *VM) startLocked(why string) error {
 	mark := vm.Console.Mark()
 	_ = os.Remove(vm.sock)
 	proc, err := vm.lab.Start(Cmd{
-		Name: vm.Name, NS: vm.lab.NS("net"), Nice: 10, Args: vm.args(first), Log: filepath.Join(vm.dir, "qemu.log"),
+		Name: vm.Name, NS: vm.lab.NS("net"), Nice: 10, Args: vm.argsLocked(first), Log: filepath.Join(vm.dir, "qemu.log"),
 	})
 	if err != nil {
 		return err
@@ -282,7 +289,7 @@ func (vm *VM) startLocked(why string) error {
 	vm.changedLocked(fmt.Sprintf("power on (%s), boot %s, pid %d", why, first, proc.Pid))
 	// The choice of boot device is for this start only; what the guest starts
 	// by itself later uses the machine's own order.
-	if first == BootPXE {
+	if first == BootPXE || first == BootCD {
 		err = vm.orderLocked(BootNone)
 	}
 	vm.watch.Go(func() { vm.watchFirmware(proc, mark) })
@@ -362,6 +369,9 @@ func (vm *VM) cut(why string, only *Proc) bool {
 	vm.qmp.close()
 	vm.proc, vm.qmp = nil, nil
 	vm.changedLocked("power off (" + why + ")")
+	if vm.onOff != nil {
+		vm.onOff()
+	}
 	return true
 }
 
@@ -421,18 +431,30 @@ func (vm *VM) NextBoot() BootDev {
 	return vm.boot
 }
 
+// bootIndex is the place of each device in the order of the firmware: first,
+// if that is one of them, then disk, network, CD.
+func (vm *VM) bootIndex(first BootDev) map[string]int {
+	order := map[string]int{"disk0": 2, "nic0": 3}
+	if vm.cd {
+		order["cd0"] = 4
+	}
+	switch {
+	case first == BootPXE:
+		order["nic0"] = 1
+	case first == BootCD && vm.cd:
+		order["cd0"] = 1
+	}
+	return order
+}
+
 // orderLocked tells the running QEMU what comes first when it is next reset.
 func (vm *VM) orderLocked(first BootDev) error {
-	net, disk := 2, 1
-	if first == BootPXE {
-		net, disk = 1, 2
+	set := func(dev string, index int) error {
+		return vm.qmp.do("qom-set", map[string]any{"path": "/machine/peripheral/" + dev, "property": "bootindex", "value": index}, nil)
 	}
-	// Two devices may not have the same index at any moment: aside first.
-	for _, s := range []struct {
-		dev   string
-		index int
-	}{{"nic0", -1}, {"disk0", disk}, {"nic0", net}} {
-		if err := vm.qmp.do("qom-set", map[string]any{"path": "/machine/peripheral/" + s.dev, "property": "bootindex", "value": s.index}, nil); err != nil {
+	for dev, index := range vm.bootIndex(first) {
+		// An index that is in use is refused, also to the device that has it.
+		if err := errors.Join(set(dev, -1), set(dev, index)); err != nil {
 			return err
 		}
 	}
