@@ -68,7 +68,7 @@ type Config struct {
 	// solicitations, see router.go.
 	NoRouterAnswers bool
 	TFTPListen      string // normally ":69"
-	HTTPListen      string // normally ":8080"
+	HTTPListen      string // normally ":7484"
 
 	// Addresses are this peer's own addresses on provisioning networks. Empty:
 	// those that it listens on where that is not all addresses, else those of

@@ -57,7 +57,7 @@ func (s *Service) Leave(ctx context.Context, req *api.LeaveRequest) (*api.WriteR
 	case c.Store().View().Member(id) == nil:
 		return nil, errs.About(errs.NotFound, id, "no member %s", id)
 	case c.Alive(id):
-		return nil, errs.About(errs.WrongState, id, "member %s is alive: run `ironring cluster leave` on it", id)
+		return nil, errs.About(errs.WrongState, id, "member %s is alive: run `ironring cluster leave %s` on its host", id, id)
 	}
 	err := c.Remove(ctx, id)
 	return &api.WriteReply{Index: c.Store().View().Index()}, err
