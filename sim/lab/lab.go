@@ -1,6 +1,7 @@
 // Package lab runs a whole Ironring installation on one host without
 // privileges: N peers as processes of their own on loopback addresses, M
-// simulated machines with a Redfish BMC each, an image server.
+// simulated machines with a BMC each, an image server. The BMCs speak Redfish;
+// where ipmitool is installed the last of several speaks IPMI.
 //
 // Run brings it up; with Options.Once it then enrols, inspects, cleans and
 // deploys every machine, kills the peer that works on one of them in the
@@ -120,8 +121,12 @@ func (l *lab) run(ctx context.Context) (rep *Report, err error) {
 	if err := l.up(ctx); err != nil {
 		return nil, err
 	}
-	for range l.opts.Nodes {
-		if _, err := l.addMachine(machineDisk); err != nil {
+	for i := range l.opts.Nodes {
+		add := l.addMachine
+		if i > 0 && i == l.opts.Nodes-1 && ipmitool() {
+			add = l.addIPMI
+		}
+		if _, err := add(machineDisk); err != nil {
 			return nil, err
 		}
 	}
@@ -130,7 +135,7 @@ func (l *lab) run(ctx context.Context) (rep *Report, err error) {
 			return nil, err
 		}
 	}
-	l.say("%d machines enrolled", len(l.nodes))
+	l.say("%d machines enrolled, %s", len(l.nodes), l.protocols())
 	if l.opts.Once {
 		return l.story(ctx)
 	}
@@ -182,6 +187,14 @@ func (l *lab) down() (err error) {
 // say prints a line for people.
 func (l *lab) say(format string, args ...any) {
 	fmt.Fprintf(l.opts.Progress, "%6.1fs  %s\n", time.Since(l.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// protocols says what the BMCs speak.
+func (l *lab) protocols() string {
+	if last := l.nodes[len(l.nodes)-1]; last.ipmi != nil {
+		return "by Redfish but for " + last.name + ", whose BMC speaks IPMI"
+	}
+	return "by Redfish"
 }
 
 func (l *lab) howTo() {

@@ -95,7 +95,10 @@ func TestStory(t *testing.T) {
 				t.Errorf("%+v", rep)
 			}
 			taken := 0
-			for _, row := range rep.Rows {
+			for i, row := range rep.Rows {
+				if ipmi := i == len(rep.Rows)-1 && ipmitool(); (row.Driver == "ipmi") != ipmi {
+					t.Errorf("%s has the driver %s", row.Node, row.Driver)
+				}
 				if row.State != api.State_ACTIVE || row.Served != image<<20 || row.Ramdisks != 1 || row.Problem != "" {
 					t.Errorf("%+v", row)
 				}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ import (
 type node struct {
 	name    string
 	bmc     *bmc.BMC
+	ipmi    *bmc.RMCP // the BMC's IPMI face; nil: the peers speak Redfish to it
 	machine *machine.Machine
 	port    string // MAC
 	written uint64 // bytes on its disks, as Stats counts them, when it was last available
@@ -61,9 +63,37 @@ func (l *lab) stopMachines() error {
 	return nil
 }
 
-// addMachine makes one more machine, which is off, and runs its BMC. Disks
-// without a serial get one.
+// addMachine makes one more machine, which is off, and runs its BMC, which
+// speaks Redfish. Disks without a serial get one.
 func (l *lab) addMachine(disks ...machine.Disk) (*node, error) {
+	return l.addMachineOf(bmc.Mixed(len(l.nodes)+1), disks...) // no two makers' BMCs are the same
+}
+
+// addIPMI makes a machine whose BMC is asked by IPMI, over RMCP+.
+func (l *lab) addIPMI(disks ...machine.Disk) (*node, error) {
+	n, err := l.addMachineOf("", disks...)
+	if err != nil {
+		return nil, err
+	}
+	if n.ipmi, err = n.bmc.NewRMCP(bmc.RMCPConfig{}); err != nil {
+		return nil, err
+	}
+	l.machines.running.Go(func() {
+		if err := n.ipmi.Run(l.machines.ctx); err != nil {
+			l.opts.Logger.Error("simulated BMC's IPMI ended", "machine", n.name, "err", err)
+		}
+	})
+	return n, nil
+}
+
+// ipmitool says whether this host has what the ipmi driver needs.
+func ipmitool() bool {
+	_, err := exec.LookPath("ipmitool")
+	return err == nil
+}
+
+// addMachineOf is addMachine with a choice of BMC.
+func (l *lab) addMachineOf(personality string, disks ...machine.Disk) (*node, error) {
 	i := len(l.nodes) + 1
 	n := &node{name: fmt.Sprintf("n%03d", i), port: fmt.Sprintf("52:54:00:1a:%02x:%02x", i>>8, i&0xff)}
 	disks = slices.Clone(disks)
@@ -87,7 +117,7 @@ func (l *lab) addMachine(disks ...machine.Disk) (*node, error) {
 		return nil, err
 	}
 	if n.bmc, err = bmc.New(bmc.Config{
-		Personality: bmc.Mixed(i), // no two makers' BMCs are the same
+		Personality: personality,
 		Listen:      netip.AddrPortFrom(l.net.bmc(), 0).String(), Certificate: l.machines.cert, UUID: id, Serial: "SIM" + n.name,
 		MAC: mac, Address: address, Machine: n.machine, PowerDelay: 100 * time.Millisecond,
 	}); err != nil {
@@ -105,12 +135,16 @@ func (l *lab) addMachine(disks ...machine.Disk) (*node, error) {
 
 // enrol creates the node of a machine, with its port.
 func (l *lab) enrol(ctx context.Context, n *node) error {
-	info, err := json.Marshal(n.bmc.Info())
+	driver, settings := "redfish", n.bmc.Info()
+	if n.ipmi != nil {
+		driver, settings = "ipmi", n.ipmi.Info()
+	}
+	info, err := json.Marshal(settings)
 	if err != nil {
 		return err
 	}
 	if _, err := l.client.CreateNode(ctx, &api.CreateNodeRequest{
-		Node:  &api.Node{Name: n.name, Driver: "redfish", DriverInfo: info},
+		Node:  &api.Node{Name: n.name, Driver: driver, DriverInfo: info},
 		Ports: []*api.Port{{Address: n.port, PxeEnabled: true}},
 	}); err != nil {
 		return fmt.Errorf("create node %s: %w", n.name, err)

@@ -39,7 +39,7 @@ type peer struct {
 const peerConfig = `data_dir: %[1]s/data
 id: %[2]s
 socket: %[1]s/sock
-drivers: [redfish]
+drivers: [redfish, ipmi]
 profile: lan
 listen:
   cluster: %[3]s:7480

@@ -30,6 +30,7 @@ type Report struct {
 // Row is one machine.
 type Row struct {
 	Node      string
+	Driver    string // that its BMC is reached by
 	State     api.State
 	Owner     string
 	Takeovers int
@@ -47,13 +48,13 @@ func (r *Report) Well() bool {
 // Print writes the table of what happened.
 func (r *Report) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "\nNODE\tSTATE\tOWNER\tTAKEOVERS\tIMAGE FETCHED\tRAMDISK BOOTS\tPOWER-ONS\tPROBLEM")
+	fmt.Fprintln(t, "\nNODE\tDRIVER\tSTATE\tOWNER\tTAKEOVERS\tIMAGE FETCHED\tRAMDISK BOOTS\tPOWER-ONS\tPROBLEM")
 	for _, row := range r.Rows {
 		problem := row.Problem
 		if problem == "" {
 			problem = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%.1f MiB\t%d\t%d\t%s\n", row.Node, nodes.StateName(row.State), row.Owner, row.Takeovers,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%.1f MiB\t%d\t%d\t%s\n", row.Node, row.Driver, nodes.StateName(row.State), row.Owner, row.Takeovers,
 			float64(row.Served)/(1<<20), row.Ramdisks, row.PowerOns, problem)
 	}
 	fmt.Fprintf(t, "\n%d of %d machines active", r.Active, r.Nodes)

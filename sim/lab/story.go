@@ -157,6 +157,7 @@ func (l *lab) finish(ctx context.Context, rep *Report, w *watcher, failed map[st
 			row.Problem = err.Error()
 		} else {
 			f := reply.GetFlow()
+			row.Driver = reply.GetNode().GetDriver()
 			row.State, row.Owner, row.Takeovers = reply.GetNode().GetState(), reply.GetNode().GetAssigned(), int(f.GetTakeovers())
 			row.PowerOns = int(f.GetPowerOns())
 			for _, s := range f.GetSteps() {

@@ -23,8 +23,9 @@ func newLabCmd(f *Factory) *cobra.Command {
 		Use:   "lab",
 		Short: "Run a whole cluster with simulated machines on this host",
 		Long: `Run N peers as processes of their own on loopback addresses, and M simulated
-machines with a Redfish BMC each. No root is needed, and nothing outside the
-directory is touched.
+machines with a Redfish BMC each; where ipmitool is installed, the last of
+several is asked by IPMI. No root is needed, and nothing outside the directory is
+touched.
 
 With --once every machine is enrolled, inspected, cleaned and deployed; the peer
 that works on one of them is killed with SIGKILL in the middle of its image; then
