@@ -10,6 +10,7 @@ import (
 	"github.com/ironring/ironring/conductor/conductortest"
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/drivers/fake"
+	"github.com/ironring/ironring/internal/errs"
 )
 
 var _ drivers.MediaAttacher = (*cable)(nil)
@@ -159,4 +160,33 @@ func killedWithMedia(t *testing.T, at point) {
 			}
 		})
 	})
+}
+
+// A machine that was left in the ramdisk and is switched off leaves no medium
+// in its drive; a drive that is stuck does not keep the power on.
+func TestPowerEjectsBootMedium(t *testing.T) {
+	for _, stuck := range []bool{false, true} {
+		t.Run(fmt.Sprint("stuck ", stuck), func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.properties = `{"fast_track":true}`
+				r.start("p1")
+				r.enrol("p1")
+				r.bootsFromMedia("p1")
+				r.does(api.Event_EV_MANAGE, api.State_MANAGEABLE)
+				r.does(api.Event_EV_INSPECT, api.State_MANAGEABLE)
+				if r.bmc.Image() == "" {
+					r.Fatal("the drive is empty while the agent is kept")
+				}
+				if stuck {
+					r.bmc.Inject(fake.Fault{Kind: fake.Fail, Verb: fake.EjectMedia, Err: errs.New(errs.Internal, "stuck")})
+				}
+				r.create(api.FlowKind_FLOW_POWER, api.PowerAction_POWER_ACTION_OFF, api.Event_EVENT_NONE)
+				r.idle(10 * time.Minute)
+				r.wants(api.State_MANAGEABLE, api.FlowStatus_FLOW_DONE)
+				if r.bmc.Power() != api.PowerState_POWER_OFF || (r.bmc.Image() != "") != stuck || r.node().GetBoot().GetTarget() != api.BootTarget_BOOT_NOTHING {
+					r.Errorf("power %v, drive %q, boot %v", r.bmc.Power(), r.bmc.Image(), r.node().GetBoot())
+				}
+			})
+		})
+	}
 }

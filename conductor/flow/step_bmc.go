@@ -55,6 +55,15 @@ func (r *runner) powerSoftOff(ctx context.Context, p position) (outcome, error) 
 }
 
 func (r *runner) power(ctx context.Context, p position, kind string, want api.PowerState, action api.PowerAction, settle time.Duration) (outcome, error) {
+	if r.endsBoot(p) != nil && r.usesMedia() {
+		// Whoever wants the power changed gets it with a medium in the drive too:
+		// its path is dead, and the next boot ejects it.
+		if err := r.ejectBootMedia(ctx, p); err != nil && (ctx.Err() != nil || r.hard.Err() != nil || r.lost() != nil) {
+			return outcome{}, err
+		} else if err != nil {
+			r.log.Warn("the boot medium is left in the drive", "err", err)
+		}
+	}
 	ops, err := r.mutate(ctx, change{
 		kind: kind, settle: settle, tries: 2,
 		seen: func(ctx context.Context) (bool, error) {
