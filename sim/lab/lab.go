@@ -110,7 +110,15 @@ func workDir(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, os.MkdirAll(dir, 0o700)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	// What is there may be a lab that runs, or somebody's files.
+	there, err := os.ReadDir(dir)
+	if err == nil && len(there) > 0 {
+		err = fmt.Errorf("--dir: %s is not empty (it has %s): give an empty directory or a new one", dir, there[0].Name())
+	}
+	return dir, err
 }
 
 // run is the life of a lab.
