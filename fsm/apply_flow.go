@@ -152,30 +152,6 @@ func (w *work) newFlow(n *api.Node, from *api.Flow, who *api.Meta) (*api.Flow, e
 	return f, nil
 }
 
-// flowRequest asks the holder of an unfinished flow for something.
-func (w *work) flowRequest(op *api.FlowRequest, out *api.OpResult) error {
-	id := op.GetNodeId()
-	n := get(w, nodes, id)
-	if n == nil {
-		return noSuch("node", id)
-	}
-	if !running(get(w, flows, id)) {
-		return errs.About(errs.WrongState, id, "node %s: nothing is under way", id)
-	}
-	// EV_FAIL is what a peer asks for that saw something wrong; the rest are
-	// verbs.
-	if op.GetEvent() != api.Event_EV_FAIL {
-		if err := node.CheckVerb(n, op.GetEvent()); err != nil {
-			return errs.About(errs.KindOf(err), id, "node %s: %w", id, err)
-		}
-	}
-	f := edit(w, flows, id)
-	f.Request = op.GetEvent()
-	w.note(n, pastFlow, "%s of %s asked for", eventName(op.GetEvent()), flowName(f))
-	out.Id = f.GetId()
-	return nil
-}
-
 // flowEnd finishes a flow, and may begin the next.
 func (w *work) flowEnd(op *api.FlowEnd, out *api.OpResult) error {
 	id := op.GetNodeId()
@@ -195,6 +171,10 @@ func (w *work) flowEnd(op *api.FlowEnd, out *api.OpResult) error {
 			return errs.About(errs.Conflict, f.GetId(), "flow %s is not done: it is at step %d of %d", f.GetId(), f.GetCursor(), len(f.GetSteps()))
 		}
 	}
+	undeploys := f.GetRequest() == api.Event_EV_DELETE && !beside(f)
+	if undeploys && (op.GetEvent() != api.Event_EV_DELETE || op.GetNext().GetKind() != api.FlowKind_FLOW_TEARDOWN) {
+		return errs.About(errs.Conflict, f.GetId(), "flow %s: undeploy was asked for, a teardown must follow", f.GetId())
+	}
 	n, err := w.editNode(id)
 	if err != nil {
 		return err
@@ -208,6 +188,12 @@ func (w *work) flowEnd(op *api.FlowEnd, out *api.OpResult) error {
 	f.Started, f.Request = false, api.Event_EVENT_NONE
 	n.TargetPower = api.PowerAction_POWER_ACTION_NONE
 	w.note(n, pastFlow, "%s %s%s%s", flowName(f), statusName(f.GetStatus()), powerOns(f), because(f.GetError()))
+	if undeploys && node.Working(n.GetState()) {
+		// It was asked for while the node waited. The way leads over the failure.
+		if err := w.fire(n, api.Event_EV_FAIL, 0); err != nil {
+			return err
+		}
+	}
 	if err := w.fire(n, op.GetEvent(), op.GetNextDeadlineMs()); err != nil {
 		return err
 	}

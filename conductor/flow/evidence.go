@@ -176,6 +176,15 @@ func (r *runner) evidence(f *api.Flow) *api.Evidence {
 	return &api.Evidence{Policy: EvidencePolicy{}.String(), FlowId: f.GetId()}
 }
 
+// forgets is what the first step of a teardown is committed with: the evidence
+// is of a system that is about to end.
+func (r *runner) forgets(f *api.Flow) []*api.Op {
+	if f.GetKind() != api.FlowKind_FLOW_TEARDOWN || f.GetCursor() != 0 || r.cfg.Store.View().Node(r.node).GetEvidence() == nil {
+		return nil
+	}
+	return []*api.Op{r.write(f, []string{"evidence"}, &api.Node{})}
+}
+
 // PhoneHomeURLs are where a deployed system may call, one of each peer that
 // has a boot listener.
 func PhoneHomeURLs(v *fsm.View, token string) (urls []string) {

@@ -189,7 +189,8 @@ func (r *runner) advance(ctx context.Context, f *api.Flow) error {
 	}
 	step := f.GetSteps()[f.GetCursor()]
 	if !f.GetStarted() {
-		if _, err := r.commit(ctx, node.IDOf(step).String()+": started", r.start(f, int(f.GetCursor()), f.GetAttempt()+1)); err != nil {
+		ops := append(r.forgets(f), r.start(f, int(f.GetCursor()), f.GetAttempt()+1))
+		if _, err := r.commit(ctx, node.IDOf(step).String()+": started", ops...); err != nil {
 			return err
 		}
 		r.begun = f.GetAttempt() + 1
@@ -297,9 +298,7 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 		if err := r.follow(op, f, api.Event_EV_CLEAN, api.FlowKind_FLOW_CLEAN); err != nil {
 			return err
 		}
-	case f.GetRequest() == api.Event_EV_DELETE && node.Waiting(n.GetState()):
-		// Where the state has moved on meanwhile, the deploy fails and undeploy
-		// can be asked for again.
+	case f.GetRequest() == api.Event_EV_DELETE:
 		if err := r.follow(op, f, api.Event_EV_DELETE, api.FlowKind_FLOW_TEARDOWN); err != nil {
 			return err
 		}
