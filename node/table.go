@@ -290,6 +290,24 @@ func Possible(from api.State) []api.Event {
 	})
 }
 
+// PossibleNow are those of the possible verbs that are not refused because of
+// the node's last flow, nil for none. What is under way can only be asked to end.
+func PossibleNow(from api.State, f *api.Flow) []api.Event {
+	verbs := Possible(from)
+	if f.GetStatus() != api.FlowStatus_FLOW_RUNNING || f.GetId() == "" {
+		return verbs
+	}
+	return slices.DeleteFunc(verbs, func(ev api.Event) bool {
+		switch {
+		case f.GetKind() == api.FlowKind_FLOW_POWER, f.GetKind() == api.FlowKind_FLOW_HARDWARE:
+			return true
+		case ev == evAbort:
+			return f.GetRequest() == evDelete || f.GetRequest() == evFail
+		}
+		return ev != evDelete
+	})
+}
+
 // CheckVerb is the rule for a user's verb on a node: the state allows it and
 // no flag forbids it. It does not look at locks and flows.
 func CheckVerb(n *api.Node, verb api.Event) error {
@@ -319,6 +337,11 @@ func wrongState(from api.State, ev api.Event) error {
 	name := StateName(from)
 	if name == "" {
 		name = "unspecified"
+	}
+	if wait, ok := byEdge[edge{from, evWait}]; ok && Working(from) {
+		if t, ok := byEdge[edge{wait.To, ev}]; ok && t.Who&ByAPI != 0 {
+			return errs.New(errs.WrongState, "%s is possible while the node waits (%s), it is %s now: try again in a moment", VerbName(ev), StateName(wait.To), name)
+		}
 	}
 	verbs := joinVerbs(Possible(from))
 	if verbs == "" {

@@ -203,9 +203,46 @@ func TestWrongStateNamesTheVerbs(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v", err)
 	}
-	_, _, err = Next(deploying, evAbort, none)
+	_, _, err = Next(verifying, evAbort, none)
 	if err == nil || !strings.Contains(err.Error(), "possible verbs: none") {
 		t.Errorf("%v", err)
+	}
+	for ev, want := range map[api.Event]string{
+		evAbort:  "abort is possible while the node waits (wait call-back), it is deploying now: try again in a moment",
+		evDelete: "undeploy is possible while the node waits (wait call-back), it is deploying now: try again in a moment",
+		evManage: `manage is not possible in state "deploying"; possible verbs: none`,
+	} {
+		if _, _, err := Next(deploying, ev, none); err == nil || err.Error() != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// What is under way refuses every verb but those that end it.
+func TestPossibleNow(t *testing.T) {
+	for _, c := range []struct {
+		state   api.State
+		kind    api.FlowKind
+		status  api.FlowStatus
+		request api.Event
+		want    string
+	}{
+		{active, api.FlowKind_FLOW_POWER, api.FlowStatus_FLOW_DONE, 0, "rebuild, undeploy"},
+		{active, api.FlowKind_FLOW_POWER, api.FlowStatus_FLOW_RUNNING, 0, ""},
+		{deployFailed, api.FlowKind_FLOW_HARDWARE, api.FlowStatus_FLOW_RUNNING, 0, ""},
+		{deployWait, api.FlowKind_FLOW_DEPLOY, api.FlowStatus_FLOW_RUNNING, 0, "undeploy, abort"},
+		{deployWait, api.FlowKind_FLOW_DEPLOY, api.FlowStatus_FLOW_RUNNING, evAbort, "undeploy, abort"},
+		{deployWait, api.FlowKind_FLOW_DEPLOY, api.FlowStatus_FLOW_RUNNING, evDelete, "undeploy"},
+		{deployWait, api.FlowKind_FLOW_DEPLOY, api.FlowStatus_FLOW_RUNNING, evFail, "undeploy"},
+		{cleanWait, api.FlowKind_FLOW_CLEAN, api.FlowStatus_FLOW_RUNNING, 0, "abort"},
+	} {
+		f := &api.Flow{Id: "f", Kind: c.kind, Status: c.status, Request: c.request}
+		if got := joinVerbs(PossibleNow(c.state, f)); got != c.want {
+			t.Errorf("%v: %q, want %q", c, got, c.want)
+		}
+	}
+	if got := joinVerbs(PossibleNow(available, nil)); got != "manage, deploy" {
+		t.Errorf("without a flow: %q", got)
 	}
 }
 
