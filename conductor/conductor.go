@@ -125,8 +125,8 @@ func New(cfg Config) (*Conductor, error) {
 		files = cfg.Artifacts
 	}
 	c.service = service.New(service.Config{
-		Artifacts: files,
-		Cluster:   cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
+		Artifacts: files, PeerFacts: c.peerFacts,
+		Cluster: cl, Leave: c.Leave, Registry: cfg.Registry, Journal: c.journal, Watch: c.watch, Endpoint: c.endpoint,
 		Version: cfg.Version, DescribeBoot: cfg.DescribeBoot, Hardware: access.Hardware, Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	return c, nil

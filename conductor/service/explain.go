@@ -29,6 +29,7 @@ func (s *Service) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Ex
 		out.Lease = v.Lease(out.Lock.GetLeaseId())
 	}
 	out.Live, out.LiveFrom = s.facts(ctx, id)
+	s.mergeFacts(ctx, id, out.Live)
 	if f := v.Flow(id); !f.GetStarted() || f.GetStatus() != api.FlowStatus_FLOW_RUNNING || out.GetLive().GetProgress().GetCmdId() != f.GetCmdId() {
 		out.Live.Progress = nil // of work that has ended
 	}
@@ -37,7 +38,7 @@ func (s *Service) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Ex
 		if out.Lock != nil {
 			role = "holder"
 		}
-		out.Notes = append(out.Notes, fmt.Sprintf("%s %s does not answer: what is said of contacts and progress is what this peer saw", role, who))
+		out.Notes = append(out.Notes, fmt.Sprintf("%s %s does not answer: what is said of contacts and progress is what the other peers saw", role, who))
 		if out.Lock != nil && out.GetLease().GetState() == api.Lease_LIVE {
 			out.WaitsFor = s.silent(out.Lock, out.Lease)
 		}

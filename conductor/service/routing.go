@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/journal"
 	"github.com/ironring/ironring/fsm"
 )
 
@@ -40,6 +41,19 @@ func (s *Service) facts(ctx context.Context, id string) (f *api.LiveFacts, from 
 		}
 	}
 	return s.cfg.Journal.Facts(id), ""
+}
+
+// mergeFacts adds what the other peers saw of a node's machine: the one that it
+// booted from, or that its agent's stream ends at, need not be the one that
+// works on it, least of all after a takeover.
+func (s *Service) mergeFacts(ctx context.Context, id string, f *api.LiveFacts) {
+	if s.cfg.PeerFacts == nil {
+		return
+	}
+	for _, other := range s.cfg.PeerFacts(ctx, id) {
+		journal.Merge(f, other)
+	}
+	journal.Merge(f, s.cfg.Journal.Facts(id))
 }
 
 // LocalFacts implements api.ConductorServer.

@@ -64,6 +64,9 @@ type Config struct {
 	// DescribeBoot says what this peer's boot services would answer the machine
 	// of a node. nil: it has none.
 	DescribeBoot func(nodeID string) (*api.BootRecordReply, error)
+	// PeerFacts asks the other live peers what they have seen of a node. nil:
+	// nobody is asked.
+	PeerFacts func(ctx context.Context, nodeID string) map[string]*api.LiveFacts
 	// Hardware asks a node's BMC about parts of the hardware. nil: nobody is
 	// asked.
 	Hardware func(ctx context.Context, nodeID string, parts []api.HardwarePart) (*api.GetHardwareReply, error)
