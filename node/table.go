@@ -333,12 +333,19 @@ func (t Transition) CheckGuard(n *api.Node) error {
 	return nil
 }
 
+// Waits reports whether a conductor works on a node in this state and may come
+// to wait for the machine: only then can the work be ended from outside.
+func Waits(s api.State) bool {
+	_, ok := byEdge[edge{s, evWait}]
+	return ok && Working(s)
+}
+
 func wrongState(from api.State, ev api.Event) error {
 	name := StateName(from)
 	if name == "" {
 		name = "unspecified"
 	}
-	if wait, ok := byEdge[edge{from, evWait}]; ok && Working(from) {
+	if wait, ok := byEdge[edge{from, evWait}]; ok && Waits(from) {
 		if t, ok := byEdge[edge{wait.To, ev}]; ok && t.Who&ByAPI != 0 {
 			return errs.New(errs.WrongState, "%s is possible while the node waits (%s), it is %s now: try again in a moment", VerbName(ev), StateName(wait.To), name)
 		}

@@ -120,15 +120,21 @@ func (r *runner) reborn(p position, cause error) error {
 	return cause
 }
 
+// StallLimit is for how long the agent may make no progress in a step before
+// the step fails, 0: not watched.
+func StallLimit(step *api.Step) time.Duration {
+	limit := time.Duration(step.GetStallLimitMs()) * time.Millisecond
+	return limit - ahead(limit)
+}
+
 // watchStall ends the context of a step whose agent makes no progress for a
 // little less than the lock allows: the machine may be gone. alive must be
 // called at each progress.
 func (r *runner) watchStall(ctx context.Context, step *api.Step) (_ context.Context, alive, stop func()) {
-	limit := time.Duration(step.GetStallLimitMs()) * time.Millisecond
+	limit := StallLimit(step)
 	if limit == 0 {
 		return ctx, func() {}, func() {}
 	}
-	limit -= ahead(limit)
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := time.AfterFunc(limit, func() {
 		cancel(errs.About(errs.Internal, r.node, "the agent made no progress for %v: is the machine still on, and does it reach the peers?", limit))

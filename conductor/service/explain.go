@@ -43,7 +43,7 @@ func (s *Service) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Ex
 			out.WaitsFor = s.silent(out.Lock, out.Lease)
 		}
 	}
-	explain(out, v)
+	explain(out, v, s.cfg.Clock.Now())
 	if s.stale() {
 		out.Notes = append(out.Notes, fmt.Sprintf("this peer has had no contact with a leader for %v: what you see may be old", s.cfg.Cluster.LeaderContact().Round(time.Second)))
 	}
@@ -66,7 +66,7 @@ func (s *Service) silent(l *api.Lock, lease *api.Lease) string {
 }
 
 // explain fills in the sentences. Pure.
-func explain(out *api.ExplainReply, v *fsm.View) {
+func explain(out *api.ExplainReply, v *fsm.View, now time.Time) {
 	n, f := out.Node, out.Flow
 	running := f != nil && f.GetStatus() == api.FlowStatus_FLOW_RUNNING
 	state := node.StateName(n.GetState())
@@ -102,10 +102,9 @@ func explain(out *api.ExplainReply, v *fsm.View) {
 		return
 	}
 	ticks := v.Globals().GetTicks()
-	if d := f.GetStepDeadlineTick(); f.GetStarted() && d > ticks {
-		out.DeadlineInMs = d - ticks
-	} else if d := n.GetStateDeadlineTick(); d > ticks {
-		out.DeadlineInMs = d - ticks
+	deadline(out, ticks)
+	if note := requestNote(n, f); note != "" {
+		out.Notes = append(out.Notes, note)
 	}
 	step := "its end"
 	if int(f.GetCursor()) < len(f.GetSteps()) {
@@ -132,12 +131,13 @@ func explain(out *api.ExplainReply, v *fsm.View) {
 	case !f.GetStarted():
 		out.WaitsFor = "the step to be started"
 	default:
-		out.WaitsFor = waits(node.IDOf(f.GetSteps()[f.GetCursor()]), out.Live)
+		out.WaitsFor = waits(f.GetSteps()[f.GetCursor()], out.Live, now)
 	}
 }
 
 // waits says what a started step waits for.
-func waits(step node.StepID, live *api.LiveFacts) string {
+func waits(st *api.Step, live *api.LiveFacts, now time.Time) string {
+	step := node.IDOf(st)
 	switch step.Interface {
 	case "power", "management":
 		if live.GetBmcError() != "" {
@@ -151,26 +151,9 @@ func waits(step node.StepID, live *api.LiveFacts) string {
 		if step == node.StepAgentWait {
 			return "the machine to boot the ramdisk; last stage seen: " + orNone(live.GetBootStage())
 		}
-		return waitsForAgent(live.GetProgress())
+		return waitsForAgent(st, live, now)
 	}
 	return "the conductor"
-}
-
-// waitsForAgent says what the agent says of its work, such as that an image
-// server refuses the connection.
-func waitsForAgent(p *api.Progress) string {
-	text := "the agent"
-	if p.GetPercent() > 0 {
-		text += fmt.Sprintf(": %.0f %%", p.GetPercent())
-	}
-	switch {
-	case p.GetMessage() == "":
-	case p.GetPercent() > 0:
-		text += " " + p.GetMessage()
-	default:
-		text += ": " + p.GetMessage()
-	}
-	return text
 }
 
 func verbs(n *api.Node) string {

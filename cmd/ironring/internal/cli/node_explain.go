@@ -103,8 +103,11 @@ func (f *Factory) explain(r *api.ExplainReply) *table {
 		}
 	}
 	var verbs []string
-	for _, v := range node.Possible(n.GetState()) {
+	for _, v := range node.PossibleNow(n.GetState(), r.GetFlow()) {
 		verbs = append(verbs, node.VerbName(v))
+	}
+	if fl := r.GetFlow(); len(verbs) == 0 && fl.GetStatus() == api.FlowStatus_FLOW_RUNNING && fl.GetId() != "" {
+		verbs = []string{"nothing now: work is under way"}
 	}
 	line("allowed", "%s", strings.Join(verbs, ", "))
 	line("advice", "%s", r.GetAdvice())
