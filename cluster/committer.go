@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,8 @@ type committer struct {
 	place   func([]*proposal) [][]byte // the commands, with owners for new nodes
 	metrics *metrics
 	queue   chan *proposal
-	waiting atomic.Int64 // entries that were given to Raft and have no answer yet
+	waiting atomic.Int64          // entries that were given to Raft and have no answer yet
+	stalled atomic.Pointer[error] // why nothing more is taken; set and cleared by stallWatch
 }
 
 // proposal is one command on its way. Its state decides who answers: the
@@ -79,6 +81,12 @@ func (c *committer) submit(ctx context.Context, commands ...command) []outcome {
 		}
 		return out
 	}
+	if err := c.stalled.Load(); err != nil {
+		for i := range out {
+			out[i].err = errs.New(errs.NoQuorum, "nothing was done: %w", *err)
+		}
+		return out
+	}
 	all, done := make([]proposal, len(commands)), make(chan outcome, len(commands))
 	waiting := 0
 	for i := range all {
@@ -115,13 +123,17 @@ func (c *committer) giveUp(ctx context.Context, all []proposal, out []outcome) {
 			more = false
 		}
 	}
+	why := ctx.Err()
+	if stalled := c.stalled.Load(); stalled != nil {
+		why = fmt.Errorf("%w: %v", why, *stalled)
+	}
 	for i := range out {
 		switch {
 		case out[i].err != nil || out[i].result != nil:
 		case all[i].state.CompareAndSwap(queued, dropped):
-			out[i].err = errs.New(errs.Busy, "the command was still queued, nothing was done: %w", ctx.Err())
+			out[i].err = errs.New(errs.Busy, "the command was still queued, nothing was done: %w", why)
 		default:
-			out[i].err = errs.New(errs.Timeout, "no answer in time: %w", ctx.Err())
+			out[i].err = errs.New(errs.Timeout, "no answer in time: %w", why)
 		}
 	}
 }
@@ -172,6 +184,20 @@ func (c *committer) run(ctx context.Context) {
 		select {
 		case p := <-c.queue:
 			p.answer(stopped)
+		default:
+			return
+		}
+	}
+}
+
+// refuse answers what is queued: it was never given to Raft.
+func (c *committer) refuse(err error) {
+	for {
+		select {
+		case p := <-c.queue:
+			if p.state.CompareAndSwap(queued, taken) {
+				p.answer(outcome{err: err})
+			}
 		default:
 			return
 		}
@@ -247,30 +273,4 @@ func commitError(err error) error {
 		return errs.New(errs.Busy, "the log takes no entries, nothing was done: %v", err)
 	}
 	return errs.New(errs.Timeout, "the entry may still be committed: %v", err)
-}
-
-// watchStall ends a leader that commits nothing although entries wait: Raft
-// keeps a leader whose disk hangs for as long as its heartbeats go out. It
-// counts its own ticks, so that a host that slept is not mistaken for it.
-func (c *committer) watchStall(ctx context.Context, limit time.Duration, fatal func(error)) {
-	const steps = 10
-	tick := time.NewTicker(limit / steps)
-	defer tick.Stop()
-	var last uint64
-	for still := 0; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		at := c.raft.CommitIndex()
-		if c.waiting.Load() == 0 || at != last || c.raft.State() != raft.Leader {
-			still, last = 0, at
-			continue
-		}
-		if still++; still >= steps {
-			fatal(errs.New(errs.Internal, "this leader committed nothing for %v although entries wait: is its disk hanging?", limit))
-			return
-		}
-	}
 }

@@ -67,8 +67,9 @@ type Config struct {
 	OnFatal func(error)
 	// Dial opens the TCP connections to other peers; default net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// CommitStall is how long entries may wait without a commit before a
-	// leader gives up; default 5 s.
+	// CommitStall is how long a leader's disk may take for one write before the
+	// leader ends, and how long entries may wait without a commit before it
+	// refuses more; default 5 s.
 	CommitStall time.Duration
 	// PromoteAfter is how long a new member must have been caught up before it
 	// gets a vote; default 2 s.
@@ -76,6 +77,8 @@ type Config struct {
 	// ReplaceAfter is how long a voter must have been silent before another peer
 	// gets a vote in its stead, where there is one without; default 30 s.
 	ReplaceAfter time.Duration
+
+	wrapLog func(logStore) logStore // tests: a disk with faults
 }
 
 var validID = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)

@@ -21,6 +21,24 @@ const lowSpace = 64 << 20
 type disk struct {
 	path string
 	full atomic.Bool
+
+	begun, ended atomic.Uint64 // writes of Raft, which writes with one goroutine
+}
+
+// write does one write of Raft, and notes that it is under way and how it ends.
+func (d *disk) write(do func() error) error {
+	d.begun.Add(1)
+	defer d.ended.Add(1)
+	return d.note(do())
+}
+
+// pending is the number of the write that has not returned yet, 0 when there
+// is none.
+func (d *disk) pending() uint64 {
+	if n := d.begun.Load(); n != d.ended.Load() {
+		return n
+	}
+	return 0
 }
 
 // note looks at what a write ended with, and hands it on.
@@ -83,17 +101,23 @@ type notedStore struct {
 }
 
 // StoreLog implements raft.LogStore.
-func (s notedStore) StoreLog(l *raft.Log) error { return s.disk.note(s.logStore.StoreLog(l)) }
+func (s notedStore) StoreLog(l *raft.Log) error {
+	return s.disk.write(func() error { return s.logStore.StoreLog(l) })
+}
 
 // StoreLogs implements raft.LogStore.
-func (s notedStore) StoreLogs(l []*raft.Log) error { return s.disk.note(s.logStore.StoreLogs(l)) }
+func (s notedStore) StoreLogs(l []*raft.Log) error {
+	return s.disk.write(func() error { return s.logStore.StoreLogs(l) })
+}
 
 // Set implements raft.StableStore.
-func (s notedStore) Set(key, val []byte) error { return s.disk.note(s.logStore.Set(key, val)) }
+func (s notedStore) Set(key, val []byte) error {
+	return s.disk.write(func() error { return s.logStore.Set(key, val) })
+}
 
 // SetUint64 implements raft.StableStore.
 func (s notedStore) SetUint64(key []byte, val uint64) error {
-	return s.disk.note(s.logStore.SetUint64(key, val))
+	return s.disk.write(func() error { return s.logStore.SetUint64(key, val) })
 }
 
 // notedSnapshots is the same for snapshots.

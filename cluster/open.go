@@ -113,7 +113,9 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		}
 	}
 	c.machine = &machine{store: c.store, fatal: c.fatal, applied: c.metrics.applied}
-	c.storage, err = dir.openStorage(c.creds.identity, c.log)
+	if c.storage, err = dir.openStorage(c.creds.identity, c.log); err == nil && cfg.wrapLog != nil {
+		c.storage.log = cfg.wrapLog(c.storage.log)
+	}
 	return c, err
 }
 

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -25,7 +26,8 @@ const (
 // command that the state refused gives its result and an error of the
 // failure's kind.
 //
-// errs.NoQuorum, errs.Busy: nothing was done. errs.Timeout: the outcome is
+// errs.NoQuorum, errs.Busy: nothing was done; a peer whose disk is full answers
+// so at once unless it leads. errs.Timeout: the outcome is
 // unknown; this only comes for commands without Meta.RequestId or when the
 // context ends, because a command with one is repeated until its answer is
 // known.
@@ -109,7 +111,10 @@ func outcomeOf(err, unknown error) error {
 	if unknown == nil {
 		return err
 	}
-	return errs.New(errs.Timeout, "the outcome is unknown: %w", unknown)
+	if errors.Is(err, unknown) {
+		return errs.New(errs.Timeout, "the outcome is unknown: %w", unknown)
+	}
+	return errs.New(errs.Timeout, "the outcome is unknown: %w; then: %v", unknown, err)
 }
 
 func (c *Cluster) commitAt(ctx context.Context, leader string, cmd command, repeatable bool) (*api.Result, error) {
@@ -120,6 +125,10 @@ func (c *Cluster) commitAt(ctx context.Context, leader string, cmd command, repe
 	}
 	if leader == c.ID() {
 		return c.submit(ctx, cmd)
+	}
+	if c.storage.disk.full.Load() {
+		// The leader would do it, and this peer would never see that it did.
+		return nil, errs.New(errs.NoQuorum, "this peer passes no changes on while it cannot store them, nothing was done: ask another peer")
 	}
 	cc, err := c.PeerConn(leader)
 	if err != nil {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
@@ -48,10 +49,29 @@ func (c *Cluster) ProposeAll(ctx context.Context, cmds []*api.Command) []Outcome
 
 // applied is the outcome of a command that was committed.
 func (c *Cluster) applied(ctx context.Context, res *api.Result) Outcome {
-	if err := c.store.WaitIndex(ctx, res.GetIndex()); err != nil {
+	if err := c.waitHere(ctx, res.GetIndex()); err != nil {
 		return Outcome{res, errs.New(errs.Timeout, "the command is committed, but this peer is behind: %w", err)}
 	}
 	return Outcome{res, rpc.FromFailure(res.GetFailure())}
+}
+
+// diskLook is how often a wait for the store looks whether it can end.
+const diskLook = 500 * time.Millisecond
+
+// waitHere waits until this peer has applied an index, but not while its disk
+// is full: what cannot be stored is not applied.
+func (c *Cluster) waitHere(ctx context.Context, index uint64) error {
+	for {
+		step, cancel := context.WithTimeout(ctx, diskLook)
+		err := c.store.WaitIndex(step, index)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if c.storage.disk.full.Load() {
+			return errs.New(errs.Busy, "%s: %w", diskProblem(c.storage.disk.status()), err)
+		}
+	}
 }
 
 // submitAll tries commands through this peer, once: if it leads, they share

@@ -37,7 +37,7 @@ func (c *Cluster) ReadIndex(ctx context.Context) (uint64, error) {
 			last = err
 			continue
 		}
-		if err := c.store.WaitIndex(ctx, index); err != nil {
+		if err := c.waitHere(ctx, index); err != nil {
 			return 0, errs.New(errs.Timeout, "this peer is behind: %w", err)
 		}
 		return index, nil

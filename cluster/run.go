@@ -103,7 +103,7 @@ func (c *Cluster) work(ctx context.Context, r *raft.Raft, leading <-chan bool) {
 	cm := newCommitter(r, newPlacer(c.store).place, c.metrics)
 	v := newVerifier(r)
 	wg.Go(func() { cm.run(inner) })
-	wg.Go(func() { cm.watchStall(inner, c.cfg.CommitStall, c.fatal) })
+	wg.Go(func() { c.newStallWatch(cm).run(inner) })
 	wg.Go(func() { v.run(inner) })
 	wg.Go(func() { c.lead(inner, r, leading) })
 	wg.Go(func() { c.announce(inner) })
@@ -170,7 +170,8 @@ func (c *Cluster) startRaft(leading chan<- bool) (*raft.Raft, *raft.NetworkTrans
 	if err := raft.ValidateConfig(conf); err != nil {
 		return nil, nil, errs.About(errs.Invalid, "raft", "raft time-outs: %w", err)
 	}
-	cache, err := raft.NewLogCache(512, c.storage.log)
+	store := c.storage.raftLog()
+	cache, err := raft.NewLogCache(512, store)
 	if err != nil {
 		return nil, nil, errs.New(errs.Internal, "make log cache: %w", err)
 	}
@@ -186,7 +187,7 @@ func (c *Cluster) startRaft(leading chan<- bool) (*raft.Raft, *raft.NetworkTrans
 	if err := c.foundRaft(conf, cache, transport); err != nil {
 		return fail(err)
 	}
-	r, err := raft.NewRaft(conf, c.machine, cache, c.storage.log, c.storage.snapshots, transport)
+	r, err := raft.NewRaft(conf, c.machine, cache, store, c.storage.snapshots, transport)
 	if err != nil {
 		return fail(errs.New(errs.Internal, "start raft from %s: %w", c.dir.file(raftDir), err))
 	}

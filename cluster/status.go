@@ -53,9 +53,13 @@ func (c *Cluster) Status(ctx context.Context) *api.ClusterStatusReply {
 			s.Problems = append(s.Problems, c.ID()+": "+d)
 		}
 	}
+	stalled := c.stalled()
+	if stalled != nil {
+		s.Problems = append(s.Problems, stalled.Error())
+	}
 	s.Notes = notes(s)
 	switch {
-	case leader == "" || !hasQuorum(s) && c.LeaderContact() > quorumProof:
+	case leader == "", stalled != nil, provenLoss(s), !hasQuorum(s) && c.LeaderContact() > quorumProof:
 		s.Health = api.ClusterStatusReply_NO_QUORUM
 	case len(s.Problems) > 0:
 		s.Health = api.ClusterStatusReply_DEGRADED
@@ -138,44 +142,82 @@ func (c *Cluster) progress(ctx context.Context, s *api.ClusterStatusReply) {
 	}
 }
 
-func votersOf(s *api.ClusterStatusReply) (alive, dead []string) {
+// inability is why a peer that should vote cannot help to commit: "" when it
+// can. Who does not answer may be slow only, so that is told apart.
+func inability(p *api.PeerStatus) (reason string, silent bool) {
+	switch {
+	case !p.GetAlive():
+		return "does not answer", true
+	case p.GetDisk().GetFull():
+		return "its disk is full", false
+	case isBehind(p) && !p.GetLeader():
+		return "too far behind", false
+	}
+	return "", false
+}
+
+func isBehind(p *api.PeerStatus) bool {
+	return time.Duration(p.GetLagMs())*time.Millisecond >= lagTime || p.GetLag() > lagLimit
+}
+
+// votersOf are the voters that can store what the leader sends, and the others
+// with the reason.
+func votersOf(s *api.ClusterStatusReply) (able, unable []string) {
 	for _, p := range s.GetPeers() {
-		switch {
-		case !p.GetVoter():
-		case p.GetAlive():
-			alive = append(alive, p.GetMember().GetId())
+		if !p.GetVoter() {
+			continue
+		}
+		switch reason, silent := inability(p); {
+		case reason == "":
+			able = append(able, p.GetMember().GetId())
+		case silent:
+			unable = append(unable, p.GetMember().GetId())
 		default:
-			dead = append(dead, p.GetMember().GetId())
+			unable = append(unable, p.GetMember().GetId()+" ("+reason+")")
 		}
 	}
-	sort.Strings(alive)
-	sort.Strings(dead)
-	return alive, dead
+	sort.Strings(able)
+	sort.Strings(unable)
+	return able, unable
 }
 
 func hasQuorum(s *api.ClusterStatusReply) bool {
-	alive, dead := votersOf(s)
-	return len(alive) > (len(alive)+len(dead))/2
+	able, unable := votersOf(s)
+	return len(able) > (len(able)+len(unable))/2
+}
+
+// provenLoss reports whether too few voters can store, and one of them said so
+// itself: that is no matter of a slow answer.
+func provenLoss(s *api.ClusterStatusReply) bool {
+	if hasQuorum(s) {
+		return false
+	}
+	for _, p := range s.GetPeers() {
+		if reason, silent := inability(p); p.GetVoter() && reason != "" && !silent {
+			return true
+		}
+	}
+	return false
 }
 
 // nextFailure says which loss would cost the quorum next.
 func nextFailure(s *api.ClusterStatusReply) string {
-	alive, dead := votersOf(s)
-	all := len(alive) + len(dead)
-	spare := len(alive) - (all/2 + 1)
+	able, unable := votersOf(s)
+	all := len(able) + len(unable)
+	spare := len(able) - (all/2 + 1)
 	switch {
 	case all == 0:
 		return "no voters are known here"
 	case spare < 0:
-		return fmt.Sprintf("the quorum is lost: %d of %d voters answer, not %s", len(alive), all, strings.Join(dead, ", "))
+		return fmt.Sprintf("the quorum is lost: %d of %d voters can store changes, not %s", len(able), all, strings.Join(unable, ", "))
 	case s.GetLeader() == "":
-		return fmt.Sprintf("%d of %d voters answer, but none leads", len(alive), all)
+		return fmt.Sprintf("%d of %d voters answer, but none leads", len(able), all)
 	case spare == 0 && all == 1:
-		return fmt.Sprintf("the loss of %s, the only voter", alive[0])
+		return fmt.Sprintf("the loss of %s, the only voter", able[0])
 	case spare == 0:
-		return fmt.Sprintf("the loss of any one of %s", strings.Join(alive, ", "))
+		return fmt.Sprintf("the loss of any one of %s", strings.Join(able, ", "))
 	}
-	return fmt.Sprintf("the loss of any %d of %s", spare+1, strings.Join(alive, ", "))
+	return fmt.Sprintf("the loss of any %d of %s", spare+1, strings.Join(able, ", "))
 }
 
 // problems are what an operator should look at, one line each.
@@ -197,7 +239,8 @@ func problems(s *api.ClusterStatusReply, maxVoters int) []string {
 		if d := diskProblem(p.GetDisk()); d != "" {
 			out = append(out, id+": "+d)
 		}
-		if behind := time.Duration(p.GetLagMs()) * time.Millisecond; behind >= lagTime || p.GetLag() > lagLimit {
+		if isBehind(p) {
+			behind := time.Duration(p.GetLagMs()) * time.Millisecond
 			out = append(out, fmt.Sprintf("peer %s is %v and %d entries behind", id, behind.Round(time.Second), p.GetLag()))
 		}
 		if have := p.GetKeysGeneration(); have > 0 && have < s.GetKeys().GetGeneration() {

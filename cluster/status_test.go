@@ -55,6 +55,47 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// A voter that cannot store counts for nothing, whatever its heartbeats say.
+func TestStatusCountsWhoCanStore(t *testing.T) {
+	full := &api.DiskStatus{Path: "/x", Full: true}
+	peer := func(id string, change func(*api.PeerStatus)) *api.PeerStatus {
+		p := &api.PeerStatus{Member: &api.Member{Id: id}, Voter: true, Alive: true, Leader: id == "p1"}
+		if change != nil {
+			change(p)
+		}
+		return p
+	}
+	for name, c := range map[string]struct {
+		p2, p3       func(*api.PeerStatus)
+		next         string
+		lost, proven bool
+	}{
+		"well":       {nil, nil, "the loss of any 2 of p1, p2, p3", false, false},
+		"one full":   {func(p *api.PeerStatus) { p.Disk = full }, nil, "the loss of any one of p1, p3", false, false},
+		"one behind": {func(p *api.PeerStatus) { p.LagMs = 9_000 }, nil, "the loss of any one of p1, p3", false, false},
+		"one far":    {func(p *api.PeerStatus) { p.Lag = 5_000 }, nil, "the loss of any one of p1, p3", false, false},
+		"a moment":   {func(p *api.PeerStatus) { p.Lag, p.LagMs = 100, 900 }, nil, "the loss of any 2 of p1, p2, p3", false, false},
+		"full, silent": {func(p *api.PeerStatus) { p.Disk = full }, func(p *api.PeerStatus) { p.Alive = false },
+			"the quorum is lost: 1 of 3 voters can store changes, not p2 (its disk is full), p3", true, true},
+		"full, behind": {func(p *api.PeerStatus) { p.Disk = full }, func(p *api.PeerStatus) { p.LagMs = 9_000 },
+			"the quorum is lost: 1 of 3 voters can store changes, not p2 (its disk is full), p3 (too far behind)", true, true},
+		"both silent": {func(p *api.PeerStatus) { p.Alive = false }, func(p *api.PeerStatus) { p.Alive = false },
+			"the quorum is lost: 1 of 3 voters can store changes, not p2, p3", true, false},
+		"no voter": {func(p *api.PeerStatus) { p.Voter, p.Disk = false, full }, nil, "the loss of any one of p1, p3", false, false},
+	} {
+		s := &api.ClusterStatusReply{Leader: "p1", AnsweredBy: "p1", Peers: []*api.PeerStatus{peer("p1", nil), peer("p2", c.p2), peer("p3", c.p3)}}
+		if got := nextFailure(s); got != c.next {
+			t.Errorf("%s: next %q", name, got)
+		}
+		if got := !hasQuorum(s); got != c.lost {
+			t.Errorf("%s: lost %v", name, got)
+		}
+		if got := provenLoss(s); got != c.proven {
+			t.Errorf("%s: proven %v", name, got)
+		}
+	}
+}
+
 // What comes from the network before anybody has proven anything is bounded.
 func FuzzFormMessage(f *testing.F) {
 	var good bytes.Buffer

@@ -31,6 +31,9 @@ type storage struct {
 	disk      *disk
 }
 
+// raftLog is the log as Raft gets it: its writes are looked at.
+func (s *storage) raftLog() logStore { return notedStore{s.log, s.disk} }
+
 // openStorage opens or makes Raft's directory. The identity remembers that it
 // was made: a member that lost its log must not vote again under its old id.
 func (d *dataDir) openStorage(id *identity, log *slog.Logger) (*storage, error) {
@@ -70,7 +73,7 @@ func (d *dataDir) openStorage(id *identity, log *slog.Logger) (*storage, error) 
 		return nil, errors.Join(err, store.Close())
 	}
 	at := &disk{path: d.path}
-	return &storage{log: notedStore{store, at}, snapshots: notedSnapshots{snaps, at}, fresh: !exists, disk: at}, nil
+	return &storage{log: store, snapshots: notedSnapshots{snaps, at}, fresh: !exists, disk: at}, nil
 }
 
 func openBolt(path string, readOnly bool) (*raftboltdb.BoltStore, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/errs"
 )
 
 // fences expires leases that are not renewed and ends quarantines once no
@@ -51,11 +52,22 @@ func (f *fences) round(ctx context.Context) error {
 		err := f.propose(ctx, "lease expired", &api.Op{Op: &api.Op_LeaseExpire{LeaseExpire: &api.LeaseExpire{
 			LeaseId: l.GetId(), Seq: f.leases[l.GetId()].seq, Term: f.Term,
 		}}})
+		if errors.Is(err, errs.NoQuorum) {
+			// Nobody could renew either: let everybody, once that is over.
+			f.seenNow(now)
+		}
 		if err != nil && !overtaken(err) {
 			failed = append(failed, err)
 		}
 	}
 	return errors.Join(append(failed, f.clear(ctx, v, now))...)
+}
+
+// seenNow begins the wait for each lease anew, which can only lengthen it.
+func (f *fences) seenNow(now time.Duration) {
+	for _, seen := range f.leases {
+		seen.since = now
+	}
 }
 
 // watchLeases notes renewals and gives the leases whose time is up.
