@@ -39,10 +39,16 @@ clean fails and names the disks, and --wipe-existing must be given.`,
 		"Boot the ramdisk on the node and record what it is made of.",
 		"  ironring node inspect n1 --wait\n  ironring node inventory n1"}
 	undeployVerb = verb{api.Event_EV_DELETE, api.State_AVAILABLE, "what runs on the machine, and the partition tables of its disks", "Tear down what is deployed, clean, make available",
-		"Power the node off, wipe the metadata of its disks and make it available again.",
+		`Power the node off, wipe the metadata of its disks and make it available again.
+A deploy that waits for its machine ("wait call-back") is ended. While a power
+action or a change at the BMC is under way it is refused: try again when it has
+ended.`,
 		"  ironring node undeploy n1 --wait"}
-	abortVerb = verb{api.Event_EV_ABORT, api.State_STATE_UNSPECIFIED, "", "Stop the work on a node where that is safe",
-		"Ask the holder of the node's flow to stop it at the next point where that is safe.",
+	abortVerb = verb{api.Event_EV_ABORT, api.State_STATE_UNSPECIFIED, "", "End the work on a node that waits for its machine",
+		`End the work on a node that waits for its machine or agent (states "wait
+call-back", "clean wait", "inspect wait"). While the node is being worked on
+("deploying", "cleaning") it is refused: those steps are short, try again. The
+machine stays powered on.`,
 		"  ironring node abort n1 --wait"}
 )
 
