@@ -46,11 +46,9 @@ func TestUndeployIsKept(t *testing.T) {
 		if ev := f.flow().GetRequest(); ev != api.Event_EV_DELETE {
 			t.Fatalf("the request is %v", ev)
 		}
-		status := api.FlowStatus_FLOW_FAILED
 		if moved {
-			status = api.FlowStatus_FLOW_DONE
 			f.ok(stepDone(tok, fl.GetId(), 0, 1, api.Event_EV_RESUME))
-			f.fails(errs.Conflict, flowEnd(tok, fl.GetId(), status, done), release(nodeID(1), tok))
+			f.fails(errs.Conflict, flowEnd(tok, fl.GetId(), api.FlowStatus_FLOW_DONE, done), release(nodeID(1), tok))
 		}
 		f.fails(errs.Conflict, flowEnd(tok, fl.GetId(), api.FlowStatus_FLOW_FAILED, api.Event_EV_FAIL), release(nodeID(1), tok))
 		f.fails(errs.Conflict, flowEnd(tok, fl.GetId(), api.FlowStatus_FLOW_ABORTED, api.Event_EV_DELETE), release(nodeID(1), tok))
