@@ -47,6 +47,19 @@ func (c *Cluster) LeaderContact() time.Duration {
 	return time.Since(last)
 }
 
+// Behind is the time since this peer last applied an entry, of which a leader
+// commits one each second (its tick): 0 on the leader itself, very long before
+// the first one. It grows with a full disk too, which keeps the contact.
+func (c *Cluster) Behind() time.Duration {
+	if c.IsLeader() {
+		return 0
+	}
+	if at := c.machine.moved.Load(); at != nil {
+		return time.Since(*at)
+	}
+	return never
+}
+
 const never = time.Duration(1<<63 - 1)
 
 // lead runs the leader's duties during each leadership. changes tells when it

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -20,6 +21,7 @@ type machine struct {
 	fatal   func(error)
 	applied func(commands int)
 	broken  atomic.Pointer[error]
+	moved   atomic.Pointer[time.Time] // when the store changed last
 }
 
 var _ raft.BatchingFSM = (*machine)(nil)
@@ -37,6 +39,7 @@ func (m *machine) Apply(l *raft.Log) any {
 		return err
 	}
 	m.applied(len(results))
+	m.move()
 	return results
 }
 
@@ -62,7 +65,13 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (m *machine) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	defer m.move()
 	return m.store.Restore(r)
+}
+
+func (m *machine) move() {
+	now := time.Now()
+	m.moved.Store(&now)
 }
 
 type snapshot struct{ s *fsm.Snapshot }

@@ -116,7 +116,11 @@ func TestFullDiskRefusesAtOnce(t *testing.T) {
 		t.Error("the change was refused and done")
 	}
 	k.Wait("the clock goes on", func() bool { return leader.Store().Index() > index })
+	k.Wait("the peer knows that it is behind, although it hears the leader", func() bool {
+		return p.Behind() > 2*time.Second && p.LeaderContact() < 2*time.Second
+	})
 	full[p.ID].Store(false)
+	k.Wait("the peer is in step again", func() bool { return p.Behind() < 2*time.Second })
 	k.Wait("the peer takes changes again", func() bool {
 		_, err := p.Propose(within(t, 5*time.Second), command("", createNode("n3")))
 		return err == nil || errors.Is(err, errs.Exists)

@@ -51,6 +51,7 @@ type Peer struct {
 	dead   bool                    // guarded by mu
 	onKill []func()                // guarded by mu
 	cut    bool                    // guarded by mu
+	lag    time.Duration           // guarded by mu; what Behind says
 }
 
 // Decide has f decide what becomes of the peer's commands; nil: nothing
@@ -183,6 +184,20 @@ func (p *Peer) LeaderContact() time.Duration {
 		return time.Minute
 	}
 	return 0
+}
+
+// Lag sets what Behind says.
+func (p *Peer) Lag(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lag = d
+}
+
+// Behind is what Lag was told.
+func (p *Peer) Behind() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lag
 }
 
 // Alive says whether a member was not killed.

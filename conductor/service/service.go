@@ -39,6 +39,7 @@ type Cluster interface {
 	ProposeAll(ctx context.Context, cmds []*api.Command) []cluster.Outcome
 	ReadIndex(ctx context.Context) (uint64, error)
 	LeaderContact() time.Duration
+	Behind() time.Duration
 	Alive(id string) bool
 	PeerConn(id string) (*grpc.ClientConn, error)
 	CA() *pki.CA
@@ -98,6 +99,10 @@ func (s *Service) Run(ctx context.Context) error {
 // answers are marked as perhaps old.
 const staleAfter = 3 * time.Second
 
+// behindAfter is the same for the last entry that this peer applied: the leader
+// commits one each second, which a busy disk may hold up for a moment.
+const behindAfter = 6 * time.Second
+
 // minIndexWait bounds how long a read waits for an index.
 const minIndexWait = 2 * time.Second
 
@@ -118,7 +123,11 @@ func (s *Service) view(ctx context.Context, opts *api.ReadOptions) (*fsm.View, e
 	return s.cfg.Cluster.Store().View(), nil
 }
 
-func (s *Service) stale() bool { return s.cfg.Cluster.LeaderContact() > staleAfter }
+// stale reports whether what this peer says may be old: it has no contact with a
+// leader, or it hears the leader and applies nothing, as with a full disk.
+func (s *Service) stale() bool {
+	return s.cfg.Cluster.LeaderContact() > staleAfter || s.cfg.Cluster.Behind() > behindAfter
+}
 
 // propose commits one command for a client.
 func (s *Service) propose(ctx context.Context, requestID, reason string, ops ...*api.Op) (*api.Result, error) {

@@ -372,6 +372,17 @@ func TestReads(t *testing.T) {
 		_, err = f.svc.GetNode(f.ctx, &api.GetNodeRequest{Node: "n1", Read: &api.ReadOptions{Linearizable: true}})
 		wants(f.T, "linearizable", err, errs.NoQuorum, "leader")
 		f.p.Cut(false)
+		f.p.Lag(time.Minute) // it hears the leader and applies nothing
+		if rep, err := f.svc.ListNodes(f.ctx, &api.ListNodesRequest{}); err != nil || !rep.GetStale() {
+			f.Errorf("behind: %v, %v", rep, err)
+		}
+		if rep, err := f.svc.Explain(f.ctx, &api.ExplainRequest{Node: "n1"}); err != nil || !strings.Contains(strings.Join(rep.GetNotes(), "; "), "applied no change for 1m0s") {
+			f.Errorf("explain of a peer that is behind: %v, %v", rep.GetNotes(), err)
+		}
+		f.p.Lag(0)
+		if rep, err := f.svc.GetNode(f.ctx, &api.GetNodeRequest{Node: "n1"}); err != nil || rep.GetStale() {
+			f.Errorf("in step again: %v, %v", rep, err)
+		}
 		begin := time.Now()
 		_, err = f.svc.GetNode(f.ctx, &api.GetNodeRequest{Node: "n1", Read: &api.ReadOptions{MinIndex: 1 << 40}})
 		wants(f.T, "an index to come", err, errs.NoQuorum, "ask another peer")

@@ -44,7 +44,7 @@ func newNodeListCmd(f *Factory) *cobra.Command {
 			}
 			return f.print(all, func() error {
 				if all.GetStale() {
-					fmt.Fprintln(f.Err, "warning: the answering peer has no contact with a leader; this may be old")
+					fmt.Fprintln(f.Err, "warning: the answering peer is cut off from the leader or behind it; this may be old")
 				}
 				t := newTable("NAME", "UUID", "STATE", "FOR", "POWER", "DRIVER", "OWNER", "DISKS", "NOTE")
 				for _, n := range all.GetNodes() {
@@ -175,7 +175,7 @@ func (f *Factory) printNode(rep *api.NodeReply, ports []*api.Port) error {
 	line("revision", fmt.Sprintf("%d, index %d", n.GetRev(), n.GetIndex()))
 	line("created", f.ago(n.GetCreatedMs()))
 	if rep.GetStale() {
-		fmt.Fprintln(f.Err, "warning: the answering peer has no contact with a leader; this may be old")
+		fmt.Fprintln(f.Err, "warning: the answering peer is cut off from the leader or behind it; this may be old")
 	}
 	return f.printTable(t)
 }
