@@ -32,6 +32,16 @@ func (d *disk) write(do func() error) error {
 	return d.note(do())
 }
 
+// entries is write for entries: only when they found room is the disk not full.
+// A term or a vote takes the place of an older one.
+func (d *disk) entries(do func() error) error {
+	err := d.write(do)
+	if err == nil {
+		d.full.Store(false)
+	}
+	return err
+}
+
 // pending is the number of the write that has not returned yet, 0 when there
 // is none.
 func (d *disk) pending() uint64 {
@@ -43,10 +53,7 @@ func (d *disk) pending() uint64 {
 
 // note looks at what a write ended with, and hands it on.
 func (d *disk) note(err error) error {
-	switch {
-	case err == nil:
-		d.full.Store(false)
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		d.full.Store(true)
 	}
 	return err
@@ -102,12 +109,12 @@ type notedStore struct {
 
 // StoreLog implements raft.LogStore.
 func (s notedStore) StoreLog(l *raft.Log) error {
-	return s.disk.write(func() error { return s.logStore.StoreLog(l) })
+	return s.disk.entries(func() error { return s.logStore.StoreLog(l) })
 }
 
 // StoreLogs implements raft.LogStore.
 func (s notedStore) StoreLogs(l []*raft.Log) error {
-	return s.disk.write(func() error { return s.logStore.StoreLogs(l) })
+	return s.disk.entries(func() error { return s.logStore.StoreLogs(l) })
 }
 
 // Set implements raft.StableStore.

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fullLog is a log on a disk that can be full.
+// fullLog is a log on a disk that can be full: it has room for terms and votes,
+// which take the place of older ones, and none for entries.
 type fullLog struct {
 	logStore
 	full *atomic.Bool
@@ -18,20 +19,6 @@ func (l fullLog) StoreLogs(logs []*raft.Log) error {
 		return unix.ENOSPC
 	}
 	return l.logStore.StoreLogs(logs)
-}
-
-func (l fullLog) Set(key, val []byte) error {
-	if l.full.Load() {
-		return unix.ENOSPC
-	}
-	return l.logStore.Set(key, val)
-}
-
-func (l fullLog) SetUint64(key []byte, val uint64) error {
-	if l.full.Load() {
-		return unix.ENOSPC
-	}
-	return l.logStore.SetUint64(key, val)
 }
 
 // FullDisk makes a disk that is full while the switch is on.

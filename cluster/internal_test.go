@@ -82,10 +82,16 @@ func TestHangingDiskEndsTheLeader(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("a leader that commits nothing goes on")
 	}
-	close(disk.free)
-	if err := <-result; err == nil {
-		t.Error("Run ended without an error")
+	select { // the disk still hangs
+	case err := <-result:
+		if err == nil {
+			t.Error("Run ended without an error")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Run waits for the disk")
 	}
+	close(disk.free)
+	<-c.ended // before the directory is removed
 }
 
 func TestUnknownEntryEndsThePeer(t *testing.T) {

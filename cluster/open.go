@@ -49,6 +49,8 @@ type Cluster struct {
 
 	announced atomic.Bool   // the member record is as this process wants it
 	leaving   atomic.Bool   // Leave was called
+	hung      chan struct{} // closed when a write of Raft hangs for too long
+	ended     chan struct{} // closed when everything of Run has ended, after Run if the disk hangs
 	left      chan struct{} // closed when this peer left the cluster
 	leftOnce  sync.Once
 
@@ -67,7 +69,7 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		return nil, err
 	}
 	c := &Cluster{
-		log: cfg.Logger, clock: cfg.Clock, dir: dir, store: fsm.New(), left: make(chan struct{}), stopped: make(chan struct{}),
+		log: cfg.Logger, clock: cfg.Clock, dir: dir, store: fsm.New(), left: make(chan struct{}), hung: make(chan struct{}), ended: make(chan struct{}), stopped: make(chan struct{}),
 		peers: peerConns{conns: map[string]*grpc.ClientConn{}},
 	}
 	defer func() {

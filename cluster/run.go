@@ -47,11 +47,38 @@ func (c *Cluster) fatal(err error) {
 // Run takes part in the cluster until the context ends, this peer leaves, or
 // something fails that it cannot go on after. It may be called once.
 //
+// It does not wait for a write that hangs: the process must end for others to
+// take over, and nothing else here can be stopped until the disk answers.
+//
 // It ends in this order: leadership is handed over (a courtesy, bounded);
 // calls of peers and local work stop, because they use Raft; gossip says
 // goodbye; Raft stops while its connections still work, or its last round
 // would wait for their timeouts; then the connections, then the log.
 func (c *Cluster) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() {
+		defer close(c.ended)
+		done <- c.run(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-c.hung:
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(hungGrace):
+		c.failed.mu.Lock()
+		defer c.failed.mu.Unlock()
+		return c.failed.err
+	}
+}
+
+// hungGrace is how long a disk that hung may still take for an orderly end.
+const hungGrace = 2 * time.Second
+
+func (c *Cluster) run(ctx context.Context) error {
 	defer c.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -136,7 +163,7 @@ func (c *Cluster) work(ctx context.Context, r *raft.Raft, leading <-chan bool) {
 // handOver spares the others an election. It fails where nobody can take over,
 // which is all right.
 func (c *Cluster) handOver(r *raft.Raft) {
-	if r.State() != raft.Leader || len(c.servers()) < 2 {
+	if r.State() != raft.Leader || c.isHung() || len(c.servers()) < 2 {
 		return
 	}
 	if err := r.LeadershipTransfer().Error(); err != nil {

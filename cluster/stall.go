@@ -44,7 +44,7 @@ type stallWatch struct {
 }
 
 func (c *Cluster) newStallWatch(cm *committer) *stallWatch {
-	return &stallWatch{committer: cm, disk: c.storage.disk, limit: c.cfg.CommitStall, fatal: c.fatal, log: c.log, voters: c.votersNow}
+	return &stallWatch{committer: cm, disk: c.storage.disk, limit: c.cfg.CommitStall, fatal: c.hangs, log: c.log, voters: c.votersNow}
 }
 
 func (w *stallWatch) run(ctx context.Context) {
@@ -98,6 +98,21 @@ func (w *stallWatch) look(ctx context.Context) {
 	if quorum && !w.gave {
 		w.gave = true
 		c.raft.LeadershipTransfer() // nobody waits for it: whether it works shows by itself
+	}
+}
+
+// hangs ends this peer without waiting for its disk.
+func (c *Cluster) hangs(err error) {
+	close(c.hung) // before the end begins: it looks
+	c.fatal(err)
+}
+
+func (c *Cluster) isHung() bool {
+	select {
+	case <-c.hung:
+		return true
+	default:
+		return false
 	}
 }
 

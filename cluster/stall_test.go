@@ -18,6 +18,8 @@ func withFullDisks(t *testing.T, stall time.Duration) (k *clustertest.Kit, full 
 	full = map[string]*atomic.Bool{"p1": {}, "p2": {}, "p3": {}}
 	k = clustertest.Start(t, 3, clustertest.Options{Configure: func(id string, c *cluster.Config) {
 		c.CommitStall = stall
+		// A busy machine must not change leaders in the middle.
+		c.Raft = cluster.RaftTimeouts{Heartbeat: time.Second, Election: time.Second, LeaderLease: 500 * time.Millisecond}
 		c.FullDisk(full[id])
 	}})
 	return k, full
