@@ -112,12 +112,6 @@ func (in *incoming) progress() (have, size int64) {
 	return in.n, in.size
 }
 
-func (in *incoming) announce(size int64) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.size = size
-}
-
 // digest is that of what was written so far.
 func (in *incoming) digest() string { return hex.EncodeToString(in.sum.Sum(nil)) }
 

@@ -65,11 +65,6 @@ func (w *world) join(id string) {
 		&api.Op{Op: &api.Op_LeaseRegister{LeaseRegister: &api.LeaseRegister{Lease: &api.Lease{Id: "l-" + id, Conductor: id, MachineId: "m-" + id, BootId: "b"}, DirectoryLock: true}}})
 }
 
-// leave makes a member lose its lease.
-func (w *world) lapse(id string) {
-	w.ok(&api.Op{Op: &api.Op_LeaseRelease{LeaseRelease: &api.LeaseRelease{LeaseId: "l-" + id}}})
-}
-
 func (w *world) start(id, dir string, tune func(*Config)) *peer {
 	w.t.Helper()
 	cfg := Config{
