@@ -70,9 +70,6 @@ func call[Req, Rep proto.Message](ctx context.Context, c *Client, m mode, in Req
 			if c.pause(ctx, backoff(try/n)) != nil {
 				return none, giveUp(failed, err)
 			}
-			for _, e := range c.endpoints {
-				e.conn.ResetConnectBackoff()
-			}
 		}
 	}
 }

@@ -121,9 +121,6 @@ func follow[Ev any](ctx context.Context, c *Client,
 			if c.pause(ctx, backoff(max(1, try/n))) != nil {
 				return ended(ctx, err)
 			}
-			for _, e := range c.endpoints {
-				e.conn.ResetConnectBackoff()
-			}
 		}
 	}
 }
