@@ -39,7 +39,9 @@ type Options struct {
 	// BMCReadTimeout is that of the peers' configuration; 0: their default.
 	BMCReadTimeout time.Duration
 	Progress       io.Writer // lines for people
-	Logger         *slog.Logger
+	// Logger is what the simulated machines log to; nil: machines.log in Dir,
+	// nothing where the directory is a temporary one.
+	Logger *slog.Logger
 }
 
 // Bounds of a lab.
@@ -91,6 +93,14 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	if opts.Dir, err = workDir(opts.Dir); err != nil {
 		return nil, err
 	}
+	if opts.Logger == nil {
+		log, err := machinesLog(opts.Dir, temporary)
+		if err != nil {
+			return nil, err
+		}
+		defer log.Close()
+		opts.Logger = slog.New(slog.NewTextHandler(log, nil))
+	}
 	l := &lab{opts: opts, dir: opts.Dir, start: time.Now()}
 	rep, err := l.run(ctx)
 	switch {
@@ -102,6 +112,19 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	return rep, err
 }
 
+func machinesLog(dir string, temporary bool) (*os.File, error) {
+	path := os.DevNull
+	if !temporary {
+		path = filepath.Join(dir, "machines.log")
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("log of the machines: %w", err)
+	}
+	return f, nil
+}
+
+// workDir is the directory to use, made if need be.
 func workDir(dir string) (string, error) {
 	if dir == "" {
 		return os.MkdirTemp("", "ironring-lab-")

@@ -2,12 +2,8 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,12 +44,6 @@ With -o json the last line on standard output is one JSON object.`,
 			if f.json() {
 				opts.Progress = f.Err
 			}
-			logs, closeLog, err := labLog(opts.Dir)
-			if err != nil {
-				return err
-			}
-			defer closeLog()
-			opts.Logger = logs
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			rep, err := lab.Run(ctx, opts)
@@ -84,20 +74,4 @@ With -o json the last line on standard output is one JSON object.`,
 	flags.IntVar(&opts.ImageMiB, "image-mib", 12, "`SIZE` of the image in MiB")
 	flags.IntVar(&opts.ImageRate, "image-rate", 1<<20, "`BYTES` a second that each machine gets of the image")
 	return cmd
-}
-
-// labLog is the log of the simulated machines: a file where the lab has a
-// directory of the user's, else nothing.
-func labLog(dir string) (*slog.Logger, func(), error) {
-	if dir == "" {
-		return slog.New(slog.DiscardHandler), func() {}, nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, err
-	}
-	file, err := os.OpenFile(filepath.Join(dir, "machines.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("lab: %w", err)
-	}
-	return slog.New(slog.NewTextHandler(io.Writer(file), nil)), func() { _ = file.Close() }, nil
 }
