@@ -166,8 +166,13 @@ func (s *Sync) idle(n *api.Node) bool {
 
 // switchOff has a flow end the boot of an idle machine. Nobody has asked for
 // that, so it first looks whether the BMC is still that of the machine: its
-// address may have been changed meanwhile.
+// address may have been changed meanwhile. A record that knows no BMC, as after
+// a change of driver_info, cannot tell: that machine stays on.
 func (s *Sync) switchOff(ctx context.Context, n *api.Node) {
+	if n.GetBmc() == nil {
+		s.cfg.Logger.Debug("idle machine not switched off: its BMC is not verified since driver_info changed", "node", n.GetId())
+		return
+	}
 	facts, err := s.cfg.BMC.Identify(ctx, n.GetId())
 	if err != nil {
 		s.cfg.Logger.Debug("idle machine not switched off", "node", n.GetId(), "err", err)

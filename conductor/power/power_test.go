@@ -234,8 +234,8 @@ func TestStaleAnswer(t *testing.T) {
 func (f *fixture) left(n int) {
 	f.Helper()
 	token := f.lock(n)
-	f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id(n), Token: token, Fields: []string{"boot"}, Node: &api.Node{
-		Boot: &api.Boot{Target: api.BootTarget_BOOT_RAMDISK, Nonce: "0123456789abcdef0123456789abcdef"},
+	f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id(n), Token: token, Fields: []string{"boot", "bmc"}, Node: &api.Node{
+		Bmc: &api.BmcFacts{ReadMs: 1}, Boot: &api.Boot{Target: api.BootTarget_BOOT_RAMDISK, Nonce: "0123456789abcdef0123456789abcdef"},
 	}}}})
 	f.unlock(n, token)
 }
@@ -297,6 +297,25 @@ func (f *fixture) assign(n int, owner string) {
 	f.c.Must(&api.Op{Op: &api.Op_Assign{Assign: &api.Assign{Term: f.c.Term(), Nodes: []*api.Assignment{
 		{NodeId: id(n), Conductor: owner, Epoch: f.c.Store.View().Node(id(n)).GetAssignEpoch() + 1},
 	}}}})
+}
+
+// After a change of driver_info nothing tells whose BMC the address is of:
+// nobody has asked to switch that machine off.
+func TestIdleMachineOfAnUnknownBMC(t *testing.T) {
+	bubble(t, 1, func(f *fixture) {
+		f.left(1)
+		n := f.c.Store.View().Node(id(1))
+		f.c.Must(&api.Op{Op: &api.Op_NodePatch{NodePatch: &api.NodePatch{
+			NodeId: id(1), Fields: []string{"driver_info"}, Node: &api.Node{DriverInfo: []byte(`{"fake_address":"elsewhere"}`)},
+		}}})
+		if f.c.Store.View().Node(id(1)).GetBmc() != nil {
+			f.Fatal("the record still knows the BMC of before")
+		}
+		f.clock(30)
+		if f.switchedOff(1) {
+			f.Errorf("%s was switched off", n.GetId())
+		}
+	})
 }
 
 // What is behind the BMC now must not contradict the record: nobody has asked
