@@ -64,11 +64,6 @@ func TestHarness(t *testing.T) {
 	if got := tool("chassis", "power", "status"); !strings.HasSuffix(got, "on") {
 		t.Errorf("power while it runs: %q", got)
 	}
-	mark = vm.Console.Mark()
-	tool("chassis", "power", "reset")
-	if _, err := vm.Console.Wait(ctx, mark, img.Booted(), lab.Limit(60*time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	tool("chassis", "power", "off")
 	if vm.On() {
 		t.Error("the machine still runs after power off")
