@@ -31,13 +31,13 @@ func newNodeExportCmd(f *Factory) *cobra.Command {
 		Use:   "export",
 		Short: "Write nodes as a file that apply takes",
 		Long: `Write nodes to standard output as a file that "ironring node apply" takes: YAML,
-or CSV with -o csv. Secrets are left out, which means that they stay what they
+CSV with -o csv or JSON with -o json. Secrets are left out, which means that they stay what they
 are where the file is applied; for new nodes add {env: NAME} or {file: PATH}.
 
 ` + whereHelp,
 		Example:     "  ironring node export > fleet.yaml\n  ironring node export --where 'group == \"rack7\"' -o csv > rack7.csv",
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputs: "yaml,csv"},
+		Annotations: map[string]string{outputs: "yaml,csv,json"},
 		RunE: f.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			all, err := allNodes(ctx, c, &api.ListNodesRequest{Read: &api.ReadOptions{Linearizable: true}})
 			if err != nil {
@@ -58,8 +58,11 @@ are where the file is applied; for new nodes add {env: NAME} or {file: PATH}.
 			if err != nil {
 				return err
 			}
-			if f.output == "csv" {
+			switch f.output {
+			case "csv":
 				return writeCSV(f.Out, rows)
+			case "json":
+				return json.NewEncoder(f.Out).Encode(map[string]any{"nodes": append([]map[string]any{}, rows...)})
 			}
 			return writeYAML(f.Out, rows)
 		}),

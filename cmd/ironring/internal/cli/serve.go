@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/ironring/ironring/api"
@@ -74,8 +75,7 @@ func (f *Factory) printConfig(path string, named bool, host config.Host) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(f.Out, "# There is no %s: these are the defaults on this host.\n%s", path, out)
-		return err
+		return f.writeConfig(append(fmt.Appendf(nil, "# There is no %s: these are the defaults on this host.\n", path), out...))
 	}
 	cfg, err := config.Load(path)
 	if err != nil {
@@ -84,6 +84,16 @@ func (f *Factory) printConfig(path string, named bool, host config.Host) error {
 	out, err := cfg.YAML()
 	if err != nil {
 		return err
+	}
+	return f.writeConfig(out)
+}
+
+// writeConfig writes YAML, or the same as JSON.
+func (f *Factory) writeConfig(out []byte) (err error) {
+	if f.json() {
+		if out, err = yaml.YAMLToJSON(out); err != nil {
+			return errs.New(errs.Internal, "print configuration: %w", err)
+		}
 	}
 	_, err = f.Out.Write(out)
 	return err

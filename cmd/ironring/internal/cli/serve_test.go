@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"path/filepath"
@@ -32,6 +33,12 @@ func TestPrintConfigWithoutFile(t *testing.T) {
 	}
 	if cfg, err := config.Parse(out.Bytes(), host); err != nil || cfg.ID != "rack1-p1" {
 		t.Errorf("what was printed is no configuration: %v, %v", cfg, err)
+	}
+	out.Reset()
+	f.output = "json"
+	var doc map[string]any
+	if err := f.printConfig(path, false, host); err != nil || json.Unmarshal(out.Bytes(), &doc) != nil || doc["data_dir"] != "/var/lib/ironring" {
+		t.Errorf("as JSON: %v\n%s", err, &out)
 	}
 	if err := f.printConfig(path, true, host); !errors.Is(err, errs.Invalid) {
 		t.Errorf("a named file that is not there: %v", err)
