@@ -1607,6 +1607,7 @@ type FlowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Event         Event                  `protobuf:"varint,2,opt,name=event,proto3,enum=ironring.v1.Event" json:"event,omitempty"` // EV_ABORT
+	Rev           uint64                 `protobuf:"varint,3,opt,name=rev,proto3" json:"rev,omitempty"`                            // of the node; 0: whatever it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1653,6 +1654,13 @@ func (x *FlowRequest) GetEvent() Event {
 		return x.Event
 	}
 	return Event_EVENT_NONE
+}
+
+func (x *FlowRequest) GetRev() uint64 {
+	if x != nil {
+		return x.Rev
+	}
+	return 0
 }
 
 // StepStart: compare {flow, cursor, attempt = flow.attempt + 1}.
@@ -3264,6 +3272,7 @@ func (x *MemberSet) GetMember() *Member {
 type MemberRemove struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	SpendFormKeys bool                   `protobuf:"varint,2,opt,name=spend_form_keys,json=spendFormKeys,proto3" json:"spend_form_keys,omitempty"` // an operator removes it: the shared keys that it had are spent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3303,6 +3312,13 @@ func (x *MemberRemove) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *MemberRemove) GetSpendFormKeys() bool {
+	if x != nil {
+		return x.SpendFormKeys
+	}
+	return false
 }
 
 type Assignment struct {
@@ -4048,13 +4064,14 @@ func (x *RamdiskDelete) GetPurpose() string {
 	return ""
 }
 
-// PhoneHome is a deployed system that called: accepted only while its deploy
-// waits for it. The token is compared with Node.evidence.
+// PhoneHome is a deployed system that called: accepted only once its machine
+// was switched on from the disk. The digest is compared with that of the flow.
 type PhoneHome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`   // of no use any more, refused: no token stands here in clear
 	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // address that it came from
+	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the token
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4108,6 +4125,13 @@ func (x *PhoneHome) GetSource() string {
 		return x.Source
 	}
 	return ""
+}
+
+func (x *PhoneHome) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
 }
 
 // ReachSet is what a member has observed of a subnet of BMCs. Once no member
@@ -4582,10 +4606,11 @@ const file_commands_proto_rawDesc = "" +
 	"\x04flow\x18\x03 \x01(\v2\x11.ironring.v1.FlowR\x04flow\x12(\n" +
 	"\x05event\x18\x04 \x01(\x0e2\x12.ironring.v1.EventR\x05event\x12\x1f\n" +
 	"\vdeadline_ms\x18\x05 \x01(\x04R\n" +
-	"deadlineMs\"P\n" +
+	"deadlineMs\"b\n" +
 	"\vFlowRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12(\n" +
-	"\x05event\x18\x02 \x01(\x0e2\x12.ironring.v1.EventR\x05event\"\x89\x02\n" +
+	"\x05event\x18\x02 \x01(\x0e2\x12.ironring.v1.EventR\x05event\x12\x10\n" +
+	"\x03rev\x18\x03 \x01(\x04R\x03rev\"\x89\x02\n" +
 	"\tStepStart\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x17\n" +
@@ -4720,9 +4745,10 @@ const file_commands_proto_rawDesc = "" +
 	"\bsettings\x18\x02 \x01(\v2\x15.ironring.v1.SettingsR\bsettings\x12\x19\n" +
 	"\bdata_key\x18\x03 \x01(\tR\adataKey\"8\n" +
 	"\tMemberSet\x12+\n" +
-	"\x06member\x18\x01 \x01(\v2\x13.ironring.v1.MemberR\x06member\"\x1e\n" +
+	"\x06member\x18\x01 \x01(\v2\x13.ironring.v1.MemberR\x06member\"F\n" +
 	"\fMemberRemove\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"q\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12&\n" +
+	"\x0fspend_form_keys\x18\x02 \x01(\bR\rspendFormKeys\"q\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1c\n" +
@@ -4773,11 +4799,12 @@ const file_commands_proto_rawDesc = "" +
 	"\aramdisk\x18\x01 \x01(\v2\x14.ironring.v1.RamdiskR\aramdisk\"=\n" +
 	"\rRamdiskDelete\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x18\n" +
-	"\apurpose\x18\x02 \x01(\tR\apurpose\"R\n" +
+	"\apurpose\x18\x02 \x01(\tR\apurpose\"j\n" +
 	"\tPhoneHome\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"X\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\"X\n" +
 	"\bReachSet\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
 	"\x06subnet\x18\x02 \x01(\tR\x06subnet\x12\x1c\n" +

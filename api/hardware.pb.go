@@ -1051,6 +1051,7 @@ type ChangeHardwareRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Node      string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	RequestId string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Rev       uint64                 `protobuf:"varint,3,opt,name=rev,proto3" json:"rev,omitempty"` // of the node; 0: whatever it is
 	// Types that are valid to be assigned to Change:
 	//
 	//	*ChangeHardwareRequest_BootDevice
@@ -1108,6 +1109,13 @@ func (x *ChangeHardwareRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *ChangeHardwareRequest) GetRev() uint64 {
+	if x != nil {
+		return x.Rev
+	}
+	return 0
 }
 
 func (x *ChangeHardwareRequest) GetChange() isChangeHardwareRequest_Change {
@@ -1388,11 +1396,12 @@ const file_hardware_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\x0e2\x15.ironring.v1.BootModeR\x04mode\"7\n" +
 	"\vMediaChange\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x14\n" +
-	"\x05image\x18\x02 \x01(\tR\x05image\"\xc2\x03\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\"\xd4\x03\n" +
 	"\x15ChangeHardwareRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\x12@\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12\x10\n" +
+	"\x03rev\x18\x03 \x01(\x04R\x03rev\x12@\n" +
 	"\vboot_device\x18\n" +
 	" \x01(\v2\x1d.ironring.v1.BootDeviceChangeH\x00R\n" +
 	"bootDevice\x124\n" +

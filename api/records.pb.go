@@ -736,7 +736,7 @@ func (x Erasure_Level) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Erasure_Level.Descriptor instead.
 func (Erasure_Level) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{5, 0}
+	return file_records_proto_rawDescGZIP(), []int{6, 0}
 }
 
 type Quarantine_Class int32
@@ -785,7 +785,7 @@ func (x Quarantine_Class) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Quarantine_Class.Descriptor instead.
 func (Quarantine_Class) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{10, 0}
+	return file_records_proto_rawDescGZIP(), []int{11, 0}
 }
 
 type Lease_State int32
@@ -834,7 +834,7 @@ func (x Lease_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lease_State.Descriptor instead.
 func (Lease_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{17, 0}
+	return file_records_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type Lock_State int32
@@ -880,7 +880,7 @@ func (x Lock_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lock_State.Descriptor instead.
 func (Lock_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{19, 0}
+	return file_records_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Member_Phase int32
@@ -932,7 +932,7 @@ func (x Member_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Phase.Descriptor instead.
 func (Member_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{21, 0}
+	return file_records_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type Artifact_Kind int32
@@ -990,7 +990,7 @@ func (x Artifact_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Artifact_Kind.Descriptor instead.
 func (Artifact_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{36, 0}
+	return file_records_proto_rawDescGZIP(), []int{38, 0}
 }
 
 // Node is a bare-metal machine that we manage.
@@ -1527,6 +1527,7 @@ type RootDisk struct {
 	ByPath        string                 `protobuf:"bytes,4,opt,name=by_path,json=byPath,proto3" json:"by_path,omitempty"`
 	Model         string                 `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
 	SizeBytes     uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	FlowId        string                 `protobuf:"bytes,7,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"` // the deploy that chose it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1603,6 +1604,99 @@ func (x *RootDisk) GetSizeBytes() uint64 {
 	return 0
 }
 
+func (x *RootDisk) GetFlowId() string {
+	if x != nil {
+		return x.FlowId
+	}
+	return ""
+}
+
+// DiskRecord is a disk as it told of itself: what is needed to know it again,
+// and to know another one from it.
+type DiskRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // where it was seen; no part of what it is known by
+	Serial        string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	Wwn           string                 `protobuf:"bytes,3,opt,name=wwn,proto3" json:"wwn,omitempty"`
+	ByPath        string                 `protobuf:"bytes,4,opt,name=by_path,json=byPath,proto3" json:"by_path,omitempty"`
+	Model         string                 `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
+	SizeBytes     uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskRecord) Reset() {
+	*x = DiskRecord{}
+	mi := &file_records_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskRecord) ProtoMessage() {}
+
+func (x *DiskRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskRecord.ProtoReflect.Descriptor instead.
+func (*DiskRecord) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DiskRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DiskRecord) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *DiskRecord) GetWwn() string {
+	if x != nil {
+		return x.Wwn
+	}
+	return ""
+}
+
+func (x *DiskRecord) GetByPath() string {
+	if x != nil {
+		return x.ByPath
+	}
+	return ""
+}
+
+func (x *DiskRecord) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *DiskRecord) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
 // BmcFacts is what the BMC says about itself and its machine.
 type BmcFacts struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1625,7 +1719,7 @@ type BmcFacts struct {
 
 func (x *BmcFacts) Reset() {
 	*x = BmcFacts{}
-	mi := &file_records_proto_msgTypes[4]
+	mi := &file_records_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1731,7 @@ func (x *BmcFacts) String() string {
 func (*BmcFacts) ProtoMessage() {}
 
 func (x *BmcFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[4]
+	mi := &file_records_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1744,7 @@ func (x *BmcFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BmcFacts.ProtoReflect.Descriptor instead.
 func (*BmcFacts) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{4}
+	return file_records_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BmcFacts) GetSystemUuid() string {
@@ -1730,13 +1824,14 @@ type Erasure struct {
 	Disks         []string               `protobuf:"bytes,2,rep,name=disks,proto3" json:"disks,omitempty"` // serials, or names where there is none
 	DoneMs        int64                  `protobuf:"varint,3,opt,name=done_ms,json=doneMs,proto3" json:"done_ms,omitempty"`
 	FlowId        string                 `protobuf:"bytes,4,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
+	Erased        []*DiskRecord          `protobuf:"bytes,5,rep,name=erased,proto3" json:"erased,omitempty"` // the same disks, with all that they are known by
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Erasure) Reset() {
 	*x = Erasure{}
-	mi := &file_records_proto_msgTypes[5]
+	mi := &file_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1843,7 @@ func (x *Erasure) String() string {
 func (*Erasure) ProtoMessage() {}
 
 func (x *Erasure) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[5]
+	mi := &file_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1856,7 @@ func (x *Erasure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erasure.ProtoReflect.Descriptor instead.
 func (*Erasure) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{5}
+	return file_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Erasure) GetLevel() Erasure_Level {
@@ -1792,24 +1887,35 @@ func (x *Erasure) GetFlowId() string {
 	return ""
 }
 
+func (x *Erasure) GetErased() []*DiskRecord {
+	if x != nil {
+		return x.Erased
+	}
+	return nil
+}
+
 // Evidence is what showed that a deployed system runs.
 type Evidence struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"` // what the deploy asked for: "none", "phone_home", "port:22"
-	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`   // of the phone-home; not shown
-	FlowId        string                 `protobuf:"bytes,3,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
-	BootEntry     string                 `protobuf:"bytes,4,opt,name=boot_entry,json=bootEntry,proto3" json:"boot_entry,omitempty"` // what the firmware boots, as the agent read it back
-	BootEntryMs   int64                  `protobuf:"varint,5,opt,name=boot_entry_ms,json=bootEntryMs,proto3" json:"boot_entry_ms,omitempty"`
-	Seen          string                 `protobuf:"bytes,6,opt,name=seen,proto3" json:"seen,omitempty"` // "phone_home", "port:22"; "" while nothing was
-	SeenMs        int64                  `protobuf:"varint,7,opt,name=seen_ms,json=seenMs,proto3" json:"seen_ms,omitempty"`
-	Source        string                 `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"` // address that it was seen from
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Policy      string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"` // what the deploy asked for: "none", "phone_home", "port:22"
+	Token       string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`   // of no use any more, refused: no token stands here in clear
+	FlowId      string                 `protobuf:"bytes,3,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
+	BootEntry   string                 `protobuf:"bytes,4,opt,name=boot_entry,json=bootEntry,proto3" json:"boot_entry,omitempty"` // what the firmware boots, as the agent read it back
+	BootEntryMs int64                  `protobuf:"varint,5,opt,name=boot_entry_ms,json=bootEntryMs,proto3" json:"boot_entry_ms,omitempty"`
+	Seen        string                 `protobuf:"bytes,6,opt,name=seen,proto3" json:"seen,omitempty"` // "phone_home", "port:22"; "" while nothing was
+	SeenMs      int64                  `protobuf:"varint,7,opt,name=seen_ms,json=seenMs,proto3" json:"seen_ms,omitempty"`
+	Source      string                 `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"` // address that it was seen from
+	// SHA-256 of the phone-home token that the deployed system has; empty: none.
+	// As long as it stands here no deploy of another node is given that token:
+	// the system may still call with it. Not shown.
+	PhoneHomeDigest []byte `protobuf:"bytes,9,opt,name=phone_home_digest,json=phoneHomeDigest,proto3" json:"phone_home_digest,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1927,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +1940,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{6}
+	return file_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Evidence) GetPolicy() string {
@@ -1893,6 +1999,13 @@ func (x *Evidence) GetSource() string {
 	return ""
 }
 
+func (x *Evidence) GetPhoneHomeDigest() []byte {
+	if x != nil {
+		return x.PhoneHomeDigest
+	}
+	return nil
+}
+
 // Reach is whether a member reaches the BMCs of a subnet. There are records
 // only of subnets that at least one member does not reach.
 type Reach struct {
@@ -1909,7 +2022,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2034,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2047,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{7}
+	return file_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Reach) GetMember() string {
@@ -1992,7 +2105,7 @@ type BmcPark struct {
 
 func (x *BmcPark) Reset() {
 	*x = BmcPark{}
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2117,7 @@ func (x *BmcPark) String() string {
 func (*BmcPark) ProtoMessage() {}
 
 func (x *BmcPark) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2130,7 @@ func (x *BmcPark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BmcPark.ProtoReflect.Descriptor instead.
 func (*BmcPark) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{8}
+	return file_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BmcPark) GetCredentialsDigest() []byte {
@@ -2056,7 +2169,7 @@ type BmcTls struct {
 
 func (x *BmcTls) Reset() {
 	*x = BmcTls{}
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2181,7 @@ func (x *BmcTls) String() string {
 func (*BmcTls) ProtoMessage() {}
 
 func (x *BmcTls) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2194,7 @@ func (x *BmcTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BmcTls.ProtoReflect.Descriptor instead.
 func (*BmcTls) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{9}
+	return file_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BmcTls) GetFingerprint() string {
@@ -2130,7 +2243,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2255,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2268,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{10}
+	return file_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Quarantine) GetClass() Quarantine_Class {
@@ -2197,7 +2310,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2322,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2335,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11}
+	return file_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Port) GetId() string {
@@ -2311,7 +2424,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2436,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2449,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{12}
+	return file_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Network) GetName() string {
@@ -2434,7 +2547,7 @@ type PeerAddress struct {
 
 func (x *PeerAddress) Reset() {
 	*x = PeerAddress{}
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2559,7 @@ func (x *PeerAddress) String() string {
 func (*PeerAddress) ProtoMessage() {}
 
 func (x *PeerAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2572,7 @@ func (x *PeerAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAddress.ProtoReflect.Descriptor instead.
 func (*PeerAddress) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13}
+	return file_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PeerAddress) GetPeer() string {
@@ -2490,7 +2603,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2615,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2628,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{14}
+	return file_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Address) GetNetwork() string {
@@ -2575,7 +2688,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2587,7 +2700,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2600,7 +2713,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{15}
+	return file_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Step) GetInterface() string {
@@ -2714,13 +2827,16 @@ type Flow struct {
 	LastLease        string                 `protobuf:"bytes,21,opt,name=last_lease,json=lastLease,proto3" json:"last_lease,omitempty"`                      // fsm; lease of the last lock taken for it
 	PowerOns         uint32                 `protobuf:"varint,22,opt,name=power_ons,json=powerOns,proto3" json:"power_ons,omitempty"`                        // how often the machine was switched on for it
 	AgentIncarnation string                 `protobuf:"bytes,23,opt,name=agent_incarnation,json=agentIncarnation,proto3" json:"agent_incarnation,omitempty"` // that the started step began with
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// SHA-256 of the token with which the deployed system phones home; empty: it
+	// is not waited for. No other running flow has the same. Not shown.
+	PhoneHomeDigest []byte `protobuf:"bytes,24,opt,name=phone_home_digest,json=phoneHomeDigest,proto3" json:"phone_home_digest,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2848,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2861,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{16}
+	return file_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Flow) GetId() string {
@@ -2909,6 +3025,13 @@ func (x *Flow) GetAgentIncarnation() string {
 	return ""
 }
 
+func (x *Flow) GetPhoneHomeDigest() []byte {
+	if x != nil {
+		return x.PhoneHomeDigest
+	}
+	return nil
+}
+
 // Lease is the right of one running conductor process to hold locks.
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2931,7 +3054,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3066,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3079,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{17}
+	return file_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Lease) GetId() string {
@@ -3069,7 +3192,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3081,7 +3204,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3094,7 +3217,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18}
+	return file_records_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Timing) GetLeaseMs() uint64 {
@@ -3188,7 +3311,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3323,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3336,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{19}
+	return file_records_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Lock) GetNodeId() string {
@@ -3323,7 +3446,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3335,7 +3458,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3348,7 +3471,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{20}
+	return file_records_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Intent) GetNodeId() string {
@@ -3422,13 +3545,15 @@ type Member struct {
 	MachineId      string                 `protobuf:"bytes,17,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
 	KeyDigest      []byte                 `protobuf:"bytes,18,opt,name=key_digest,json=keyDigest,proto3" json:"key_digest,omitempty"` // SHA-256 of the public key (SPKI) of its certificate: another key is another peer
 	SealKey        []byte                 `protobuf:"bytes,19,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"`       // public key that new cluster keys are sealed to for it (X25519)
+	FormKey        string                 `protobuf:"bytes,20,opt,name=form_key,json=formKey,proto3" json:"form_key,omitempty"`       // id of the shared key in its key_file; "": it takes in nobody by one
+	FormKeys       []string               `protobuf:"bytes,21,rep,name=form_keys,json=formKeys,proto3" json:"form_keys,omitempty"`    // ids of all shared keys that it is known to have had; kept by Apply, the newest last
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3565,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3578,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{21}
+	return file_records_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Member) GetId() string {
@@ -3589,6 +3714,20 @@ func (x *Member) GetSealKey() []byte {
 	return nil
 }
 
+func (x *Member) GetFormKey() string {
+	if x != nil {
+		return x.FormKey
+	}
+	return ""
+}
+
+func (x *Member) GetFormKeys() []string {
+	if x != nil {
+		return x.FormKeys
+	}
+	return nil
+}
+
 // FormerMember is one that left or was removed; the newest 1 000 are kept.
 type FormerMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3603,7 +3742,7 @@ type FormerMember struct {
 
 func (x *FormerMember) Reset() {
 	*x = FormerMember{}
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3615,7 +3754,7 @@ func (x *FormerMember) String() string {
 func (*FormerMember) ProtoMessage() {}
 
 func (x *FormerMember) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3628,7 +3767,7 @@ func (x *FormerMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerMember.ProtoReflect.Descriptor instead.
 func (*FormerMember) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{22}
+	return file_records_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FormerMember) GetId() string {
@@ -3666,6 +3805,76 @@ func (x *FormerMember) GetPrincipal() string {
 	return ""
 }
 
+// SpentKey is a shared key of key_file that a removed member has: nobody joins
+// by it any more.
+type SpentKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // tells keys apart and reveals nothing of them
+	Member        string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"` // who was removed
+	SpentMs       int64                  `protobuf:"varint,3,opt,name=spent_ms,json=spentMs,proto3" json:"spent_ms,omitempty"`
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpentKey) Reset() {
+	*x = SpentKey{}
+	mi := &file_records_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpentKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpentKey) ProtoMessage() {}
+
+func (x *SpentKey) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpentKey.ProtoReflect.Descriptor instead.
+func (*SpentKey) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SpentKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SpentKey) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *SpentKey) GetSpentMs() int64 {
+	if x != nil {
+		return x.SpentMs
+	}
+	return 0
+}
+
+func (x *SpentKey) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 // Keys says which keys the cluster uses. The keys themselves are never in the
 // log in clear: sealed holds them for each member that was one when they were
 // made; later ones get them when they join.
@@ -3684,7 +3893,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +3905,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +3918,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{23}
+	return file_records_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Keys) GetGeneration() uint64 {
@@ -3774,7 +3983,7 @@ type SealedKeys struct {
 
 func (x *SealedKeys) Reset() {
 	*x = SealedKeys{}
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3786,7 +3995,7 @@ func (x *SealedKeys) String() string {
 func (*SealedKeys) ProtoMessage() {}
 
 func (x *SealedKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3799,7 +4008,7 @@ func (x *SealedKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedKeys.ProtoReflect.Descriptor instead.
 func (*SealedKeys) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{24}
+	return file_records_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SealedKeys) GetMember() string {
@@ -3839,7 +4048,7 @@ type Globals struct {
 
 func (x *Globals) Reset() {
 	*x = Globals{}
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3851,7 +4060,7 @@ func (x *Globals) String() string {
 func (*Globals) ProtoMessage() {}
 
 func (x *Globals) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3864,7 +4073,7 @@ func (x *Globals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Globals.ProtoReflect.Descriptor instead.
 func (*Globals) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{25}
+	return file_records_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Globals) GetClusterId() string {
@@ -3939,7 +4148,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3951,7 +4160,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3964,7 +4173,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{26}
+	return file_records_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Settings) GetTiming() *Timing {
@@ -4052,13 +4261,14 @@ type JoinToken struct {
 	KeyDigest     []byte                 `protobuf:"bytes,4,opt,name=key_digest,json=keyDigest,proto3" json:"key_digest,omitempty"` // of the joiner's CSR key once consumed
 	MemberId      string                 `protobuf:"bytes,5,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
 	CreatedMs     int64                  `protobuf:"varint,6,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	FormKey       string                 `protobuf:"bytes,7,opt,name=form_key,json=formKey,proto3" json:"form_key,omitempty"` // id of the shared key that its holder proved; "": an operator made the token
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4280,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4293,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{27}
+	return file_records_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *JoinToken) GetId() string {
@@ -4128,6 +4338,13 @@ func (x *JoinToken) GetCreatedMs() int64 {
 	return 0
 }
 
+func (x *JoinToken) GetFormKey() string {
+	if x != nil {
+		return x.FormKey
+	}
+	return ""
+}
+
 // Meta says who wants a command and why.
 type Meta struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4142,7 +4359,7 @@ type Meta struct {
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4154,7 +4371,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4167,7 +4384,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{28}
+	return file_records_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Meta) GetPrincipal() string {
@@ -4222,7 +4439,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4234,7 +4451,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4247,7 +4464,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{29}
+	return file_records_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *History) GetSeq() uint64 {
@@ -4320,7 +4537,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4332,7 +4549,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4345,7 +4562,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{30}
+	return file_records_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Audit) GetSeq() uint64 {
@@ -4396,7 +4613,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4408,7 +4625,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4421,7 +4638,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{31}
+	return file_records_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Inventory) GetNodeId() string {
@@ -4464,7 +4681,7 @@ type RequestResult struct {
 
 func (x *RequestResult) Reset() {
 	*x = RequestResult{}
-	mi := &file_records_proto_msgTypes[32]
+	mi := &file_records_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4476,7 +4693,7 @@ func (x *RequestResult) String() string {
 func (*RequestResult) ProtoMessage() {}
 
 func (x *RequestResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[32]
+	mi := &file_records_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4489,7 +4706,7 @@ func (x *RequestResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResult.ProtoReflect.Descriptor instead.
 func (*RequestResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{32}
+	return file_records_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RequestResult) GetRequestId() string {
@@ -4525,7 +4742,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_records_proto_msgTypes[33]
+	mi := &file_records_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4537,7 +4754,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[33]
+	mi := &file_records_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4550,7 +4767,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{33}
+	return file_records_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Result) GetIndex() uint64 {
@@ -4585,7 +4802,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_records_proto_msgTypes[34]
+	mi := &file_records_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4597,7 +4814,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[34]
+	mi := &file_records_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4610,7 +4827,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{34}
+	return file_records_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Failure) GetKind() string {
@@ -4647,7 +4864,7 @@ type OpResult struct {
 
 func (x *OpResult) Reset() {
 	*x = OpResult{}
-	mi := &file_records_proto_msgTypes[35]
+	mi := &file_records_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4659,7 +4876,7 @@ func (x *OpResult) String() string {
 func (*OpResult) ProtoMessage() {}
 
 func (x *OpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[35]
+	mi := &file_records_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4672,7 +4889,7 @@ func (x *OpResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpResult.ProtoReflect.Descriptor instead.
 func (*OpResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{35}
+	return file_records_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *OpResult) GetId() string {
@@ -4734,7 +4951,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_records_proto_msgTypes[36]
+	mi := &file_records_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4746,7 +4963,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[36]
+	mi := &file_records_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4759,7 +4976,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{36}
+	return file_records_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -4871,7 +5088,7 @@ type Ramdisk struct {
 
 func (x *Ramdisk) Reset() {
 	*x = Ramdisk{}
-	mi := &file_records_proto_msgTypes[37]
+	mi := &file_records_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4883,7 +5100,7 @@ func (x *Ramdisk) String() string {
 func (*Ramdisk) ProtoMessage() {}
 
 func (x *Ramdisk) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[37]
+	mi := &file_records_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4896,7 +5113,7 @@ func (x *Ramdisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ramdisk.ProtoReflect.Descriptor instead.
 func (*Ramdisk) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{37}
+	return file_records_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Ramdisk) GetArch() string {
@@ -5028,8 +5245,18 @@ const file_records_proto_rawDesc = "" +
 	"\venrolled_ms\x18\x04 \x01(\x03R\n" +
 	"enrolledMs\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\x96\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"\xaf\x01\n" +
 	"\bRootDisk\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x10\n" +
+	"\x03wwn\x18\x03 \x01(\tR\x03wwn\x12\x17\n" +
+	"\aby_path\x18\x04 \x01(\tR\x06byPath\x12\x14\n" +
+	"\x05model\x18\x05 \x01(\tR\x05model\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\x12\x17\n" +
+	"\aflow_id\x18\a \x01(\tR\x06flowId\"\x98\x01\n" +
+	"\n" +
+	"DiskRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x10\n" +
 	"\x03wwn\x18\x03 \x01(\tR\x03wwn\x12\x17\n" +
@@ -5049,15 +5276,16 @@ const file_records_proto_rawDesc = "" +
 	"\aread_ms\x18\b \x01(\x03R\x06readMs\x12!\n" +
 	"\fsystem_uuids\x18\t \x03(\tR\vsystemUuids\x12\x17\n" +
 	"\abmc_key\x18\n" +
-	" \x01(\tR\x06bmcKey\"\xa4\x01\n" +
+	" \x01(\tR\x06bmcKey\"\xd5\x01\n" +
 	"\aErasure\x120\n" +
 	"\x05level\x18\x01 \x01(\x0e2\x1a.ironring.v1.Erasure.LevelR\x05level\x12\x14\n" +
 	"\x05disks\x18\x02 \x03(\tR\x05disks\x12\x17\n" +
 	"\adone_ms\x18\x03 \x01(\x03R\x06doneMs\x12\x17\n" +
-	"\aflow_id\x18\x04 \x01(\tR\x06flowId\"\x1f\n" +
+	"\aflow_id\x18\x04 \x01(\tR\x06flowId\x12/\n" +
+	"\x06erased\x18\x05 \x03(\v2\x17.ironring.v1.DiskRecordR\x06erased\"\x1f\n" +
 	"\x05Level\x12\b\n" +
 	"\x04NONE\x10\x00\x12\f\n" +
-	"\bMETADATA\x10\x01\"\xd9\x01\n" +
+	"\bMETADATA\x10\x01\"\x85\x02\n" +
 	"\bEvidence\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x17\n" +
@@ -5067,7 +5295,8 @@ const file_records_proto_rawDesc = "" +
 	"\rboot_entry_ms\x18\x05 \x01(\x03R\vbootEntryMs\x12\x12\n" +
 	"\x04seen\x18\x06 \x01(\tR\x04seen\x12\x17\n" +
 	"\aseen_ms\x18\a \x01(\x03R\x06seenMs\x12\x16\n" +
-	"\x06source\x18\b \x01(\tR\x06source\"\xa5\x01\n" +
+	"\x06source\x18\b \x01(\tR\x06source\x12*\n" +
+	"\x11phone_home_digest\x18\t \x01(\fR\x0fphoneHomeDigest\"\xa5\x01\n" +
 	"\x05Reach\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x16\n" +
 	"\x06subnet\x18\x02 \x01(\tR\x06subnet\x12\x1c\n" +
@@ -5148,7 +5377,7 @@ const file_records_proto_rawDesc = "" +
 	"\adone_ms\x18\n" +
 	" \x01(\x03R\x06doneMs\x12\x16\n" +
 	"\x06result\x18\v \x01(\fR\x06result\x12\x14\n" +
-	"\x05error\x18\f \x01(\tR\x05error\"\xd8\x05\n" +
+	"\x05error\x18\f \x01(\tR\x05error\"\x84\x06\n" +
 	"\x04Flow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12)\n" +
@@ -5175,7 +5404,8 @@ const file_records_proto_rawDesc = "" +
 	"\n" +
 	"last_lease\x18\x15 \x01(\tR\tlastLease\x12\x1b\n" +
 	"\tpower_ons\x18\x16 \x01(\rR\bpowerOns\x12+\n" +
-	"\x11agent_incarnation\x18\x17 \x01(\tR\x10agentIncarnation\"\xd8\x03\n" +
+	"\x11agent_incarnation\x18\x17 \x01(\tR\x10agentIncarnation\x12*\n" +
+	"\x11phone_home_digest\x18\x18 \x01(\fR\x0fphoneHomeDigest\"\xd8\x03\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tconductor\x18\x02 \x01(\tR\tconductor\x12 \n" +
@@ -5239,7 +5469,7 @@ const file_records_proto_rawDesc = "" +
 	"argsDigest\x12\x1f\n" +
 	"\vopened_tick\x18\x06 \x01(\x04R\n" +
 	"openedTick\x12\x14\n" +
-	"\x05index\x18\a \x01(\x04R\x05index\"\x83\x05\n" +
+	"\x05index\x18\a \x01(\x04R\x05index\"\xbb\x05\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12%\n" +
@@ -5264,7 +5494,9 @@ const file_records_proto_rawDesc = "" +
 	"machine_id\x18\x11 \x01(\tR\tmachineId\x12\x1d\n" +
 	"\n" +
 	"key_digest\x18\x12 \x01(\fR\tkeyDigest\x12\x19\n" +
-	"\bseal_key\x18\x13 \x01(\fR\asealKey\"7\n" +
+	"\bseal_key\x18\x13 \x01(\fR\asealKey\x12\x19\n" +
+	"\bform_key\x18\x14 \x01(\tR\aformKey\x12\x1b\n" +
+	"\tform_keys\x18\x15 \x03(\tR\bformKeys\"7\n" +
 	"\x05Phase\x12\v\n" +
 	"\aJOINING\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\f\n" +
@@ -5277,7 +5509,12 @@ const file_records_proto_rawDesc = "" +
 	"\n" +
 	"removed_ms\x18\x03 \x01(\x03R\tremovedMs\x12\x14\n" +
 	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x1c\n" +
-	"\tprincipal\x18\x05 \x01(\tR\tprincipal\"\xde\x01\n" +
+	"\tprincipal\x18\x05 \x01(\tR\tprincipal\"c\n" +
+	"\bSpentKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\tR\x06member\x12\x19\n" +
+	"\bspent_ms\x18\x03 \x01(\x03R\aspentMs\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\"\xde\x01\n" +
 	"\x04Keys\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -5320,7 +5557,7 @@ const file_records_proto_rawDesc = "" +
 	"\x03rev\x18\t \x01(\x04R\x03rev\x12\x14\n" +
 	"\x05index\x18\n" +
 	" \x01(\x04R\x05index\x122\n" +
-	"\x15image_download_source\x18\v \x01(\tR\x13imageDownloadSource\"\xba\x01\n" +
+	"\x15image_download_source\x18\v \x01(\tR\x13imageDownloadSource\"\xd5\x01\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_digest\x18\x02 \x01(\fR\fsecretDigest\x12\x1d\n" +
@@ -5330,7 +5567,8 @@ const file_records_proto_rawDesc = "" +
 	"key_digest\x18\x04 \x01(\fR\tkeyDigest\x12\x1b\n" +
 	"\tmember_id\x18\x05 \x01(\tR\bmemberId\x12\x1d\n" +
 	"\n" +
-	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\"\x8c\x01\n" +
+	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\x12\x19\n" +
+	"\bform_key\x18\a \x01(\tR\aformKey\"\x8c\x01\n" +
 	"\x04Meta\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1d\n" +
@@ -5542,7 +5780,7 @@ func file_records_proto_rawDescGZIP() []byte {
 }
 
 var file_records_proto_enumTypes = make([]protoimpl.EnumInfo, 16)
-var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_records_proto_goTypes = []any{
 	(State)(0),            // 0: ironring.v1.State
 	(Event)(0),            // 1: ironring.v1.Event
@@ -5564,40 +5802,42 @@ var file_records_proto_goTypes = []any{
 	(*Boot)(nil),          // 17: ironring.v1.Boot
 	(*AgentSession)(nil),  // 18: ironring.v1.AgentSession
 	(*RootDisk)(nil),      // 19: ironring.v1.RootDisk
-	(*BmcFacts)(nil),      // 20: ironring.v1.BmcFacts
-	(*Erasure)(nil),       // 21: ironring.v1.Erasure
-	(*Evidence)(nil),      // 22: ironring.v1.Evidence
-	(*Reach)(nil),         // 23: ironring.v1.Reach
-	(*BmcPark)(nil),       // 24: ironring.v1.BmcPark
-	(*BmcTls)(nil),        // 25: ironring.v1.BmcTls
-	(*Quarantine)(nil),    // 26: ironring.v1.Quarantine
-	(*Port)(nil),          // 27: ironring.v1.Port
-	(*Network)(nil),       // 28: ironring.v1.Network
-	(*PeerAddress)(nil),   // 29: ironring.v1.PeerAddress
-	(*Address)(nil),       // 30: ironring.v1.Address
-	(*Step)(nil),          // 31: ironring.v1.Step
-	(*Flow)(nil),          // 32: ironring.v1.Flow
-	(*Lease)(nil),         // 33: ironring.v1.Lease
-	(*Timing)(nil),        // 34: ironring.v1.Timing
-	(*Lock)(nil),          // 35: ironring.v1.Lock
-	(*Intent)(nil),        // 36: ironring.v1.Intent
-	(*Member)(nil),        // 37: ironring.v1.Member
-	(*FormerMember)(nil),  // 38: ironring.v1.FormerMember
-	(*Keys)(nil),          // 39: ironring.v1.Keys
-	(*SealedKeys)(nil),    // 40: ironring.v1.SealedKeys
-	(*Globals)(nil),       // 41: ironring.v1.Globals
-	(*Settings)(nil),      // 42: ironring.v1.Settings
-	(*JoinToken)(nil),     // 43: ironring.v1.JoinToken
-	(*Meta)(nil),          // 44: ironring.v1.Meta
-	(*History)(nil),       // 45: ironring.v1.History
-	(*Audit)(nil),         // 46: ironring.v1.Audit
-	(*Inventory)(nil),     // 47: ironring.v1.Inventory
-	(*RequestResult)(nil), // 48: ironring.v1.RequestResult
-	(*Result)(nil),        // 49: ironring.v1.Result
-	(*Failure)(nil),       // 50: ironring.v1.Failure
-	(*OpResult)(nil),      // 51: ironring.v1.OpResult
-	(*Artifact)(nil),      // 52: ironring.v1.Artifact
-	(*Ramdisk)(nil),       // 53: ironring.v1.Ramdisk
+	(*DiskRecord)(nil),    // 20: ironring.v1.DiskRecord
+	(*BmcFacts)(nil),      // 21: ironring.v1.BmcFacts
+	(*Erasure)(nil),       // 22: ironring.v1.Erasure
+	(*Evidence)(nil),      // 23: ironring.v1.Evidence
+	(*Reach)(nil),         // 24: ironring.v1.Reach
+	(*BmcPark)(nil),       // 25: ironring.v1.BmcPark
+	(*BmcTls)(nil),        // 26: ironring.v1.BmcTls
+	(*Quarantine)(nil),    // 27: ironring.v1.Quarantine
+	(*Port)(nil),          // 28: ironring.v1.Port
+	(*Network)(nil),       // 29: ironring.v1.Network
+	(*PeerAddress)(nil),   // 30: ironring.v1.PeerAddress
+	(*Address)(nil),       // 31: ironring.v1.Address
+	(*Step)(nil),          // 32: ironring.v1.Step
+	(*Flow)(nil),          // 33: ironring.v1.Flow
+	(*Lease)(nil),         // 34: ironring.v1.Lease
+	(*Timing)(nil),        // 35: ironring.v1.Timing
+	(*Lock)(nil),          // 36: ironring.v1.Lock
+	(*Intent)(nil),        // 37: ironring.v1.Intent
+	(*Member)(nil),        // 38: ironring.v1.Member
+	(*FormerMember)(nil),  // 39: ironring.v1.FormerMember
+	(*SpentKey)(nil),      // 40: ironring.v1.SpentKey
+	(*Keys)(nil),          // 41: ironring.v1.Keys
+	(*SealedKeys)(nil),    // 42: ironring.v1.SealedKeys
+	(*Globals)(nil),       // 43: ironring.v1.Globals
+	(*Settings)(nil),      // 44: ironring.v1.Settings
+	(*JoinToken)(nil),     // 45: ironring.v1.JoinToken
+	(*Meta)(nil),          // 46: ironring.v1.Meta
+	(*History)(nil),       // 47: ironring.v1.History
+	(*Audit)(nil),         // 48: ironring.v1.Audit
+	(*Inventory)(nil),     // 49: ironring.v1.Inventory
+	(*RequestResult)(nil), // 50: ironring.v1.RequestResult
+	(*Result)(nil),        // 51: ironring.v1.Result
+	(*Failure)(nil),       // 52: ironring.v1.Failure
+	(*OpResult)(nil),      // 53: ironring.v1.OpResult
+	(*Artifact)(nil),      // 54: ironring.v1.Artifact
+	(*Ramdisk)(nil),       // 55: ironring.v1.Ramdisk
 }
 var file_records_proto_depIdxs = []int32{
 	0,  // 0: ironring.v1.Node.state:type_name -> ironring.v1.State
@@ -5607,41 +5847,42 @@ var file_records_proto_depIdxs = []int32{
 	17, // 4: ironring.v1.Node.boot:type_name -> ironring.v1.Boot
 	18, // 5: ironring.v1.Node.agent:type_name -> ironring.v1.AgentSession
 	19, // 6: ironring.v1.Node.root_disk:type_name -> ironring.v1.RootDisk
-	20, // 7: ironring.v1.Node.bmc:type_name -> ironring.v1.BmcFacts
-	21, // 8: ironring.v1.Node.erasure:type_name -> ironring.v1.Erasure
-	24, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
-	22, // 10: ironring.v1.Node.evidence:type_name -> ironring.v1.Evidence
-	25, // 11: ironring.v1.Node.bmc_tls:type_name -> ironring.v1.BmcTls
-	26, // 12: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
+	21, // 7: ironring.v1.Node.bmc:type_name -> ironring.v1.BmcFacts
+	22, // 8: ironring.v1.Node.erasure:type_name -> ironring.v1.Erasure
+	25, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
+	23, // 10: ironring.v1.Node.evidence:type_name -> ironring.v1.Evidence
+	26, // 11: ironring.v1.Node.bmc_tls:type_name -> ironring.v1.BmcTls
+	27, // 12: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
 	5,  // 13: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
 	10, // 14: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
-	11, // 15: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
-	6,  // 16: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
-	29, // 17: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
-	9,  // 18: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
-	7,  // 19: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
-	31, // 20: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
-	8,  // 21: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
-	1,  // 22: ironring.v1.Flow.request:type_name -> ironring.v1.Event
-	44, // 23: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
-	12, // 24: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
-	34, // 25: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
-	13, // 26: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
-	14, // 27: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
-	40, // 28: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
-	34, // 29: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
-	44, // 30: ironring.v1.History.meta:type_name -> ironring.v1.Meta
-	0,  // 31: ironring.v1.History.state:type_name -> ironring.v1.State
-	44, // 32: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
-	49, // 33: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
-	50, // 34: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
-	51, // 35: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
-	15, // 36: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	20, // 15: ironring.v1.Erasure.erased:type_name -> ironring.v1.DiskRecord
+	11, // 16: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
+	6,  // 17: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
+	30, // 18: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
+	9,  // 19: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
+	7,  // 20: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
+	32, // 21: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
+	8,  // 22: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
+	1,  // 23: ironring.v1.Flow.request:type_name -> ironring.v1.Event
+	46, // 24: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
+	12, // 25: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
+	35, // 26: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
+	13, // 27: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
+	14, // 28: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
+	42, // 29: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
+	35, // 30: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
+	46, // 31: ironring.v1.History.meta:type_name -> ironring.v1.Meta
+	0,  // 32: ironring.v1.History.state:type_name -> ironring.v1.State
+	46, // 33: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
+	51, // 34: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
+	52, // 35: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
+	53, // 36: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
+	15, // 37: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }
@@ -5655,7 +5896,7 @@ func file_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_records_proto_rawDesc), len(file_records_proto_rawDesc)),
 			NumEnums:      16,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -793,6 +793,7 @@ func (x *DeleteNodeRequest) GetRequestId() string {
 type WriteReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Notes         []string               `protobuf:"bytes,2,rep,name=notes,proto3" json:"notes,omitempty"` // what the caller should do now, a sentence each
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -832,6 +833,13 @@ func (x *WriteReply) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *WriteReply) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 type ProvisionRequest struct {
@@ -915,6 +923,7 @@ type PowerRequest struct {
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Action        PowerAction            `protobuf:"varint,2,opt,name=action,proto3,enum=ironring.v1.PowerAction" json:"action,omitempty"`
 	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Rev           uint64                 `protobuf:"varint,4,opt,name=rev,proto3" json:"rev,omitempty"` // 0: whatever it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -968,6 +977,13 @@ func (x *PowerRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *PowerRequest) GetRev() uint64 {
+	if x != nil {
+		return x.Rev
+	}
+	return 0
 }
 
 type FlowReply struct {
@@ -4515,22 +4531,24 @@ const file_services_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03rev\x18\x02 \x01(\x04R\x03rev\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"8\n" +
 	"\n" +
 	"WriteReply\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x93\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\"\x93\x01\n" +
 	"\x10ProvisionRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12&\n" +
 	"\x04verb\x18\x02 \x01(\x0e2\x12.ironring.v1.EventR\x04verb\x12\x10\n" +
 	"\x03rev\x18\x03 \x01(\x04R\x03rev\x12\x12\n" +
 	"\x04args\x18\x04 \x01(\fR\x04args\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"s\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x85\x01\n" +
 	"\fPowerRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x18.ironring.v1.PowerActionR\x06action\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"o\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x10\n" +
+	"\x03rev\x18\x04 \x01(\x04R\x03rev\"o\n" +
 	"\tFlowReply\x12%\n" +
 	"\x04flow\x18\x01 \x01(\v2\x11.ironring.v1.FlowR\x04flow\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12%\n" +
