@@ -1062,6 +1062,7 @@ type ChangeHardwareRequest struct {
 	//	*ChangeHardwareRequest_Indicator
 	//	*ChangeHardwareRequest_Nmi
 	//	*ChangeHardwareRequest_ClearEvents
+	//	*ChangeHardwareRequest_AcceptMachine
 	Change        isChangeHardwareRequest_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1197,6 +1198,15 @@ func (x *ChangeHardwareRequest) GetClearEvents() bool {
 	return false
 }
 
+func (x *ChangeHardwareRequest) GetAcceptMachine() string {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeHardwareRequest_AcceptMachine); ok {
+			return x.AcceptMachine
+		}
+	}
+	return ""
+}
+
 type isChangeHardwareRequest_Change interface {
 	isChangeHardwareRequest_Change()
 }
@@ -1233,6 +1243,12 @@ type ChangeHardwareRequest_ClearEvents struct {
 	ClearEvents bool `protobuf:"varint,17,opt,name=clear_events,json=clearEvents,proto3,oneof"` // true
 }
 
+type ChangeHardwareRequest_AcceptMachine struct {
+	// The machine behind the BMC is the node's from now on: its UUID or serial
+	// number, or the BMC's address as `node show` has it. Changes the record only.
+	AcceptMachine string `protobuf:"bytes,18,opt,name=accept_machine,json=acceptMachine,proto3,oneof"`
+}
+
 func (*ChangeHardwareRequest_BootDevice) isChangeHardwareRequest_Change() {}
 
 func (*ChangeHardwareRequest_BootMode) isChangeHardwareRequest_Change() {}
@@ -1248,6 +1264,8 @@ func (*ChangeHardwareRequest_Indicator) isChangeHardwareRequest_Change() {}
 func (*ChangeHardwareRequest_Nmi) isChangeHardwareRequest_Change() {}
 
 func (*ChangeHardwareRequest_ClearEvents) isChangeHardwareRequest_Change() {}
+
+func (*ChangeHardwareRequest_AcceptMachine) isChangeHardwareRequest_Change() {}
 
 // AcceptBmcCertificateRequest names the certificate that is trusted from now on.
 type AcceptBmcCertificateRequest struct {
@@ -1396,7 +1414,7 @@ const file_hardware_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\x0e2\x15.ironring.v1.BootModeR\x04mode\"7\n" +
 	"\vMediaChange\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x14\n" +
-	"\x05image\x18\x02 \x01(\tR\x05image\"\xd4\x03\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\"\xfd\x03\n" +
 	"\x15ChangeHardwareRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
 	"\n" +
@@ -1413,7 +1431,8 @@ const file_hardware_proto_rawDesc = "" +
 	"ejectMedia\x126\n" +
 	"\tindicator\x18\x0f \x01(\x0e2\x16.ironring.v1.IndicatorH\x00R\tindicator\x12\x12\n" +
 	"\x03nmi\x18\x10 \x01(\bH\x00R\x03nmi\x12#\n" +
-	"\fclear_events\x18\x11 \x01(\bH\x00R\vclearEventsB\b\n" +
+	"\fclear_events\x18\x11 \x01(\bH\x00R\vclearEvents\x12'\n" +
+	"\x0eaccept_machine\x18\x12 \x01(\tH\x00R\racceptMachineB\b\n" +
 	"\x06change\"r\n" +
 	"\x1bAcceptBmcCertificateRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
@@ -1514,6 +1533,7 @@ func file_hardware_proto_init() {
 		(*ChangeHardwareRequest_Indicator)(nil),
 		(*ChangeHardwareRequest_Nmi)(nil),
 		(*ChangeHardwareRequest_ClearEvents)(nil),
+		(*ChangeHardwareRequest_AcceptMachine)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

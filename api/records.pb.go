@@ -1044,8 +1044,11 @@ type Node struct {
 	LastToken        uint64      `protobuf:"varint,63,opt,name=last_token,json=lastToken,proto3" json:"last_token,omitempty"`
 	Quarantine       *Quarantine `protobuf:"bytes,64,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
 	IntentSeq        uint64      `protobuf:"varint,65,opt,name=intent_seq,json=intentSeq,proto3" json:"intent_seq,omitempty"` // sequence of the last intent
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The rev at which driver or driver_info were changed last, 0: never. What is
+	// known of the BMC is verified while it was read with the same.
+	DriverRev     uint64 `protobuf:"varint,66,opt,name=driver_rev,json=driverRev,proto3" json:"driver_rev,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -1365,12 +1368,20 @@ func (x *Node) GetIntentSeq() uint64 {
 	return 0
 }
 
+func (x *Node) GetDriverRev() uint64 {
+	if x != nil {
+		return x.DriverRev
+	}
+	return 0
+}
+
 type Boot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        BootTarget             `protobuf:"varint,1,opt,name=target,proto3,enum=ironring.v1.BootTarget" json:"target,omitempty"`
 	Nonce         string                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`                              // 32 hex digits; valid for one boot of the ramdisk
 	MintedTick    uint64                 `protobuf:"varint,3,opt,name=minted_tick,json=mintedTick,proto3" json:"minted_tick,omitempty"` // when the nonce was committed
 	Tries         uint32                 `protobuf:"varint,4,opt,name=tries,proto3" json:"tries,omitempty"`                             // power-ons of this boot, 1 at first
+	Medium        bool                   `protobuf:"varint,5,opt,name=medium,proto3" json:"medium,omitempty"`                           // our boot medium may be in the drive of the BMC
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1431,6 +1442,13 @@ func (x *Boot) GetTries() uint32 {
 		return x.Tries
 	}
 	return 0
+}
+
+func (x *Boot) GetMedium() bool {
+	if x != nil {
+		return x.Medium
+	}
+	return false
 }
 
 // AgentSession is the agent that enrolled for the current boot nonce.
@@ -1712,7 +1730,9 @@ type BmcFacts struct {
 	// be, system_uuid first.
 	SystemUuids []string `protobuf:"bytes,9,rep,name=system_uuids,json=systemUuids,proto3" json:"system_uuids,omitempty"`
 	// What no other node may have: address, port and system of the BMC.
-	BmcKey        string `protobuf:"bytes,10,opt,name=bmc_key,json=bmcKey,proto3" json:"bmc_key,omitempty"`
+	BmcKey string `protobuf:"bytes,10,opt,name=bmc_key,json=bmcKey,proto3" json:"bmc_key,omitempty"`
+	// Node.driver_rev of the record whose driver_info they were read with.
+	DriverRev     uint64 `protobuf:"varint,11,opt,name=driver_rev,json=driverRev,proto3" json:"driver_rev,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1815,6 +1835,13 @@ func (x *BmcFacts) GetBmcKey() string {
 		return x.BmcKey
 	}
 	return ""
+}
+
+func (x *BmcFacts) GetDriverRev() uint64 {
+	if x != nil {
+		return x.DriverRev
+	}
+	return 0
 }
 
 // Erasure says what the last clean did to the data on the disks.
@@ -2830,6 +2857,7 @@ type Flow struct {
 	// SHA-256 of the token with which the deployed system phones home; empty: it
 	// is not waited for. No other running flow has the same. Not shown.
 	PhoneHomeDigest []byte `protobuf:"bytes,24,opt,name=phone_home_digest,json=phoneHomeDigest,proto3" json:"phone_home_digest,omitempty"`
+	RequestMeta     *Meta  `protobuf:"bytes,25,opt,name=request_meta,json=requestMeta,proto3" json:"request_meta,omitempty"` // who asked for the request; of an undeploy, the teardown's meta
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3028,6 +3056,13 @@ func (x *Flow) GetAgentIncarnation() string {
 func (x *Flow) GetPhoneHomeDigest() []byte {
 	if x != nil {
 		return x.PhoneHomeDigest
+	}
+	return nil
+}
+
+func (x *Flow) GetRequestMeta() *Meta {
+	if x != nil {
+		return x.RequestMeta
 	}
 	return nil
 }
@@ -5176,7 +5211,7 @@ var File_records_proto protoreflect.FileDescriptor
 
 const file_records_proto_rawDesc = "" +
 	"\n" +
-	"\rrecords.proto\x12\vironring.v1\"\x91\f\n" +
+	"\rrecords.proto\x12\vironring.v1\"\xb0\f\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -5230,13 +5265,16 @@ const file_records_proto_rawDesc = "" +
 	"quarantine\x18@ \x01(\v2\x17.ironring.v1.QuarantineR\n" +
 	"quarantine\x12\x1d\n" +
 	"\n" +
-	"intent_seq\x18A \x01(\x04R\tintentSeq\"\x84\x01\n" +
+	"intent_seq\x18A \x01(\x04R\tintentSeq\x12\x1d\n" +
+	"\n" +
+	"driver_rev\x18B \x01(\x04R\tdriverRev\"\x9c\x01\n" +
 	"\x04Boot\x12/\n" +
 	"\x06target\x18\x01 \x01(\x0e2\x17.ironring.v1.BootTargetR\x06target\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\tR\x05nonce\x12\x1f\n" +
 	"\vminted_tick\x18\x03 \x01(\x04R\n" +
 	"mintedTick\x12\x14\n" +
-	"\x05tries\x18\x04 \x01(\rR\x05tries\"\xba\x01\n" +
+	"\x05tries\x18\x04 \x01(\rR\x05tries\x12\x16\n" +
+	"\x06medium\x18\x05 \x01(\bR\x06medium\"\xba\x01\n" +
 	"\fAgentSession\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x1d\n" +
 	"\n" +
@@ -5263,7 +5301,7 @@ const file_records_proto_rawDesc = "" +
 	"\aby_path\x18\x04 \x01(\tR\x06byPath\x12\x14\n" +
 	"\x05model\x18\x05 \x01(\tR\x05model\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"\xa2\x02\n" +
+	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"\xc1\x02\n" +
 	"\bBmcFacts\x12\x1f\n" +
 	"\vsystem_uuid\x18\x01 \x01(\tR\n" +
 	"systemUuid\x12\x16\n" +
@@ -5276,7 +5314,9 @@ const file_records_proto_rawDesc = "" +
 	"\aread_ms\x18\b \x01(\x03R\x06readMs\x12!\n" +
 	"\fsystem_uuids\x18\t \x03(\tR\vsystemUuids\x12\x17\n" +
 	"\abmc_key\x18\n" +
-	" \x01(\tR\x06bmcKey\"\xd5\x01\n" +
+	" \x01(\tR\x06bmcKey\x12\x1d\n" +
+	"\n" +
+	"driver_rev\x18\v \x01(\x04R\tdriverRev\"\xd5\x01\n" +
 	"\aErasure\x120\n" +
 	"\x05level\x18\x01 \x01(\x0e2\x1a.ironring.v1.Erasure.LevelR\x05level\x12\x14\n" +
 	"\x05disks\x18\x02 \x03(\tR\x05disks\x12\x17\n" +
@@ -5377,7 +5417,7 @@ const file_records_proto_rawDesc = "" +
 	"\adone_ms\x18\n" +
 	" \x01(\x03R\x06doneMs\x12\x16\n" +
 	"\x06result\x18\v \x01(\fR\x06result\x12\x14\n" +
-	"\x05error\x18\f \x01(\tR\x05error\"\x84\x06\n" +
+	"\x05error\x18\f \x01(\tR\x05error\"\xba\x06\n" +
 	"\x04Flow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12)\n" +
@@ -5405,7 +5445,8 @@ const file_records_proto_rawDesc = "" +
 	"last_lease\x18\x15 \x01(\tR\tlastLease\x12\x1b\n" +
 	"\tpower_ons\x18\x16 \x01(\rR\bpowerOns\x12+\n" +
 	"\x11agent_incarnation\x18\x17 \x01(\tR\x10agentIncarnation\x12*\n" +
-	"\x11phone_home_digest\x18\x18 \x01(\fR\x0fphoneHomeDigest\"\xd8\x03\n" +
+	"\x11phone_home_digest\x18\x18 \x01(\fR\x0fphoneHomeDigest\x124\n" +
+	"\frequest_meta\x18\x19 \x01(\v2\x11.ironring.v1.MetaR\vrequestMeta\"\xd8\x03\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tconductor\x18\x02 \x01(\tR\tconductor\x12 \n" +
@@ -5865,24 +5906,25 @@ var file_records_proto_depIdxs = []int32{
 	8,  // 22: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
 	1,  // 23: ironring.v1.Flow.request:type_name -> ironring.v1.Event
 	46, // 24: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
-	12, // 25: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
-	35, // 26: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
-	13, // 27: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
-	14, // 28: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
-	42, // 29: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
-	35, // 30: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
-	46, // 31: ironring.v1.History.meta:type_name -> ironring.v1.Meta
-	0,  // 32: ironring.v1.History.state:type_name -> ironring.v1.State
-	46, // 33: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
-	51, // 34: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
-	52, // 35: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
-	53, // 36: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
-	15, // 37: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	46, // 25: ironring.v1.Flow.request_meta:type_name -> ironring.v1.Meta
+	12, // 26: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
+	35, // 27: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
+	13, // 28: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
+	14, // 29: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
+	42, // 30: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
+	35, // 31: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
+	46, // 32: ironring.v1.History.meta:type_name -> ironring.v1.Meta
+	0,  // 33: ironring.v1.History.state:type_name -> ironring.v1.State
+	46, // 34: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
+	51, // 35: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
+	52, // 36: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
+	53, // 37: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
+	15, // 38: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }
