@@ -15,14 +15,17 @@ import (
 	"github.com/ironring/ironring/e2e/harness"
 )
 
-var plugStatic = sync.OnceValue(func() error { return lab.PlugStatic(context.Background()) })
+var plugStatic = sync.OnceValues(func() (*harness.DNS, error) { return lab.PlugStatic(context.Background()) })
 
 // TestVirtualMedia deploys a machine at a site without DHCP: its BMC, which
 // speaks Redfish, reads the boot medium from a peer, the firmware boots it as
-// a CD, the agent has the node's static network and fetches the image by IPv6,
-// and the drive is empty when the image runs.
+// a CD, and the agent has the node's static network: IPv4 and IPv6 on a bond,
+// and a VLAN on it, by which it gets the time for a clock that is years behind
+// and the address of the image server, which is asked by IPv6. The drive is
+// empty when the image runs.
 func TestVirtualMedia(t *testing.T) {
-	if err := plugStatic(); err != nil {
+	dns, err := plugStatic()
+	if err != nil {
 		t.Fatal(err)
 	}
 	runCaseOf(t, harness.ClusterSpec{Name: "virtual-media", Static: true}, func(ctx context.Context, k *kase) error {
@@ -36,7 +39,7 @@ func TestVirtualMedia(t *testing.T) {
 		if err := k.CLI(ctx, nil, "ramdisk", "publish", dir); err != nil {
 			return err
 		}
-		vm, err := k.bare(harness.VMSpec{Index: 1, Media: true})
+		vm, err := k.bare(harness.VMSpec{Index: 1, Media: true, TwoNICs: true, RTC: "2001-02-03T04:05:06"})
 		if err != nil {
 			return err
 		}
@@ -45,7 +48,7 @@ func TestVirtualMedia(t *testing.T) {
 			return err
 		}
 		k.bmcs = append(k.bmcs, bmc)
-		if err := k.enrolMedia(ctx, "n1", vm, bmc, harness.StaticNetwork(vm.MAC, 150)); err != nil {
+		if err := k.enrolMedia(ctx, "n1", vm, bmc, harness.StaticNetwork(vm, 150)); err != nil {
 			return err
 		}
 		first := vm.Console.Mark()
@@ -60,6 +63,9 @@ func TestVirtualMedia(t *testing.T) {
 				return fmt.Errorf("static address: %w", err)
 			}
 		}
+		if _, err := vm.Console.Wait(ctx, first, "clock set by NTP server="+harness.TaggedHost, lab.Limit(20*time.Second)); err != nil {
+			return fmt.Errorf("time by the VLAN: %w", err)
+		}
 		if err := k.timelineHas(ctx, "n1", "GET boot medium from "+harness.BMCAddr(1)+": 200", "agent enrolled from 10.77.0.150"); err != nil {
 			return err
 		}
@@ -67,7 +73,7 @@ func TestVirtualMedia(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		url = strings.Replace(url, harness.ImageHost, "["+harness.ImageHost6+"]", 1)
+		url = strings.Replace(url, harness.ImageHost, harness.ImageName, 1)
 		before, err := vm.Written()
 		if err != nil {
 			return err
@@ -90,6 +96,13 @@ func TestVirtualMedia(t *testing.T) {
 			if !strings.Contains(r, "[fd79::150]") {
 				return fmt.Errorf("the image was fetched by another way: %s", r)
 			}
+		}
+		asked, err := dns.Log()
+		if err != nil {
+			return err
+		}
+		if want := harness.ImageName + " from 10.79.0.150"; !strings.Contains(asked, want) {
+			return fmt.Errorf("the DNS server has seen no question for %s:\n%s", want, asked)
 		}
 		return writtenOnce(vm, before, img)
 	})

@@ -66,7 +66,7 @@ func (l *Lab) Plug(ctx context.Context) error {
 		}
 	}
 	for i := 1; i <= MaxVMs; i++ {
-		tap := "vm" + strconv.Itoa(i)
+		tap := tapOf(i)
 		if err := l.ip(ctx, "net", "tuntap add "+tap+" mode tap", "link set "+tap+" master "+BridgeProv+" up"); err != nil {
 			return err
 		}

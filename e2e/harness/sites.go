@@ -100,28 +100,44 @@ func (l *Lab) ForeignDHCP(ctx context.Context, first, last string) (*Proc, error
 	})
 }
 
-// ImageHost6 is the image server at a site without DHCP.
-const ImageHost6 = "fd79::5"
+// The image server at a site without DHCP: an IPv6 address, and a name that
+// only the DNS server on the VLAN knows.
+const (
+	ImageHost6 = "fd79::5"
+	ImageName  = "images.site.test"
+)
 
-// PlugStatic gives the image server its IPv6 address there. It stays until the
-// lab closes.
-func (l *Lab) PlugStatic(ctx context.Context) error {
-	return l.ip(ctx, "www", "addr add "+ImageHost6+"/64 dev prov nodad")
+// PlugStatic makes the servers of a site without DHCP: the image server's IPv6
+// address, and DNS and NTP on a VLAN. They stay until the lab closes.
+func (l *Lab) PlugStatic(ctx context.Context) (*DNS, error) {
+	if err := l.ip(ctx, "www", "addr add "+ImageHost6+"/64 dev prov nodad"); err != nil {
+		return nil, err
+	}
+	if err := l.PlugTagged(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.ServeTime(); err != nil {
+		return nil, err
+	}
+	return l.ServeNames(ctx, ImageName, ImageHost6)
 }
 
-// StaticNetwork is the network data of a machine there: IPv4, IPv6 and a VLAN,
-// on which nobody else is: not every host's kernel knows VLANs. host is the end
-// of its addresses.
-func StaticNetwork(mac string, host int) string {
+// StaticNetwork is the network data of a machine there: IPv4 and IPv6 on a bond
+// of its two NICs, a VLAN on the bond, and DNS and NTP that are reached by the
+// VLAN only. host is the end of its addresses.
+func StaticNetwork(vm *VM, host int) string {
 	return fmt.Sprintf(`{
  "links": [
-  {"id": "nic", "type": "phy", "ethernet_mac_address": %q},
-  {"id": "tagged", "type": "vlan", "vlan_link": "nic", "vlan_id": 7}
+  {"id": "tagged", "type": "vlan", "vlan_link": "both", "vlan_id": %[4]d},
+  {"id": "both", "type": "bond", "bond_links": ["one", "two"], "bond_mode": "active-backup", "bond_miimon": 100},
+  {"id": "one", "type": "phy", "ethernet_mac_address": %[1]q},
+  {"id": "two", "type": "phy", "ethernet_mac_address": %[2]q}
  ],
  "networks": [
-  {"id": "v4", "type": "ipv4", "link": "nic", "ip_address": "10.77.0.%[2]d/24"},
-  {"id": "v6", "type": "ipv6", "link": "nic", "ip_address": "fd79::%[2]d/64"},
-  {"id": "v7", "type": "ipv4", "link": "tagged", "ip_address": "10.79.0.%[2]d/24"}
- ]
-}`, mac, host)
+  {"id": "v4", "type": "ipv4", "link": "both", "ip_address": "10.77.0.%[3]d/24"},
+  {"id": "v6", "type": "ipv6", "link": "both", "ip_address": "fd79::%[3]d/64"},
+  {"id": "v7", "type": "ipv4", "link": "tagged", "ip_address": "10.79.0.%[3]d/24"}
+ ],
+ "services": [{"type": "dns", "address": %[5]q}, {"type": "ntp", "address": %[5]q}]
+}`, vm.MAC, vm.MAC2, host, taggedID, TaggedHost)
 }

@@ -44,6 +44,7 @@ type VMSpec struct {
 	Firmware Firmware
 	Bridge   string // that its NIC is plugged into, "": BridgeProv
 	Media    bool   // it has a CD drive, and no wire to a BMC: see NewRedfish
+	TwoNICs  bool   // it has a second NIC, by the tap of machine MaxVMs, which must not run
 	RTC      string // what its clock says at the first power-on, as QEMU takes it; "": the time
 	// Turn, if set, is shared by machines of which only one may run at a time.
 	// A machine that is switched on out of turn is on, as seen by its BMC, and
@@ -58,6 +59,7 @@ type VM struct {
 	UUID    string // SMBIOS system UUID
 	Serial  string // SMBIOS system serial number
 	MAC     string // of its NIC
+	MAC2    string // of its second NIC, "" without one
 	Disk    string // the raw file behind its disk, sparse
 	DiskID  string // the serial number that the guest sees
 	Console *Console
@@ -113,8 +115,15 @@ func (l *Lab) NewVM(s VMSpec) (*VM, error) {
 	if bridge == "" {
 		bridge = BridgeProv
 	}
-	if err := l.ip(context.Background(), "net", "link set "+vm.tap()+" master "+bridge); err != nil {
-		return nil, err
+	taps := []string{vm.tap()}
+	if s.TwoNICs {
+		vm.MAC2 = fmt.Sprintf("52:54:00:77:01:%02x", s.Index)
+		taps = append(taps, tapOf(MaxVMs))
+	}
+	for _, tap := range taps {
+		if err := l.ip(context.Background(), "net", "link set "+tap+" master "+bridge); err != nil {
+			return nil, err
+		}
 	}
 	if err := copyFile(vm.vars, ovmf+"OVMF_VARS_4M.fd"); err != nil {
 		return nil, err
@@ -218,6 +227,13 @@ func (vm *VM) argsLocked(first BootDev) []string {
 			"-chardev", fmt.Sprintf("socket,id=ipmi0,host=%s,port=%d,reconnect=1", ctlBMC, systemPort(vm.Index)),
 			"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0")
 	}
+	if vm.MAC2 != "" {
+		// Sums are made by the guest: who takes tags off passes frames on as they are.
+		const whole = ",csum=off,gso=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off"
+		nic += whole
+		args = append(args, "-netdev", "tap,id=n1,ifname="+tapOf(MaxVMs)+",script=no,downscript=no",
+			"-device", "virtio-net-pci,id=nic1,netdev=n1,romfile=,mac="+vm.MAC2+whole)
+	}
 	return append(args,
 		"-name", vm.lab.Prefix+"-"+vm.Name, "-uuid", vm.UUID,
 		"-smbios", fmt.Sprintf("type=1,manufacturer=Ironring,product=E2E,serial=%s,uuid=%s", vm.Serial, vm.UUID),
@@ -230,7 +246,9 @@ func (vm *VM) argsLocked(first BootDev) []string {
 }
 
 // tap is the network interface behind the machine's NIC.
-func (vm *VM) tap() string { return "vm" + strconv.Itoa(vm.Index) }
+func (vm *VM) tap() string { return tapOf(vm.Index) }
+
+func tapOf(index int) string { return "vm" + strconv.Itoa(index) }
 
 // PowerOn presses the button of a machine that is off.
 func (vm *VM) PowerOn(why string) error {
