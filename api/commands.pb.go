@@ -3749,8 +3749,11 @@ func (x *RestoreEpochRaise) GetEpoch() uint64 {
 // there already gets what it lacks: copies and an alias; its kind and names
 // stay unless they are empty.
 type ArtifactSet struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Artifact      *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"` // digest, size, kind, name, arch, purpose, copies, alias
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Artifact *Artifact              `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"` // digest, size, kind, name, arch, purpose, copies, alias
+	// Refused with Conflict when the cluster's clock is at or past this tick: the
+	// peers keep files without a record only until then. 0: not compared.
+	BeforeTick    uint64 `protobuf:"varint,2,opt,name=before_tick,json=beforeTick,proto3" json:"before_tick,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3790,6 +3793,13 @@ func (x *ArtifactSet) GetArtifact() *Artifact {
 		return x.Artifact
 	}
 	return nil
+}
+
+func (x *ArtifactSet) GetBeforeTick() uint64 {
+	if x != nil {
+		return x.BeforeTick
+	}
+	return 0
 }
 
 // ArtifactCopy says what became of one member's copy.
@@ -4775,9 +4785,11 @@ const file_commands_proto_rawDesc = "" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\")\n" +
 	"\x11RestoreEpochRaise\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"@\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"a\n" +
 	"\vArtifactSet\x121\n" +
-	"\bartifact\x18\x01 \x01(\v2\x15.ironring.v1.ArtifactR\bartifact\"\xa3\x01\n" +
+	"\bartifact\x18\x01 \x01(\v2\x15.ironring.v1.ArtifactR\bartifact\x12\x1f\n" +
+	"\vbefore_tick\x18\x02 \x01(\x04R\n" +
+	"beforeTick\"\xa3\x01\n" +
 	"\fArtifactCopy\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x125\n" +

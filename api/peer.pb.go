@@ -948,6 +948,7 @@ func (x *FetchArtifactRequest) GetFrom() []string {
 
 type FetchArtifactReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeptUntilTick uint64                 `protobuf:"varint,1,opt,name=kept_until_tick,json=keptUntilTick,proto3" json:"kept_until_tick,omitempty"` // of the cluster's clock: until then the file stays there without a record; 0: not said
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -980,6 +981,13 @@ func (x *FetchArtifactReply) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FetchArtifactReply.ProtoReflect.Descriptor instead.
 func (*FetchArtifactReply) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FetchArtifactReply) GetKeptUntilTick() uint64 {
+	if x != nil {
+		return x.KeptUntilTick
+	}
+	return 0
 }
 
 type CacheImageRequest struct {
@@ -1189,8 +1197,9 @@ const file_peer_proto_rawDesc = "" +
 	"\x14FetchArtifactRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04from\x18\x03 \x03(\tR\x04from\"\x14\n" +
-	"\x12FetchArtifactReply\"W\n" +
+	"\x04from\x18\x03 \x03(\tR\x04from\"<\n" +
+	"\x12FetchArtifactReply\x12&\n" +
+	"\x0fkept_until_tick\x18\x01 \x01(\x04R\rkeptUntilTick\"W\n" +
 	"\x11CacheImageRequest\x12\x12\n" +
 	"\x04urls\x18\x01 \x03(\tR\x04urls\x12\x1a\n" +
 	"\bchecksum\x18\x02 \x01(\tR\bchecksum\x12\x12\n" +

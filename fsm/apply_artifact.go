@@ -33,6 +33,9 @@ func (w *work) artifactSet(op *api.ArtifactSet, out *api.OpResult) error {
 			return noSuch("member", id)
 		}
 	}
+	if until := op.GetBeforeTick(); until > 0 && w.c.ticks >= until {
+		return errs.About(errs.Conflict, in.GetDigest(), "artifact %s took too long to be recorded, its files may be gone: put it again", short(in.GetDigest()))
+	}
 	a := edit(w, artifacts, in.GetDigest())
 	if a == nil {
 		if len(all(w, artifacts)) >= maxArtifacts {

@@ -64,6 +64,9 @@ func (g *gen) artifactOp() *api.Op {
 		if g.rarely("other size") {
 			op.GetArtifactSet().Artifact.Size++
 		}
+		if g.rarely("until") {
+			op.GetArtifactSet().BeforeTick = g.v.Globals().GetTicks() + uint64(g.n(1, "more"))
+		}
 		return op
 	case 2, 3:
 		return artifactCopy(n, g.member(), api.ArtifactCopy_State(g.n(2, "state")))
@@ -130,6 +133,17 @@ func TestArtifactSetMerges(t *testing.T) {
 		bad.GetArtifactSet().Artifact.Digest = d
 		f.fails(errs.Invalid, bad)
 	}
+}
+
+// Peers keep files without a record for a time of the cluster's clock only.
+func TestArtifactSetComesTooLate(t *testing.T) {
+	f := artifactFixture(t)
+	op := artifactSet(3, api.Artifact_KERNEL, "p0", "p1")
+	f.ok(tick(1000, 1))
+	op.GetArtifactSet().BeforeTick = f.s.View().Globals().GetTicks()
+	f.fails(errs.Conflict, op)
+	op.GetArtifactSet().BeforeTick++
+	f.ok(op)
 }
 
 func TestArtifactCopies(t *testing.T) {
