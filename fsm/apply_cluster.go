@@ -83,8 +83,12 @@ func (w *work) memberSet(op *api.MemberSet, out *api.OpResult) error {
 		return errs.About(errs.Unsupported, m.GetId(), "member %s has feature level %d, the cluster needs %d: upgrade it",
 			m.GetId(), levelOf(m), w.c.featureLevel)
 	}
+	if err := checkFormKey(m.GetFormKey()); err != nil {
+		return err
+	}
 	was := get(w, members, m.GetId())
 	m = proto.CloneOf(m)
+	m.FormKeys = formKeysOf(was, m.GetFormKey())
 	m.JoinedMs = w.meta.GetWallMs()
 	if was != nil {
 		m.JoinedMs = was.GetJoinedMs()
@@ -111,6 +115,9 @@ func (w *work) memberRemove(op *api.MemberRemove) error {
 	live := func(l *api.Lease) bool { return l.GetConductor() == id && l.GetState() == api.Lease_LIVE }
 	if l := find(w, leases, byLive, id, live); len(l) > 0 {
 		return errs.About(errs.WrongState, id, "member %s has the live lease %s: stop it, or wait until the lease expires", id, l[0].GetId())
+	}
+	if op.GetSpendFormKeys() {
+		w.spendFormKeys(get(w, members, id))
 	}
 	w.retireMember(get(w, members, id))
 	drop(w, members, id)
@@ -179,6 +186,12 @@ func (w *work) tokenCreate(op *api.TokenCreate, out *api.OpResult) error {
 	if len(t.GetSecretDigest()) != sha256.Size {
 		return errs.About(errs.Invalid, "secret_digest", "the digest of the secret has %d bytes, not %d", len(t.GetSecretDigest()), sha256.Size)
 	}
+	if err := checkFormKey(t.GetFormKey()); err != nil {
+		return err
+	}
+	if err := w.unspent(t.GetFormKey()); err != nil {
+		return err
+	}
 	if get(w, tokens, t.GetId()) != nil {
 		return errs.About(errs.Exists, t.GetId(), "join token %s exists already", t.GetId())
 	}
@@ -195,6 +208,7 @@ func (w *work) tokenCreate(op *api.TokenCreate, out *api.OpResult) error {
 	}
 	put(w, tokens, &api.JoinToken{
 		Id: t.GetId(), SecretDigest: t.GetSecretDigest(), ExpiresMs: t.GetExpiresMs(), CreatedMs: w.meta.GetWallMs(),
+		FormKey: t.GetFormKey(),
 	})
 	out.Id = t.GetId()
 	return nil
@@ -220,6 +234,9 @@ func (w *work) tokenConsume(op *api.TokenConsume, out *api.OpResult) error {
 			return nil
 		}
 		return errs.About(errs.Denied, id, "the join token was used already, by member %s", t.GetMemberId())
+	}
+	if err := w.unspent(t.GetFormKey()); err != nil { // since the token was made
+		return err
 	}
 	if w.meta.GetWallMs() > t.GetExpiresMs() {
 		return errs.About(errs.Denied, id, "the join token has expired")

@@ -194,7 +194,7 @@ func (g *gen) flowOp() *api.Op {
 		}
 		return &api.Op{Op: &api.Op_FlowCreate{FlowCreate: op}}
 	case 3:
-		return &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: id, Event: g.event()}}}
+		return &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: id, Event: g.event(), Rev: uint64(g.n(3, "rev"))}}}
 	case 4, 5:
 		return &api.Op{Op: &api.Op_StepStart{StepStart: &api.StepStart{
 			NodeId: id, Token: tok, FlowId: flow, Cursor: cursor, Attempt: attempt + 1, CmdId: "c", Event: g.event(), Incarnation: "i",
@@ -295,12 +295,14 @@ func (g *gen) clusterOp() *api.Op {
 	case 6:
 		return &api.Op{Op: &api.Op_LeaseRelease{LeaseRelease: &api.LeaseRelease{LeaseId: g.lease()}}}
 	case 7:
-		return memberSet(g.member())
+		op := memberSet(g.member())
+		op.GetMemberSet().Member.FormKey = formKey(g.n(2, "form key"))
+		return op
 	case 8:
 		if !g.rarely("remove member") {
 			return memberSet(g.member())
 		}
-		return &api.Op{Op: &api.Op_MemberRemove{MemberRemove: &api.MemberRemove{Id: g.member()}}}
+		return &api.Op{Op: &api.Op_MemberRemove{MemberRemove: &api.MemberRemove{Id: g.member(), SpendFormKeys: g.n(1, "by an operator") == 1}}}
 	case 9, 10:
 		id := g.id()
 		return assignTo(id, g.member(), g.v.Node(id).GetAssignEpoch()+1, g.wrongTerm())
@@ -313,7 +315,7 @@ func (g *gen) clusterOp() *api.Op {
 		if g.n(1, "consume") == 1 {
 			return &api.Op{Op: &api.Op_TokenConsume{TokenConsume: &api.TokenConsume{Id: id, SecretDigest: secret[:], KeyDigest: secret[:], MemberId: g.member()}}}
 		}
-		return &api.Op{Op: &api.Op_TokenCreate{TokenCreate: &api.TokenCreate{Token: &api.JoinToken{Id: id, SecretDigest: secret[:], ExpiresMs: 500}}}}
+		return &api.Op{Op: &api.Op_TokenCreate{TokenCreate: &api.TokenCreate{Token: &api.JoinToken{Id: id, SecretDigest: secret[:], ExpiresMs: 500, FormKey: formKey(g.n(2, "form key"))}}}}
 	}
 	return tick(uint64(g.n(20_000, "ms")), g.wrongTerm())
 }

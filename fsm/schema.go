@@ -29,6 +29,7 @@ const (
 	TableReach       = "reach"       // key: member "/" subnet
 	TableArtifacts   = "artifacts"   // key: digest
 	TableRamdisks    = "ramdisks"    // key: arch "/" purpose
+	TableSpentKeys   = "spent_keys"  // key: id of the shared key
 
 	tableTokens   = "tokens"
 	tableFormer   = "former"
@@ -86,6 +87,7 @@ var (
 	ramdisks    = &table[*api.Ramdisk]{TableRamdisks, 41, true, func(r *api.Ramdisk) string { return ramdiskKey(r.GetArch(), r.GetPurpose()) }}
 	keys        = &table[*api.Keys]{TableKeys, 20, true, func(*api.Keys) string { return TableKeys }}
 	former      = &table[*api.FormerMember]{tableFormer, 21, false, formerKey}
+	spentKeys   = &table[*api.SpentKey]{TableSpentKeys, 22, true, (*api.SpentKey).GetId}
 	reaches     = &table[*api.Reach]{TableReach, 30, true, reachKey}
 )
 
@@ -101,7 +103,7 @@ type anyTable interface {
 // tables are in order of kind: the order of snapshots and digests.
 var tables = slices.SortedFunc(slices.Values([]anyTable{
 	nodes, ports, networks, addresses, flows, locks, leases, intents, members, inventories, settings, tokens, answers,
-	artifacts, ramdisks, keys, former, reaches,
+	artifacts, ramdisks, keys, former, spentKeys, reaches,
 }), func(a, b anyTable) int { return cmp.Compare(a.frameKind(), b.frameKind()) })
 
 func (t *table[R]) tableName() string            { return t.name }
@@ -218,6 +220,7 @@ func newSchema() *memdb.DBSchema {
 		tableSchema(settings.name, settings.key, nil),
 		tableSchema(keys.name, keys.key, nil),
 		tableSchema(former.name, former.key, nil),
+		tableSchema(spentKeys.name, spentKeys.key, nil),
 		tableSchema(reaches.name, reaches.key, nil),
 		tableSchema(tokens.name, tokens.key, nil),
 		tableSchema(artifacts.name, artifacts.key, map[string]index[*api.Artifact]{

@@ -79,6 +79,10 @@ func (v *View) Former(id string, keyDigest []byte) *api.FormerMember {
 	return first(v.txn, former, byID, formerKey(&api.FormerMember{Id: id, KeyDigest: keyDigest}))
 }
 
+// SpentKey is why a shared key of key_file is good for nothing any more; nil
+// while it is good.
+func (v *View) SpentKey(id string) *api.SpentKey { return first(v.txn, spentKeys, byID, id) }
+
 // Node is a node by id.
 func (v *View) Node(id string) *api.Node { return first(v.txn, nodes, byID, id) }
 

@@ -236,6 +236,8 @@ func stamp(m proto.Message, index uint64) {
 		r.Index = index
 	case *api.FormerMember:
 		r.Index = index
+	case *api.SpentKey:
+		r.Index = index
 	case *api.Artifact:
 		r.Index = index
 	case *api.Ramdisk:
