@@ -17,21 +17,7 @@ import (
 func SecretURL(u *url.URL) bool { return u.User != nil || u.RawQuery != "" || u.ForceQuery }
 
 // ShownURL is a URL with its secret parts masked.
-func ShownURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return seal.Mask
-	}
-	out := u.Scheme + "://"
-	if u.User != nil {
-		out += seal.Mask + "@"
-	}
-	out += u.Host + u.EscapedPath()
-	if u.RawQuery != "" {
-		out += "?" + seal.Mask
-	}
-	return out
-}
+func ShownURL(raw string) string { return seal.MaskURL(raw) }
 
 // secretsOf are the texts that give a URL's secrets away, the longest first.
 func secretsOf(raw string) []string {
