@@ -10,11 +10,12 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/ironring/ironring/agent/fetch"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/configdrive"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/fetch"
 	"github.com/ironring/ironring/internal/rootdisk"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // configDrive puts the config drive on a partition of its own at the end of
@@ -102,7 +103,7 @@ func (a *agent) driveImage(ctx context.Context, t *task, d *configdrive.Drive, d
 }
 
 func (a *agent) fetchDrive(ctx context.Context, t *task, url string) ([]byte, error) {
-	t.progress(0, 0, "asking for "+fetch.Redact(url))
+	t.progress(0, 0, "asking for "+seal.MaskURL(url))
 	src, err := fetch.Open(ctx, fetch.Config{
 		URLs: []string{url}, Transport: a.cfg.HTTP, Logger: t.log, Stall: a.cfg.ImageStall, NoProgress: a.cfg.ImageNoProgress,
 		Trouble: func(err error) { t.progress(0, 0, "config drive: "+err.Error()) },

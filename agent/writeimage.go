@@ -12,11 +12,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ironring/ironring/agent/fetch"
 	"github.com/ironring/ironring/agent/qcow2"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/fetch"
 	"github.com/ironring/ironring/internal/rootdisk"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // Image formats, as in agentproto.WriteImageArgs.Format.
@@ -78,7 +79,7 @@ func (a *agent) writeImage(ctx context.Context, t *task) (any, error) {
 // there is shown at once, not only when it was tried for long enough.
 func (a *agent) openImage(ctx context.Context, w *imageWrite, urls []string) (*fetch.Stream, error) {
 	if len(urls) > 0 {
-		w.t.progress(0, 0, "asking for "+fetch.Redact(urls[0]))
+		w.t.progress(0, 0, "asking for "+seal.MaskURL(urls[0]))
 	}
 	src, err := fetch.Open(ctx, fetch.Config{
 		URLs: urls, Transport: a.cfg.HTTP, Logger: w.t.log, Stall: a.cfg.ImageStall, NoProgress: a.cfg.ImageNoProgress,

@@ -20,10 +20,10 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/ironring/ironring/agent/fetch"
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/fetch"
 )
 
 // An artifact that is put at one peer is on two before the answer comes, and

@@ -1,72 +1,13 @@
 package fetch
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/ironring/ironring/internal/errs"
 )
-
-// fatalError ends the Stream: asking again cannot help.
-type fatalError struct{ err error }
-
-func (e *fatalError) Error() string { return e.err.Error() }
-
-func fatal(kind errs.Kind, format string, args ...any) error {
-	return &fatalError{errs.New(kind, format, args...)}
-}
-
-// ask sends one request for the rest of the file and sets body when the
-// answer fits what is known of it.
-func (s *Stream) ask(src *source) error {
-	ctx, cancel := context.WithCancel(s.ctx)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, src.url, nil)
-	if err != nil {
-		cancel()
-		return fatal(errs.Invalid, "%s is not a URL", src.shown)
-	}
-	// The digest is over the bytes as served, so no coding on the way.
-	req.Header.Set("Accept-Encoding", "identity")
-	if s.end > 0 {
-		// No If-Range: an answer with the whole file is of no use here.
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", s.off, s.end-1))
-	} else if s.off > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", s.off))
-		if v := src.validator(); v != "" {
-			req.Header.Set("If-Range", v)
-		}
-	}
-	s.requests++
-	// The answer's headers must come in time too, whoever's transport it is.
-	stalled := time.AfterFunc(s.cfg.Stall, cancel)
-	resp, err := s.client.Do(req)
-	late := !stalled.Stop()
-	if err != nil {
-		cancel()
-		if late && s.ctx.Err() == nil {
-			return fmt.Errorf("no answer for %s", s.cfg.Stall)
-		}
-		return bare(err)
-	}
-	src.connected = true
-	skip, err := s.judge(src, resp)
-	if err != nil {
-		cancel()
-		resp.Body.Close()
-		return err
-	}
-	s.body, s.cancel, s.cur = resp.Body, cancel, src
-	if skip > 0 {
-		return s.skip(skip)
-	}
-	return nil
-}
 
 // judge compares an answer with what is known of the file. skip is how many
 // bytes of it we have already.
@@ -145,23 +86,6 @@ func (c *source) validator() string {
 	return c.modified
 }
 
-// skip reads over what we have: the server does not do ranges.
-func (s *Stream) skip(n int64) error {
-	buf := make([]byte, 64<<10)
-	for n > 0 {
-		k, err := s.readSome(buf[:min(n, int64(len(buf)))])
-		n -= int64(k)
-		if n > 0 && err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			s.drop()
-			return fmt.Errorf("broken off before byte %d: %w", s.off, bare(err))
-		}
-	}
-	return nil
-}
-
 // parseContentRange reads "bytes 5-9/10"; all is -1 for "*".
 func parseContentRange(v string) (start, all int64, ok bool) {
 	v, ok = strings.CutPrefix(v, "bytes ")
@@ -176,17 +100,28 @@ func parseContentRange(v string) (start, all int64, ok bool) {
 	if !ok {
 		return 0, 0, false
 	}
-	start, err1 := strconv.ParseInt(from, 10, 64)
-	end, err2 := strconv.ParseInt(to, 10, 64)
-	if err1 != nil || err2 != nil || start < 0 || end < start {
+	start, ok1 := digits(from)
+	end, ok2 := digits(to)
+	if !ok1 || !ok2 || end < start {
 		return 0, 0, false
 	}
 	if size == "*" {
 		return start, -1, true
 	}
-	all, err := strconv.ParseInt(size, 10, 64)
-	if err != nil || all <= end {
+	all, ok = digits(size)
+	if !ok || all <= end {
 		return 0, 0, false
 	}
 	return start, all, true
+}
+
+// digits reads a number that is digits only: ParseInt takes signs too.
+func digits(s string) (int64, bool) {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
 }

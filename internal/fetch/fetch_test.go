@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand"
 	"net/http"
 	"net/http/httptest"
@@ -339,10 +340,52 @@ func TestContentRange(t *testing.T) {
 	for v, want := range map[string][3]int64{
 		"bytes 5-9/10": {5, 10, 1}, "bytes 5-9/*": {5, -1, 1}, "bytes 5-9/9": {0, 0, 0}, "bytes 9-5/10": {0, 0, 0},
 		"": {0, 0, 0}, "bytes */10": {0, 0, 0}, "bytes -5-9/10": {0, 0, 0}, "lines 1-2/3": {0, 0, 0},
+		"bytes +5-9/10": {0, 0, 0}, "bytes 5-9/+10": {0, 0, 0}, "bytes 5-9/99999999999999999999": {0, 0, 0}, "bytes 5 -9/10": {0, 0, 0},
 	} {
 		s, a, ok := parseContentRange(v)
 		if ok != (want[2] == 1) || ok && (s != want[0] || a != want[1]) {
 			t.Errorf("%q: %d %d %v", v, s, a, ok)
 		}
+	}
+}
+
+// What is taken for a range is one, and written the way it was read.
+func FuzzContentRange(f *testing.F) {
+	for _, v := range []string{"bytes 5-9/10", "bytes 0-0/*", "bytes */10", "bytes +5-9/10", "bytes 5-9223372036854775807/*"} {
+		f.Add(v)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		start, all, ok := parseContentRange(v)
+		if !ok {
+			return
+		}
+		if start < 0 || all >= 0 && start >= all {
+			t.Errorf("%q: from %d of %d", v, start, all)
+		}
+		if s, a, ok := parseContentRange(fmt.Sprintf("bytes %d-%d/%d", start, start, max(all, start+1))); start < math.MaxInt64 && (!ok || s != start || a != max(all, start+1)) {
+			t.Errorf("%q: %d of %d, %v", v, s, a, ok)
+		}
+	})
+}
+
+// A caller that has the beginning from before gets the rest only.
+func TestOffset(t *testing.T) {
+	for _, ranges := range []bool{true, false} {
+		cfg := fast(serve(t, &cutter{ranges: ranges}))
+		cfg.Offset = 1<<20 + 3
+		s, err := Open(context.Background(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(s)
+		if err != nil || !bytes.Equal(b, content[cfg.Offset:]) || s.Size() != int64(len(content)) {
+			t.Errorf("ranges %v: %d bytes of %d, %v", ranges, len(b), s.Size(), err)
+		}
+		s.Close()
+	}
+	cfg := fast(serve(t, &cutter{ranges: true}))
+	cfg.Offset = int64(len(content)) + 1
+	if _, err := Open(context.Background(), cfg); !errors.Is(err, errs.Conflict) {
+		t.Errorf("behind the end: %v", err)
 	}
 }

@@ -9,9 +9,14 @@
 //     by ETag, Last-Modified and length; what these cannot show, the caller's
 //     digest does.
 //   - Errors name the URL without user, password and query.
-//   - A file that is not there (4xx) is not asked for again.
+//   - What asking again does not mend ends the file at once: where no URL may
+//     be read (401, 403: errs.Denied) or has it (404, 410: errs.NotFound), or
+//     the file is another one now (errs.Conflict). Time-outs, broken
+//     connections, 408, 429 and 5xx are tried again.
 //
-// A Stream belongs to one goroutine. Start reading at Read.
+// It is used by the agent, which writes images and config drives, and by the
+// peers, which keep images as artifacts. A Stream belongs to one goroutine.
+// Start reading at Read; answer.go judges what servers say.
 package fetch
 
 import (
@@ -25,12 +30,15 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // Config says what to read.
 type Config struct {
 	URLs       []string          // tried in turn; the same bytes behind each
+	Offset     int64             // where to begin: how many bytes the caller has from before
 	Transport  http.RoundTripper // nil: one of its own
 	Logger     *slog.Logger
 	Stall      time.Duration // a connection without a byte for so long is given up; 15 s
@@ -52,7 +60,7 @@ type Stream struct {
 	next   int
 
 	total    int64 // -1: not known yet
-	off      int64 // bytes handed out
+	off      int64 // where in the file Read is
 	end      int64 // where to stop, of a piece; 0: at the end of the file
 	requests int
 
@@ -89,16 +97,16 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Stream{cfg: cfg, ctx: ctx, total: -1, alive: time.Now()}
+	s := &Stream{cfg: cfg, ctx: ctx, total: -1, off: cfg.Offset, alive: time.Now()}
 	if len(cfg.URLs) == 0 {
 		return nil, errs.New(errs.Invalid, "no URL given")
 	}
 	for _, raw := range cfg.URLs {
 		u, err := url.Parse(raw)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, errs.New(errs.Invalid, "%s is not an http or https URL", Redact(raw))
+			return nil, errs.New(errs.Invalid, "%s is not an http or https URL", seal.MaskURL(raw))
 		}
-		s.src = append(s.src, &source{url: raw, shown: Redact(raw)})
+		s.src = append(s.src, &source{url: raw, shown: seal.MaskURL(raw)})
 	}
 	tr := cfg.Transport
 	if tr == nil {
@@ -121,16 +129,6 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// Redact is a URL that may be shown: without user, password, query, fragment.
-func Redact(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "(unreadable URL)"
-	}
-	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
-	return u.String()
 }
 
 // Size is the length of the file in bytes, -1 when no server says it.
@@ -310,14 +308,7 @@ func (s *Stream) pick() *source {
 func (s *Stream) rest() error {
 	s.pause = max(s.cfg.PauseMin, min(2*s.pause, s.cfg.PauseMax))
 	d := s.pause/2 + rand.N(s.pause/2+1)
-	t := time.NewTimer(min(d, max(0, s.cfg.NoProgress-time.Since(s.alive)+time.Millisecond)))
-	defer t.Stop()
-	select {
-	case <-s.ctx.Done():
-		return s.ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return clock.Pause(s.ctx, min(d, max(0, s.cfg.NoProgress-time.Since(s.alive)+time.Millisecond)))
 }
 
 // dead is the error when every URL was refused.
