@@ -24,6 +24,9 @@ func (w *work) flowRequest(op *api.FlowRequest, out *api.OpResult) error {
 	if n == nil {
 		return noSuch("node", id)
 	}
+	if err := w.checkRev(n, op.GetRev()); err != nil {
+		return err
+	}
 	f := get(w, flows, id)
 	if !running(f) {
 		return errs.About(errs.WrongState, id, "node %s: nothing is under way", id)
@@ -50,7 +53,7 @@ func (w *work) flowRequest(op *api.FlowRequest, out *api.OpResult) error {
 	}
 	f = edit(w, flows, id)
 	if was != api.Event_EV_DELETE {
-		f.Request = ev
+		f.Request, f.RequestMeta = ev, w.meta
 	}
 	w.note(n, pastFlow, "%s of %s asked for", eventName(ev), flowName(f))
 	out.Id = f.GetId()

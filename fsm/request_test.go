@@ -27,6 +27,22 @@ func (f *fixture) waits() (token uint64, fl *api.Flow) {
 	return token, fl
 }
 
+// A request that was meant for an earlier revision is refused: whoever asked
+// has not seen what is under way now.
+func TestRequestComparesRev(t *testing.T) {
+	f := owned(t)
+	f.waits()
+	rev := f.s.View().Node(nodeID(1)).GetRev()
+	for _, ev := range []api.Event{api.Event_EV_ABORT, api.Event_EV_DELETE, api.Event_EV_FAIL} {
+		op := flowRequest(ev)
+		op.GetFlowRequest().Rev = rev - 1
+		f.fails(errs.Conflict, op)
+	}
+	op := flowRequest(api.Event_EV_ABORT)
+	op.GetFlowRequest().Rev = rev
+	f.ok(op)
+}
+
 // An accepted undeploy stays until a teardown follows, also when the state has
 // moved on, and whatever is asked for after it.
 func TestUndeployIsKept(t *testing.T) {

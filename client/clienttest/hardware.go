@@ -57,6 +57,9 @@ func (p *Peer) ChangeHardware(_ context.Context, req *api.ChangeHardwareRequest)
 		if err != nil {
 			return nil, err
 		}
+		if err := sameRev(n, req.GetRev()); err != nil {
+			return nil, err
+		}
 		c.changeLocked(n, func(*api.Node, *api.Flow) {})
 		f := c.flowLocked(n.Id, api.FlowKind_FLOW_HARDWARE, nil)
 		f.Steps = []*api.Step{step}

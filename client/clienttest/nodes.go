@@ -72,6 +72,14 @@ func mask(path []string, v any) any {
 	return v
 }
 
+// sameRev refuses a write that was meant for another revision of a node.
+func sameRev(n *api.Node, rev uint64) error {
+	if rev != 0 && rev != n.GetRev() {
+		return errs.About(errs.Conflict, n.GetId(), "node %s has revision %d, not %d", n.GetName(), n.GetRev(), rev)
+	}
+	return nil
+}
+
 var validMAC = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
 
 // CreateNode implements api.IronringServer.
@@ -178,8 +186,8 @@ func (p *Peer) UpdateNode(_ context.Context, req *api.UpdateNodeRequest) (*api.N
 		if err != nil {
 			return nil, err
 		}
-		if req.GetRev() != 0 && req.GetRev() != n.Rev {
-			return nil, errs.About(errs.Conflict, n.Id, "node %s has revision %d, not %d", n.Name, n.Rev, req.GetRev())
+		if err := sameRev(n, req.GetRev()); err != nil {
+			return nil, err
 		}
 		for field, value := range req.GetSet() {
 			if err := setField(n, field, value); err != nil {
@@ -251,6 +259,9 @@ func (p *Peer) DeleteNode(_ context.Context, req *api.DeleteNodeRequest) (*api.W
 	return once(c, req.GetRequestId(), "delete node "+req.GetNode(), func() (*api.WriteReply, error) {
 		n, err := c.nodeLocked(req.GetNode())
 		if err != nil {
+			return nil, err
+		}
+		if err := sameRev(n, req.GetRev()); err != nil {
 			return nil, err
 		}
 		if n.Protected {

@@ -40,6 +40,9 @@ func (p *Peer) Provision(_ context.Context, req *api.ProvisionRequest) (*api.Flo
 		if err != nil {
 			return nil, err
 		}
+		if err := sameRev(n, req.GetRev()); err != nil {
+			return nil, err
+		}
 		if (req.GetVerb() == api.Event_EV_DELETE || req.GetVerb() == api.Event_EV_REBUILD) && n.Protected {
 			return nil, errs.About(errs.Denied, n.Id, "node %s: %s: the node is protected", n.Name, verbName(req.GetVerb()))
 		}
@@ -79,6 +82,9 @@ func (p *Peer) Power(_ context.Context, req *api.PowerRequest) (*api.FlowReply, 
 	return once(c, req.GetRequestId(), "power "+req.GetNode(), func() (*api.FlowReply, error) {
 		n, err := c.nodeLocked(req.GetNode())
 		if err != nil {
+			return nil, err
+		}
+		if err := sameRev(n, req.GetRev()); err != nil {
 			return nil, err
 		}
 		c.changeLocked(n, func(n *api.Node, _ *api.Flow) { n.TargetPower = req.GetAction() })

@@ -112,8 +112,8 @@ func (s *Service) ChangeHardware(ctx context.Context, req *api.ChangeHardwareReq
 		return nil, err
 	}
 	return s.create(ctx, req.GetRequestId(), n.GetId(), strings.ReplaceAll(step.GetName(), "_", " "), &api.FlowCreate{
-		NodeId: n.GetId(),
-		Flow:   &api.Flow{Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_HARDWARE, Steps: []*api.Step{step}},
+		NodeId: n.GetId(), Rev: req.GetRev(),
+		Flow: &api.Flow{Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_HARDWARE, Steps: []*api.Step{step}},
 	})
 }
 

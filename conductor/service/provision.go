@@ -70,11 +70,7 @@ func (s *Service) newFlow(n *api.Node, verb api.Event, args []byte) (*api.Flow, 
 		}
 	}
 	if kind == api.FlowKind_FLOW_DEPLOY {
-		var evidence *api.Step
-		if f.Args, evidence, err = s.deployArgs(n, args); evidence != nil {
-			f.Steps = append(f.Steps, evidence)
-		}
-		return f, err
+		return f, s.deployArgs(f, n, args)
 	}
 	if kind == api.FlowKind_FLOW_CLEAN {
 		f.Args, err = cleanArgs(args)
@@ -125,73 +121,70 @@ func (s *Service) bootable(n *api.Node) error {
 
 // deployArgs checks the arguments of a deploy and seals what is secret in them:
 // an image URL with a user or a query is sealed whole, and so is the config
-// drive. evidence is the step that waits for the deployed system, nil without.
-func (s *Service) deployArgs(n *api.Node, doc []byte) (sealed []byte, evidence *api.Step, err error) {
+// drive. The flow gets them, and the steps that they ask for.
+func (s *Service) deployArgs(f *api.Flow, n *api.Node, doc []byte) error {
 	if len(doc) == 0 {
 		doc = []byte("{}")
 	}
 	c, err := canon.Object(doc, node.MaxDocument)
 	if err != nil {
-		return nil, nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
+		return errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
 	}
 	var a flow.DeployArgs
 	dec := json.NewDecoder(strings.NewReader(string(c)))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&a); err != nil {
-		return nil, nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
+		return errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
 	}
 	u, err := url.Parse(a.Image)
 	switch {
 	case a.Image == "":
-		return nil, nil, errs.About(errs.Invalid, "image", "deploy needs an image: --image URL")
+		return errs.About(errs.Invalid, "image", "deploy needs an image: --image URL")
 	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return nil, nil, errs.About(errs.Invalid, "image", "image: an http or https URL is needed")
+		return errs.About(errs.Invalid, "image", "image: an http or https URL is needed")
 	case a.ImageShown != "":
-		return nil, nil, errs.About(errs.Invalid, "image_shown", "arguments of deploy: image_shown is not taken from requests")
+		return errs.About(errs.Invalid, "image_shown", "arguments of deploy: image_shown is not taken from requests")
 	}
 	algo, sum, _ := strings.Cut(a.Checksum, ":")
 	want := map[string]int{"sha256": 32, "sha512": 64}[algo]
 	if raw, err := hex.DecodeString(sum); want == 0 || err != nil || len(raw) != want {
-		return nil, nil, errs.About(errs.Invalid, "checksum", "checksum: sha256:HEX or sha512:HEX of the file as served is needed")
+		return errs.About(errs.Invalid, "checksum", "checksum: sha256:HEX or sha512:HEX of the file as served is needed")
 	}
 	switch a.Compress {
 	case "", "gzip", "zstd":
 	default:
-		return nil, nil, errs.About(errs.Invalid, "compress", "compress: gzip, zstd or nothing, not %q", a.Compress)
+		return errs.About(errs.Invalid, "compress", "compress: gzip, zstd or nothing, not %q", a.Compress)
 	}
 	if err := flow.CheckSource(a.Source); err != nil {
-		return nil, nil, err
+		return err
 	}
 	if _, err := rootdisk.ParseHints(a.RootDevice); err != nil {
-		return nil, nil, errs.About(errs.Invalid, "root_device", "root_device: %w", err)
+		return errs.About(errs.Invalid, "root_device", "root_device: %w", err)
 	}
 	if err := checkFormat(a); err != nil {
-		return nil, nil, err
+		return err
 	}
 	if a.ConfigDrive, err = driveAsText(a.ConfigDrive); err != nil {
-		return nil, nil, err
+		return err
 	}
-	if evidence, err = flow.EvidenceStep(a, n); err != nil {
-		return nil, nil, err
-	}
-	if a.Evidence, err = flow.PolicyOf(a, n); err != nil { // what instance_info says now
-		return nil, nil, err
+	if err := flow.AddEvidence(f, &a, n); err != nil {
+		return err
 	}
 	secretURL := flow.SecretURL(u)
 	if secretURL {
 		a.ImageShown = flow.ShownURL(a.Image)
 	}
 	if c, err = json.Marshal(a); err != nil {
-		return nil, nil, err
+		return err
 	}
 	if c, err = canon.Object(c, node.MaxDocument); err != nil {
-		return nil, nil, errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
+		return errs.About(errs.Invalid, "args", "arguments of deploy: %w", err)
 	}
 	secret := func(path []string) bool {
 		return seal.SecretPath(path) || path[0] == "config_drive" || secretURL && len(path) == 1 && path[0] == "image"
 	}
-	sealed, err = s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, secret)
-	return sealed, evidence, err
+	f.Args, err = s.cfg.Cluster.Keyring().SealDoc(flow.AAD(n.GetId()), c, secret)
+	return err
 }
 
 // Power implements api.IronringServer.
@@ -205,14 +198,14 @@ func (s *Service) Power(ctx context.Context, req *api.PowerRequest) (*api.FlowRe
 		return nil, errs.About(errs.Invalid, n.GetId(), "%w", err)
 	}
 	return s.create(ctx, req.GetRequestId(), n.GetId(), "power", &api.FlowCreate{
-		NodeId: n.GetId(),
-		Flow:   &api.Flow{Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_POWER, Steps: steps},
+		NodeId: n.GetId(), Rev: req.GetRev(),
+		Flow: &api.Flow{Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_POWER, Steps: steps},
 	})
 }
 
 // request asks the holder of the running flow for something.
 func (s *Service) request(ctx context.Context, n *api.Node, req *api.ProvisionRequest) (*api.FlowReply, error) {
-	res, err := s.propose(ctx, req.GetRequestId(), node.VerbName(req.GetVerb()), &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: n.GetId(), Event: req.GetVerb()}}})
+	res, err := s.propose(ctx, req.GetRequestId(), node.VerbName(req.GetVerb()), &api.Op{Op: &api.Op_FlowRequest{FlowRequest: &api.FlowRequest{NodeId: n.GetId(), Event: req.GetVerb(), Rev: req.GetRev()}}})
 	if err != nil {
 		return nil, err
 	}

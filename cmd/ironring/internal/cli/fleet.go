@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
@@ -53,10 +55,14 @@ type work struct {
 	loses string // what is lost for good, as a sentence's object; "" when nothing is
 	// would says whether the node as it is now would be refused; may be nil.
 	would func(*api.Node) error
-	// one does it to a single node and prints what people want to know of it.
-	one func(ctx context.Context, c *client.Client, ref string) error
-	// each does it to one of several nodes; what it returns stands in the table.
+	// one does it to a single node and prints what people want to know of it. rev
+	// is the revision that a person agreed to; 0 when nobody was asked.
+	one func(ctx context.Context, c *client.Client, ref string, rev uint64) error
+	// each does it to one of several nodes, as it was read just now, and only to
+	// that revision; what it returns stands in the table.
 	each func(ctx context.Context, c *client.Client, n *api.Node) (string, error)
+	// same says whether a node is still what was agreed to; nil: sameNode.
+	same func(was, now *api.Node) error
 }
 
 // run does the work to the nodes that are meant.
@@ -66,7 +72,7 @@ func (s *fleet) run(ctx context.Context, c *client.Client, cmd *cobra.Command, r
 	}
 	single := len(refs) == 1 && !s.dryRun
 	if single && s.confirmedSize <= 1 && (w.loses == "" || s.yes) {
-		return w.one(ctx, c, refs[0]) // no question to ask: the cluster says what is wrong
+		return w.one(ctx, c, refs[0], 0) // no question to ask: the cluster says what is wrong
 	}
 	nodes, filter, err := s.choose(ctx, c, refs)
 	if err != nil {
@@ -79,7 +85,10 @@ func (s *fleet) run(ctx context.Context, c *client.Client, cmd *cobra.Command, r
 		return err
 	}
 	if single {
-		return w.one(ctx, c, nodes[0].GetId())
+		_, err := again(ctx, c, nodes[0], filter, w, func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
+			return "", w.one(ctx, c, n.GetId(), n.GetRev())
+		})
+		return err
 	}
 	return s.f.report(s.all(ctx, c, nodes, filter, w))
 }
@@ -117,7 +126,7 @@ func (s *fleet) choose(ctx context.Context, c *client.Client, refs []string) ([]
 	var out []*api.Node
 	seen := map[string]string{}
 	for _, ref := range refs {
-		rep, err := c.GetNode(ctx, &api.GetNodeRequest{Node: ref})
+		rep, err := c.GetNode(ctx, &api.GetNodeRequest{Node: ref, Read: &api.ReadOptions{Linearizable: true}})
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w; nothing was done", err)
 		}
@@ -247,8 +256,7 @@ func dry(nodes []*api.Node, w work) []outcome {
 }
 
 // all works on the nodes, some at a time, until all are done or too many have
-// failed. A node that an expression meant is looked at again first: it may
-// have changed while the person was asked.
+// failed.
 func (s *fleet) all(ctx context.Context, c *client.Client, nodes []*api.Node, filter *where, w work) []outcome {
 	out := make([]outcome, len(nodes))
 	var mu sync.Mutex
@@ -271,7 +279,7 @@ func (s *fleet) all(ctx context.Context, c *client.Client, nodes []*api.Node, fi
 		}
 		group.Go(func() {
 			defer func() { <-slots }()
-			text, err := again(ctx, c, n, filter, w)
+			text, err := again(ctx, c, n, filter, w, w.each)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -286,18 +294,63 @@ func (s *fleet) all(ctx context.Context, c *client.Client, nodes []*api.Node, fi
 	return out
 }
 
-// again does the work to a node if it is still meant.
-func again(ctx context.Context, c *client.Client, n *api.Node, filter *where, w work) (string, error) {
-	if filter != nil {
-		rep, err := c.GetNode(ctx, &api.GetNodeRequest{Node: n.GetId()})
+// again does the work to a node if it still is the one that was agreed to: it
+// may have changed while the person was asked, or while others were worked on.
+// It is read over all that is committed, and the work is asked of that revision
+// only. A revision also changes by what is observed of a machine; so when the
+// node is the same in all that counts it is tried again, some times.
+func again(ctx context.Context, c *client.Client, was *api.Node, filter *where, w work, do func(context.Context, *client.Client, *api.Node) (string, error)) (string, error) {
+	same := w.same
+	if same == nil {
+		same = sameNode
+	}
+	const tries = 5
+	flow := ""
+	for try := 1; ; try++ {
+		rep, err := c.GetNode(ctx, &api.GetNodeRequest{Node: was.GetId(), Read: &api.ReadOptions{Linearizable: true}})
 		if err != nil {
 			return "", err
 		}
-		if ok, err := filter.matches(ctx, rep.GetNode()); err != nil || !ok {
-			return "", errs.About(errs.Conflict, n.GetId(), "has changed meanwhile and is not meant by --where any more; nothing was done to it")
+		now := rep.GetNode()
+		if filter != nil {
+			if ok, err := filter.matches(ctx, now); err != nil || !ok {
+				return "", errs.About(errs.Conflict, was.GetId(), "has changed meanwhile and is not meant by --where any more; nothing was done to it")
+			}
+		}
+		if err := same(was, now); err != nil {
+			return "", err
+		}
+		if try > 1 && rep.GetFlow().GetId() != flow {
+			return "", errs.About(errs.Conflict, was.GetId(), "has changed meanwhile: other work was begun on it; nothing was done to it")
+		}
+		flow = rep.GetFlow().GetId()
+		text, err := do(ctx, c, now)
+		if !errors.Is(err, errs.Conflict) || try == tries {
+			return text, err
 		}
 	}
-	return w.each(ctx, c, n)
+}
+
+// sameNode refuses a node that is not what it was: in its state, or in
+// anything that people say of it.
+func sameNode(was, now *api.Node) error {
+	what := ""
+	if was.GetState() != now.GetState() || was.GetStateSinceMs() != now.GetStateSinceMs() {
+		what = "its state was " + node.StateName(was.GetState()) + ", is " + node.StateName(now.GetState())
+	}
+	for _, field := range node.SpecFields {
+		a, b := &api.Node{}, &api.Node{}
+		if err := errors.Join(node.Apply(a, []string{field}, was), node.Apply(b, []string{field}, now)); err != nil {
+			return err
+		}
+		if what == "" && !proto.Equal(a, b) {
+			what = field
+		}
+	}
+	if what == "" {
+		return nil
+	}
+	return errs.About(errs.Conflict, was.GetId(), "has changed meanwhile: %s; nothing was done to it", what)
 }
 
 // report prints what became of the nodes; an error ends the program with exit

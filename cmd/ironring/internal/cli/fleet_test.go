@@ -236,6 +236,92 @@ func TestFleetLooksAgain(t *testing.T) {
 	}
 }
 
+// What a person agreed to is what is acted on: a node that changed between the
+// question and the act is refused, said so in the table, and the others are
+// done. The reading before the act is over all that is committed.
+func TestFleetRefusesWhatChanged(t *testing.T) {
+	const image = "--image=http://i/x"
+	changes := map[string]func(*api.Node, *api.Flow){
+		"its state was": func(n *api.Node, _ *api.Flow) { n.State = api.State_DEPLOY_FAILED },
+		"protected":     func(n *api.Node, _ *api.Flow) { n.Protected = true },
+		"driver_info":   func(n *api.Node, _ *api.Flow) { n.DriverInfo = []byte(`{"fake_address":"another"}`) },
+	}
+	for _, c := range []struct {
+		state api.State
+		verb  string // in Done
+		args  []string
+	}{
+		{api.State_ACTIVE, "delete", []string{"undeploy"}},
+		{api.State_ACTIVE, "rebuild", []string{"rebuild", image, "--checksum=sha256:00"}},
+		{api.State_AVAILABLE, "deploy", []string{"deploy", image, "--checksum=sha256:00"}},
+		{api.State_ENROLL, "delete", []string{"delete"}},
+		{api.State_ACTIVE, "power", []string{"power", "off"}},
+		{api.State_ACTIVE, "hardware", []string{"bmc", "nmi"}},
+		{api.State_ACTIVE, "update", []string{"protect"}},
+	} {
+		for what, change := range changes {
+			// After the list, and after the last reading before the act.
+			for _, after := range []string{"ListNodes", "GetNode"} {
+				d := newDesk(t)
+				d.nodes(2, c.state)
+				changed := false
+				d.peer.After(func(method string) error {
+					if method == after && !changed {
+						changed = true
+						d.fake.Change("n02", change)
+					}
+					return nil
+				})
+				before := len(d.done(c.verb))
+				args := append(append([]string{"node"}, c.args...), "--where", "true", "--parallel", "1", "--yes")
+				code, out, stderr := d.run(says("2"), args...)
+				if code != 1 || !strings.Contains(out, "n02   failed  has changed meanwhile: "+what) || len(d.done(c.verb))-before != 1 {
+					t.Errorf("%q, %s changed after %s: exit code %d, %q:\n%s%s", c.args, what, after, code, d.fake.Done(), out, stderr)
+				}
+				for _, req := range d.peer.Requests() {
+					if get, ok := req.(*api.GetNodeRequest); ok && !get.GetRead().GetLinearizable() {
+						t.Errorf("%q: read what may be old: %v", c.args, get)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The same for a single node that was asked about.
+func TestOneRefusesWhatChanged(t *testing.T) {
+	d := newDesk(t)
+	d.nodes(1, api.State_ACTIVE)
+	gets := 0
+	d.peer.After(func(method string) error {
+		if method == "GetNode" {
+			if gets++; gets == 2 { // the first is for the question
+				d.fake.Change("n01", func(n *api.Node, _ *api.Flow) { n.StateSinceMs++ })
+			}
+		}
+		return nil
+	})
+	d.doesAsked(says("n01"), 7, "has changed meanwhile: its state was active, is active", "node", "undeploy", "n01")
+	if got := d.done("delete"); len(got) > 0 {
+		t.Errorf("done: %q", got)
+	}
+}
+
+// A change that only is an observation of the machine stops nothing.
+func TestFleetGoesOnAfterAnObservation(t *testing.T) {
+	d := newDesk(t)
+	d.nodes(2, api.State_ACTIVE)
+	observed := 0
+	d.peer.After(func(method string) error {
+		if method == "GetNode" && observed < 2 {
+			observed++
+			d.fake.Change("n02", func(n *api.Node, _ *api.Flow) { n.PowerState = api.PowerState_POWER_ON })
+		}
+		return nil
+	})
+	d.does(0, "2 done", "node", "undeploy", "--where", "true", "--yes")
+}
+
 func TestProtected(t *testing.T) {
 	d := newDesk(t)
 	d.nodes(2, api.State_ACTIVE)

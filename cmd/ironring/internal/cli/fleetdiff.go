@@ -316,7 +316,7 @@ func (e *entry) newNode(f *Factory) (*api.CreateNodeRequest, error) {
 
 // update is what changes the node, with the secrets read.
 func (c *change) update(f *Factory) (*api.UpdateNodeRequest, error) {
-	req := &api.UpdateNodeRequest{Node: c.old.GetId(), Set: map[string]string{}, Unset: c.unset}
+	req := &api.UpdateNodeRequest{Node: c.old.GetId(), Rev: c.old.GetRev(), Set: map[string]string{}, Unset: c.unset}
 	for at, v := range c.set {
 		plain, err := resolved(v, func(r reference) (string, error) { return r.read(f) })
 		if err != nil {

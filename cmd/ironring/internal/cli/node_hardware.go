@@ -70,15 +70,15 @@ func (b *bmcChange) register(cmd *cobra.Command) {
 
 // run asks for the change; req makes the request without its node.
 func (b *bmcChange) run(ctx context.Context, c *client.Client, cmd *cobra.Command, refs []string, verb, loses string, req func() *api.ChangeHardwareRequest) error {
-	ask := func(ctx context.Context, ref string) (*api.FlowReply, error) {
+	ask := func(ctx context.Context, ref string, rev uint64) (*api.FlowReply, error) {
 		r := req()
-		r.Node = ref
+		r.Node, r.Rev = ref, rev
 		return c.ChangeHardware(ctx, r)
 	}
 	return b.fleet.run(ctx, c, cmd, refs, work{
 		verb: verb, loses: loses,
-		one: func(ctx context.Context, c *client.Client, ref string) error {
-			rep, err := ask(ctx, ref)
+		one: func(ctx context.Context, c *client.Client, ref string, rev uint64) error {
+			rep, err := ask(ctx, ref, rev)
 			if err != nil {
 				return err
 			}
@@ -91,7 +91,7 @@ func (b *bmcChange) run(ctx context.Context, c *client.Client, cmd *cobra.Comman
 			})
 		},
 		each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
-			rep, err := ask(ctx, n.GetId())
+			rep, err := ask(ctx, n.GetId(), n.GetRev())
 			if err != nil || !b.wait {
 				return "accepted", err
 			}

@@ -42,8 +42,8 @@ on. soft-off asks the operating system, which may refuse.`,
 		verb := "power " + args[last]
 		return s.run(ctx, c, cmd, args[:last], work{
 			verb: verb,
-			one: func(ctx context.Context, c *client.Client, ref string) error {
-				rep, err := c.Power(ctx, &api.PowerRequest{Node: ref, Action: action})
+			one: func(ctx context.Context, c *client.Client, ref string, rev uint64) error {
+				rep, err := c.Power(ctx, &api.PowerRequest{Node: ref, Action: action, Rev: rev})
 				if err != nil {
 					return err
 				}
@@ -56,7 +56,7 @@ on. soft-off asks the operating system, which may refuse.`,
 				})
 			},
 			each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
-				rep, err := c.Power(ctx, &api.PowerRequest{Node: n.GetId(), Action: action})
+				rep, err := c.Power(ctx, &api.PowerRequest{Node: n.GetId(), Action: action, Rev: n.GetRev()})
 				if err != nil || !wait {
 					return "accepted", err
 				}

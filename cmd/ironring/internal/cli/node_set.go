@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -106,8 +107,8 @@ func newNodeDeleteCmd(f *Factory) *cobra.Command {
 		}
 		return s.run(ctx, c, cmd, args, work{
 			verb: "delete", loses: "the record with its credentials and history (the machine is not touched)", would: node.CheckDelete,
-			one: func(ctx context.Context, c *client.Client, ref string) error {
-				rep, err := c.DeleteNode(ctx, &api.DeleteNodeRequest{Node: ref, Rev: rev})
+			one: func(ctx context.Context, c *client.Client, ref string, seen uint64) error {
+				rep, err := c.DeleteNode(ctx, &api.DeleteNodeRequest{Node: ref, Rev: cmp.Or(rev, seen)})
 				if err != nil {
 					return err
 				}
@@ -117,7 +118,7 @@ func newNodeDeleteCmd(f *Factory) *cobra.Command {
 				})
 			},
 			each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
-				_, err := c.DeleteNode(ctx, &api.DeleteNodeRequest{Node: n.GetId()})
+				_, err := c.DeleteNode(ctx, &api.DeleteNodeRequest{Node: n.GetId(), Rev: n.GetRev()})
 				return "deleted", err
 			},
 		})
@@ -144,13 +145,13 @@ func newNodeProtectCmd(f *Factory, on bool) *cobra.Command {
 		cmd.Long = cmd.Short + "."
 	}
 	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
-		set := func(ctx context.Context, c *client.Client, ref string) (*api.NodeReply, error) {
-			return c.UpdateNode(ctx, &api.UpdateNodeRequest{Node: ref, Set: map[string]string{"protected": value}})
+		set := func(ctx context.Context, c *client.Client, ref string, rev uint64) (*api.NodeReply, error) {
+			return c.UpdateNode(ctx, &api.UpdateNodeRequest{Node: ref, Rev: rev, Set: map[string]string{"protected": value}})
 		}
 		return s.run(ctx, c, cmd, args, work{
 			verb: verb,
-			one: func(ctx context.Context, c *client.Client, ref string) error {
-				rep, err := set(ctx, c, ref)
+			one: func(ctx context.Context, c *client.Client, ref string, rev uint64) error {
+				rep, err := set(ctx, c, ref, rev)
 				if err != nil {
 					return err
 				}
@@ -160,7 +161,7 @@ func newNodeProtectCmd(f *Factory, on bool) *cobra.Command {
 				})
 			},
 			each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
-				_, err := set(ctx, c, n.GetId())
+				_, err := set(ctx, c, n.GetId(), n.GetRev())
 				return done, err
 			},
 		})

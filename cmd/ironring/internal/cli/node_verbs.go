@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,17 +101,17 @@ func (a *asking) run(ctx context.Context, c *client.Client, s *fleet, cmd *cobra
 		a.args = []byte(`{"wipe_existing":true}`)
 		a.loses = "what is on the disks of the machine, whoever put it there"
 	}
-	req := func(ref string) *api.ProvisionRequest {
-		return &api.ProvisionRequest{Node: ref, Verb: a.verb, Rev: a.rev, Args: a.args}
+	req := func(ref string, rev uint64) *api.ProvisionRequest {
+		return &api.ProvisionRequest{Node: ref, Verb: a.verb, Rev: cmp.Or(a.rev, rev), Args: a.args}
 	}
 	return s.run(ctx, c, cmd, refs, work{
 		verb: node.VerbName(a.verb), loses: a.loses,
 		would: func(n *api.Node) error { return node.CheckVerb(n, a.verb) },
-		one: func(ctx context.Context, c *client.Client, ref string) error {
-			return a.f.provision(ctx, c, req(ref), a.until, a.wait)
+		one: func(ctx context.Context, c *client.Client, ref string, rev uint64) error {
+			return a.f.provision(ctx, c, req(ref, rev), a.until, a.wait)
 		},
 		each: func(ctx context.Context, c *client.Client, n *api.Node) (string, error) {
-			rep, err := c.Provision(ctx, req(n.GetId()))
+			rep, err := c.Provision(ctx, req(n.GetId(), n.GetRev()))
 			if err != nil || !a.wait {
 				return "accepted, state " + node.StateName(rep.GetNode().GetState()), err
 			}
