@@ -2479,7 +2479,7 @@ type ClusterStatusReply struct {
 	Unassigned    uint64                    `protobuf:"varint,10,opt,name=unassigned,proto3" json:"unassigned,omitempty"`
 	AnsweredBy    string                    `protobuf:"bytes,11,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
 	NodesByState  map[string]uint64         `protobuf:"bytes,12,rep,name=nodes_by_state,json=nodesByState,proto3" json:"nodes_by_state,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Notes         []string                  `protobuf:"bytes,13,rep,name=notes,proto3" json:"notes,omitempty"` // what is under way and needs nobody
+	Notes         []string                  `protobuf:"bytes,13,rep,name=notes,proto3" json:"notes,omitempty"` // what is under way, or to be done when there is time: no fault
 	Keys          *KeysStatus               `protobuf:"bytes,14,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
