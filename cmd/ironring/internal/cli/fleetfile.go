@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
-	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
 
@@ -22,32 +20,6 @@ import (
 
 // maxFleetFile bounds a file: some ten thousand nodes.
 const maxFleetFile = 32 << 20
-
-// reference is where a secret of a fleet file is kept.
-type reference struct{ Env, File string }
-
-func (r reference) String() string {
-	if r.Env != "" {
-		return "from the environment variable " + r.Env
-	}
-	return "from the file " + r.File
-}
-
-// read gets the secret.
-func (r reference) read(f *Factory) (string, error) {
-	if r.Env != "" {
-		if v := f.Getenv(r.Env); v != "" {
-			return v, nil
-		}
-		return "", errs.New(errs.Invalid, "the environment variable %s is not set", r.Env)
-	}
-	file, err := os.Open(r.File)
-	if err != nil {
-		return "", errs.New(errs.Invalid, "%w", err)
-	}
-	defer file.Close()
-	return readValue(file, r.File)
-}
 
 // entry is one node of a fleet file.
 type entry struct {
@@ -98,41 +70,6 @@ func fileKeys() []string {
 		keys = append(keys, d.Field)
 	}
 	return append(keys, "ports")
-}
-
-// problems collects everything that is wrong with a file: a person wants to
-// know it all at once.
-type problems struct {
-	path string
-	all  []problem
-}
-
-type problem struct {
-	line int
-	text string
-}
-
-func (p *problems) add(line int, format string, args ...any) {
-	p.all = append(p.all, problem{line, fmt.Sprintf(format, args...)})
-}
-
-// err is nil when there are none.
-func (p *problems) err() error {
-	const most = 20
-	if len(p.all) == 0 {
-		return nil
-	}
-	slices.SortStableFunc(p.all, func(a, b problem) int { return a.line - b.line })
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s cannot be used, nothing was done:", p.path)
-	for i, one := range p.all {
-		if i == most {
-			fmt.Fprintf(&b, "\n  and %d more", len(p.all)-most)
-			break
-		}
-		fmt.Fprintf(&b, "\n  line %d: %s", one.line, oneLine(one.text))
-	}
-	return errs.New(errs.Invalid, "%s", b.String())
 }
 
 // readFleet reads a fleet file and checks what can be checked without asking
@@ -223,43 +160,6 @@ func (e *entry) set(key string, value any, line int, p *problems) {
 	}
 }
 
-// references replaces {env: NAME} and {file: PATH} where secrets stand, and
-// refuses secrets in clear: the file would be one itself.
-func (e *entry) references(path []string, v any, field string, p *problems) any {
-	at := strings.Join(append([]string{field}, path...), "/")
-	secret := len(path) > 0 && (seal.SecretPath(path) || field == "driver_info" && driverSecret(path[0]))
-	switch v := v.(type) {
-	case map[string]any:
-		if ref, ok := asReference(v); ok && secret {
-			return ref
-		}
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			v[k] = e.references(append(slices.Clip(path), k), v[k], field, p)
-		}
-	case []any:
-		for i := range v {
-			v[i] = e.references(append(slices.Clip(path), fmt.Sprint(i)), v[i], field, p)
-		}
-	case string, json.Number:
-		if secret {
-			p.add(e.at(at), "%s is a secret, which must not stand in the file: give {env: NAME} or {file: PATH}, or leave the key out to keep what is stored", at)
-		} else if v == seal.Mask {
-			p.add(e.at(at), "%s is %s, which is shown in the place of a secret: leave the key out to keep what is stored", at, seal.Mask)
-		}
-	}
-	return v
-}
-
-// asReference reads {env: NAME} and {file: PATH}.
-func asReference(m map[string]any) (reference, bool) {
-	if len(m) != 1 {
-		return reference{}, false
-	}
-	env, _ := m["env"].(string)
-	file, _ := m["file"].(string)
-	return reference{env, file}, env != "" || file != ""
-}
-
 func (e *entry) setPorts(value any, line int, p *problems) {
 	e.hasPorts = true
 	list, ok := value.([]any)
@@ -317,46 +217,6 @@ func filePort(item any) (*api.Port, error) {
 	return port, nil
 }
 
-func holdsSecret(path []string, v any) bool {
-	switch v := v.(type) {
-	case map[string]any:
-		for k, child := range v {
-			if holdsSecret(append(slices.Clip(path), k), child) {
-				return true
-			}
-		}
-	case []any:
-		return slices.ContainsFunc(v, func(child any) bool { return holdsSecret(path, child) })
-	case string, json.Number:
-		return seal.SecretPath(path)
-	}
-	return false
-}
-
-// check applies the rules of records to an entry.
-func (e *entry) check(p *problems) {
-	if e.name == "" && e.id == "" {
-		p.add(e.line, "a node needs a name")
-		return
-	}
-	n := &api.Node{Id: e.id, Driver: "x"}
-	if n.Id == "" {
-		n.Id = "00000000-0000-0000-0000-000000000000"
-	}
-	if err := e.apply(n, func(reference) (string, error) { return "secret", nil }); err != nil {
-		p.add(e.line, "%v", err)
-		return
-	}
-	if n.GetMaintenanceReason() != "" && e.fields["maintenance"] == nil {
-		n.Maintenance = true // whether the node has it is not known yet
-	}
-	if err := node.NormalizeSpec(n); err != nil {
-		p.add(e.at(errs.SubjectOf(err)), "%v", err)
-	} else if err := node.CheckSpec(n); err != nil {
-		p.add(e.at(errs.SubjectOf(err)), "%v", err)
-	}
-}
-
 // apply puts what the file gives into a node; documents replace those of the
 // node. secret reads references.
 func (e *entry) apply(n *api.Node, secret func(reference) (string, error)) error {
@@ -380,83 +240,4 @@ func (e *entry) apply(n *api.Node, secret func(reference) (string, error)) error
 		*node.DocumentOf(n, field) = raw
 	}
 	return nil
-}
-
-// resolved is a copy of a tree with the secrets in the places of references.
-func resolved(v any, secret func(reference) (string, error)) (any, error) {
-	switch v := v.(type) {
-	case reference:
-		return secret(v)
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, child := range v {
-			c, err := resolved(child, secret)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", k, err)
-			}
-			out[k] = c
-		}
-		return out, nil
-	case []any:
-		out := make([]any, len(v))
-		for i, child := range v {
-			c, err := resolved(child, secret)
-			if err != nil {
-				return nil, err
-			}
-			out[i] = c
-		}
-		return out, nil
-	}
-	return v, nil
-}
-
-// checkTwice refuses what can be of one node only and is given to two.
-func checkTwice(entries []*entry, p *problems) {
-	seen := map[string]*entry{}
-	once := func(e *entry, line int, what, value string) {
-		if value == "" {
-			return
-		}
-		key := what + " " + value
-		if before := seen[key]; before != nil {
-			p.add(line, "%s is given to %s already, on line %d", key, before.label(), before.line)
-			return
-		}
-		seen[key] = e
-	}
-	for _, e := range entries {
-		once(e, e.at("name"), "the name", e.name)
-		once(e, e.at("id"), "the id", e.id)
-		for _, port := range e.ports {
-			once(e, e.at("ports"), "the MAC address", port.GetAddress())
-		}
-		once(e, e.at("driver_info"), "the BMC", bmcKey(e.documents["driver_info"]))
-	}
-}
-
-// bmcKey tells one BMC, or one system of a BMC, from others: what driver_info
-// says of its address. "" when it says nothing.
-func bmcKey(info map[string]any) string {
-	address, more := "", ""
-	for _, k := range slices.Sorted(maps.Keys(info)) {
-		v := info[k]
-		switch {
-		case strings.HasSuffix(k, "_address"):
-			text, _ := v.(string)
-			_, host, found := strings.Cut(text, "://")
-			if !found {
-				host = text
-			}
-			address = strings.TrimSuffix(strings.ToLower(strings.TrimRight(host, "/")), ":443")
-		case strings.HasSuffix(k, "_port"), strings.HasSuffix(k, "_system_id"):
-			if text := fmt.Sprint(v); text != "623" { // IPMI's own
-				more += " " + text
-			}
-		}
-	}
-	if address == "" {
-		return ""
-	}
-	return address + more
 }

@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
+)
+
+// problems collects everything that is wrong with a file: a person wants to
+// know it all at once.
+type problems struct {
+	path string
+	all  []problem
+}
+
+type problem struct {
+	line int
+	text string
+}
+
+func (p *problems) add(line int, format string, args ...any) {
+	p.all = append(p.all, problem{line, fmt.Sprintf(format, args...)})
+}
+
+// err is nil when there are none.
+func (p *problems) err() error {
+	const most = 20
+	if len(p.all) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(p.all, func(a, b problem) int { return a.line - b.line })
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s cannot be used, nothing was done:", p.path)
+	for i, one := range p.all {
+		if i == most {
+			fmt.Fprintf(&b, "\n  and %d more", len(p.all)-most)
+			break
+		}
+		fmt.Fprintf(&b, "\n  line %d: %s", one.line, oneLine(one.text))
+	}
+	return errs.New(errs.Invalid, "%s", b.String())
+}
+
+// check applies the rules of records to an entry.
+func (e *entry) check(p *problems) {
+	if e.name == "" && e.id == "" {
+		p.add(e.line, "a node needs a name")
+		return
+	}
+	n := &api.Node{Id: e.id, Driver: "x"}
+	if n.Id == "" {
+		n.Id = "00000000-0000-0000-0000-000000000000"
+	}
+	if err := e.apply(n, func(reference) (string, error) { return "secret", nil }); err != nil {
+		p.add(e.line, "%v", err)
+		return
+	}
+	if n.GetMaintenanceReason() != "" && e.fields["maintenance"] == nil {
+		n.Maintenance = true // whether the node has it is not known yet
+	}
+	if err := node.NormalizeSpec(n); err != nil {
+		p.add(e.at(errs.SubjectOf(err)), "%v", err)
+	} else if err := node.CheckSpec(n); err != nil {
+		p.add(e.at(errs.SubjectOf(err)), "%v", err)
+	}
+}
+
+// checkTwice refuses what can be of one node only and is given to two.
+func checkTwice(entries []*entry, p *problems) {
+	seen := map[string]*entry{}
+	once := func(e *entry, line int, what, value string) {
+		if value == "" {
+			return
+		}
+		key := what + " " + value
+		if before := seen[key]; before != nil {
+			p.add(line, "%s is given to %s already, on line %d", key, before.label(), before.line)
+			return
+		}
+		seen[key] = e
+	}
+	for _, e := range entries {
+		once(e, e.at("name"), "the name", e.name)
+		once(e, e.at("id"), "the id", e.id)
+		for _, port := range e.ports {
+			once(e, e.at("ports"), "the MAC address", port.GetAddress())
+		}
+		once(e, e.at("driver_info"), "the BMC", bmcKey(e.documents["driver_info"]))
+	}
+}
+
+// bmcKey tells one BMC, or one system of a BMC, from others: what driver_info
+// says of its address. "" when it says nothing.
+func bmcKey(info map[string]any) string {
+	address, more := "", ""
+	for _, k := range slices.Sorted(maps.Keys(info)) {
+		v := info[k]
+		switch {
+		case strings.HasSuffix(k, "_address"):
+			text, _ := v.(string)
+			_, host, found := strings.Cut(text, "://")
+			if !found {
+				host = text
+			}
+			address = strings.TrimSuffix(strings.ToLower(strings.TrimRight(host, "/")), ":443")
+		case strings.HasSuffix(k, "_port"), strings.HasSuffix(k, "_system_id"):
+			if text := fmt.Sprint(v); text != "623" { // IPMI's own
+				more += " " + text
+			}
+		}
+	}
+	if address == "" {
+		return ""
+	}
+	return address + more
+}
