@@ -130,12 +130,16 @@ func (w *work) newFlow(n *api.Node, from *api.Flow, who *api.Meta) (*api.Flow, e
 	if err := checkSize("flow.args", len(from.GetArgs()), maxDocument); err != nil {
 		return nil, err
 	}
+	if err := w.checkPhoneHome(n.GetId(), from.GetPhoneHomeDigest()); err != nil {
+		return nil, err
+	}
 	if was := get(w, flows, n.GetId()); was.GetId() == from.GetId() {
 		return nil, errs.About(errs.Exists, from.GetId(), "flow %s exists already", from.GetId())
 	}
 	f := &api.Flow{
 		Id: from.GetId(), NodeId: n.GetId(), Kind: from.GetKind(), Args: from.GetArgs(), Meta: who,
-		CreatedTick: w.c.ticks, CreatedMs: w.meta.GetWallMs(),
+		PhoneHomeDigest: from.GetPhoneHomeDigest(),
+		CreatedTick:     w.c.ticks, CreatedMs: w.meta.GetWallMs(),
 	}
 	for i, s := range from.GetSteps() {
 		if s.GetName() == "" || len(s.GetName()) > maxID || len(s.GetInterface()) > maxID {

@@ -248,6 +248,9 @@ func (w *work) writeFlowFields(id string, fields []string, from *api.Node, out *
 
 // checkFlowFields bounds the records that a flow writes into a node.
 func checkFlowFields(n *api.Node) error {
+	if n.GetEvidence().GetToken() != "" {
+		return errs.About(errs.Invalid, "evidence.token", "a phone-home token in clear")
+	}
 	size := 0
 	for _, s := range []string{
 		n.GetBoot().GetNonce(),
@@ -256,8 +259,8 @@ func checkFlowFields(n *api.Node) error {
 		n.GetBmc().GetSystemUuid(), n.GetBmc().GetSerial(), n.GetBmc().GetVendor(), n.GetBmc().GetModel(),
 		n.GetBmc().GetFirmware(), n.GetBmc().GetBmcKey(), n.GetErasure().GetFlowId(), n.GetBmcPark().GetMessage(),
 		string(n.GetBmcPark().GetCredentialsDigest()),
-		n.GetEvidence().GetPolicy(), n.GetEvidence().GetToken(), n.GetEvidence().GetFlowId(), n.GetEvidence().GetBootEntry(),
-		n.GetEvidence().GetSeen(), n.GetEvidence().GetSource(),
+		n.GetEvidence().GetPolicy(), n.GetEvidence().GetFlowId(), n.GetEvidence().GetBootEntry(),
+		n.GetEvidence().GetSeen(), n.GetEvidence().GetSource(), string(n.GetEvidence().GetPhoneHomeDigest()),
 	} {
 		size += len(s)
 	}

@@ -80,7 +80,17 @@ func (g *gen) flow() *api.Flow {
 			Name: fmt.Sprint("s", i), Policy: api.ResumePolicy(1 + g.n(3, "policy")), HoldLimitMs: 1000,
 		})
 	}
+	if f.Kind == api.FlowKind_FLOW_DEPLOY && g.n(1, "phones home") == 1 {
+		last := f.Steps[len(f.Steps)-1]
+		last.Interface, last.Name = node.StepEvidence.Interface, node.StepEvidence.Name
+		f.PhoneHomeDigest = g.home()
+	}
 	return f
+}
+
+// home is the digest of a phone-home token.
+func (g *gen) home() []byte {
+	return node.PhoneHomeDigest([]string{"t", "u"}[g.n(1, "phone-home token")])
 }
 
 // at is where a node's flow is, or thereabouts.
@@ -181,7 +191,7 @@ func (g *gen) flowOp() *api.Op {
 	tok := g.token(id)
 	flow, cursor, attempt := g.at(id)
 	if g.rarely("phone home") {
-		return &api.Op{Op: &api.Op_PhoneHome{PhoneHome: &api.PhoneHome{NodeId: id, Token: []string{"t", "u"}[g.n(1, "its token")], Source: "192.0.2.9"}}}
+		return &api.Op{Op: &api.Op_PhoneHome{PhoneHome: &api.PhoneHome{NodeId: id, Digest: g.home(), Source: "192.0.2.9"}}}
 	}
 	switch g.n(12, "flow op") {
 	case 0, 1, 2:
@@ -223,7 +233,7 @@ func (g *gen) flowOp() *api.Op {
 	case 10:
 		n := &api.Node{
 			PowerState: api.PowerState(g.n(2, "power")), LastError: "x",
-			Evidence: &api.Evidence{Policy: "phone_home", Token: "t", FlowId: flow},
+			Evidence: &api.Evidence{Policy: "phone_home", PhoneHomeDigest: g.v.Flow(id).GetPhoneHomeDigest(), FlowId: flow},
 			Boot:     &api.Boot{Target: api.BootTarget(g.n(2, "target")), Nonce: fmt.Sprint("n", g.n(2, "nonce"))},
 		}
 		fields := node.FlowFields

@@ -228,7 +228,11 @@ func (l *laws) invariants() {
 	for k := range v.Locks() {
 		check(ids[k.GetNodeId()], "lock without a node: %v", k)
 	}
+	homes := map[string]bool{}
 	for f := range v.RunningFlows() {
+		home := string(f.GetPhoneHomeDigest())
+		check(home == "" || !homes[home] && v.FlowOfPhoneHome(f.GetPhoneHomeDigest()) == f, "two flows wait for one phone-home token: %v", f)
+		homes[home] = true
 		check(ids[f.GetNodeId()], "flow without a node: %v", f)
 		check(!f.GetStarted() || int(f.GetCursor()) < len(f.GetSteps()), "a step after the last was started: %v", f)
 	}

@@ -55,30 +55,6 @@ func TestReach(t *testing.T) {
 	wants("p2 " + b + " false")
 }
 
-func TestPhoneHome(t *testing.T) {
-	f := owned(t)
-	f.verify()
-	f.clean()
-	home := func(token string) *api.Op {
-		return &api.Op{Op: &api.Op_PhoneHome{PhoneHome: &api.PhoneHome{NodeId: nodeID(1), Token: token, Source: "192.0.2.7"}}}
-	}
-	f.fails(errs.Denied, home("")) // nobody waits, and no token is no token
-	fl := newFlow(api.FlowKind_FLOW_DEPLOY, 1)
-	f.ok(flowCreate(api.Event_EV_DEPLOY, fl))
-	tok := f.lock()
-	f.ok(stepStart(tok, fl.GetId(), 0, 1, none))
-	f.ok(nodeWrite(tok, &api.Node{Evidence: &api.Evidence{Policy: "phone_home", Token: "secret", FlowId: fl.GetId()}}, "evidence"))
-	f.fails(errs.Denied, home("secreT"))
-	f.ok(home("secret"))
-	at := f.node().GetRev()
-	f.ok(home("secret")) // it calls more than once
-	if e := f.node().GetEvidence(); e.GetSeen() != "phone_home" || e.GetSource() != "192.0.2.7" || f.node().GetRev() != at {
-		t.Errorf("%v", e)
-	}
-	f.ok(nodeWrite(tok, &api.Node{Evidence: &api.Evidence{Policy: "phone_home", Token: "next", FlowId: "another"}}, "evidence"))
-	f.fails(errs.WrongState, home("next"))
-}
-
 func TestPowerOnsAreCounted(t *testing.T) {
 	f := owned(t)
 	fl := newFlow(api.FlowKind_FLOW_VERIFY, 3)

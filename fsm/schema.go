@@ -55,6 +55,7 @@ const (
 	byConductor = "conductor"
 	byLive      = "live"
 	byAlias     = "alias"
+	byPhoneHome = "phone_home"
 )
 
 // only is the key of tables that hold one record.
@@ -191,6 +192,8 @@ func newSchema() *memdb.DBSchema {
 			byName: unlessEmpty((*api.Node).GetName),
 			byBMC:  unlessEmpty(func(n *api.Node) string { return n.GetBmc().GetBmcKey() }),
 			byUUID: uuidKey,
+
+			byPhoneHome: unlessEmpty(nodePhoneHome),
 		}),
 		tableSchema(ports.name, ports.key, map[string]index[*api.Port]{
 			byNode: always((*api.Port).GetNodeId),
@@ -203,7 +206,8 @@ func newSchema() *memdb.DBSchema {
 			byNetwork: always((*api.Address).GetNetwork),
 		}),
 		tableSchema(flows.name, flows.key, map[string]index[*api.Flow]{
-			byRunning: func(f *api.Flow) (string, bool) { return "", f.GetStatus() == api.FlowStatus_FLOW_RUNNING },
+			byRunning:   func(f *api.Flow) (string, bool) { return "", f.GetStatus() == api.FlowStatus_FLOW_RUNNING },
+			byPhoneHome: unlessEmpty(flowPhoneHome),
 		}),
 		tableSchema(locks.name, locks.key, map[string]index[*api.Lock]{
 			byLease: always((*api.Lock).GetLeaseId),

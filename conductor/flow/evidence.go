@@ -17,6 +17,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/configdrive"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -96,19 +97,46 @@ func (a DeployArgs) evidence(n *api.Node) (EvidencePolicy, error) {
 	return ParseEvidence(text)
 }
 
-// PolicyOf is the policy of a deploy as its arguments should state it, so that
-// it stays what it was when the deploy was accepted. "" is none.
-func PolicyOf(a DeployArgs, n *api.Node) (string, error) {
+// AddEvidence checks what a deploy says of evidence, freezes the policy in its
+// arguments, and has the flow wait for what must be seen. Where the system is
+// to phone home and the request brings no token, one is made, which reaches
+// the system by its config drive.
+//
+// The arguments are to be sealed after it: the token stands in them, and its
+// digest in the flow.
+func AddEvidence(f *api.Flow, a *DeployArgs, n *api.Node) error {
+	step, err := evidenceStep(*a, n)
+	if err != nil {
+		return err
+	}
 	p, err := a.evidence(n)
 	if err != nil || p.None() {
-		return "", err
+		a.Evidence = ""
+		return err
 	}
-	return p.String(), nil
+	a.Evidence = p.String()
+	f.Steps = append(f.Steps, step)
+	if !p.PhoneHome {
+		return nil
+	}
+	if a.PhoneHomeToken == "" {
+		d, err := configdrive.Parse(a.ConfigDrive)
+		if err != nil {
+			return err
+		}
+		if d == nil || d.Files == nil {
+			return errs.About(errs.Invalid, "phone_home_token",
+				"evidence phone_home: the deployed system could not know the token that is made for it; give a config drive of documents (its meta data gets phone_home_urls), or the phone_home_token that the system has")
+		}
+		a.PhoneHomeToken = rand.Text()
+	}
+	f.PhoneHomeDigest = node.PhoneHomeDigest(a.PhoneHomeToken)
+	return nil
 }
 
-// EvidenceStep checks what a deploy says of evidence and gives the step that
+// evidenceStep checks what a deploy says of evidence and gives the step that
 // waits for it, nil when the boot entry is enough.
-func EvidenceStep(a DeployArgs, n *api.Node) (*api.Step, error) {
+func evidenceStep(a DeployArgs, n *api.Node) (*api.Step, error) {
 	p, err := a.evidence(n)
 	if err != nil {
 		return nil, err
@@ -145,13 +173,7 @@ func (r *runner) newEvidence(f *api.Flow, a DeployArgs) (*api.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &api.Evidence{Policy: p.String(), FlowId: f.GetId()}
-	if p.PhoneHome {
-		if e.Token = a.PhoneHomeToken; e.Token == "" {
-			e.Token = rand.Text()
-		}
-	}
-	return e, nil
+	return &api.Evidence{Policy: p.String(), FlowId: f.GetId(), PhoneHomeDigest: f.GetPhoneHomeDigest()}, nil
 }
 
 // entryRead puts what the agent read back into the record.
@@ -185,9 +207,9 @@ func (r *runner) forgets(f *api.Flow) []*api.Op {
 	return []*api.Op{r.write(f, []string{"evidence"}, &api.Node{})}
 }
 
-// PhoneHomeURLs are where a deployed system may call, one of each peer that
+// phoneHomeURLs are where a deployed system may call, one of each peer that
 // has a boot listener.
-func PhoneHomeURLs(v *fsm.View, token string) (urls []string) {
+func phoneHomeURLs(v *fsm.View, token string) (urls []string) {
 	if token == "" {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/conductortest"
+	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -49,24 +53,18 @@ func (r *rig) deployWith(a DeployArgs) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	step, err := EvidenceStep(a, r.node())
-	if err != nil {
+	f := &api.Flow{Id: "deploy-with", NodeId: nodeID, Kind: api.FlowKind_FLOW_DEPLOY, Steps: steps}
+	if err := AddEvidence(f, &a, r.node()); err != nil {
 		r.Fatal(err)
 	}
-	if step != nil {
-		steps = append(steps, step)
-	}
-	doc, err := json.Marshal(a)
-	if err != nil {
+	if f.Args, err = json.Marshal(a); err != nil {
 		r.Fatal(err)
 	}
-	r.c.Must(&api.Op{Op: &api.Op_FlowCreate{FlowCreate: &api.FlowCreate{NodeId: nodeID, Event: api.Event_EV_DEPLOY, Flow: &api.Flow{
-		Id: "deploy-with", NodeId: nodeID, Kind: api.FlowKind_FLOW_DEPLOY, Steps: steps, Args: doc,
-	}}}})
+	r.c.Must(&api.Op{Op: &api.Op_FlowCreate{FlowCreate: &api.FlowCreate{NodeId: nodeID, Event: api.Event_EV_DEPLOY, Flow: f}}})
 }
 
 func (r *rig) phoneHome(token string) error {
-	_, err := r.c.Apply(&api.Op{Op: &api.Op_PhoneHome{PhoneHome: &api.PhoneHome{NodeId: nodeID, Token: token, Source: "10.0.0.7"}}})
+	_, err := r.c.Apply(&api.Op{Op: &api.Op_PhoneHome{PhoneHome: &api.PhoneHome{NodeId: nodeID, Digest: node.PhoneHomeDigest(token), Source: "10.0.0.7"}}})
 	return err
 }
 
@@ -85,15 +83,23 @@ func TestEvidenceBootEntry(t *testing.T) {
 	})
 }
 
+const homeToken = "t0ken-of-one-node"
+
 // A node is active only after its system has called, also when the conductor
-// is killed while it waits.
+// is killed while it waits. What calls while the ramdisk runs is not it.
 func TestEvidencePhoneHome(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		inBubble(t, nil, func(r *rig) {
 			r.start("p1")
 			r.ready("p1")
 			r.start("p2")
-			r.deployWith(DeployArgs{Evidence: "phone_home"})
+			r.deployWith(DeployArgs{Evidence: "phone_home", PhoneHomeToken: homeToken})
+			for _, step := range []string{"wait", "write_image"} {
+				r.waitStep(step)
+				if err := r.phoneHome(homeToken); !errors.Is(err, errs.Busy) {
+					r.Errorf("a call at %s: %v", step, err)
+				}
+			}
 			r.waitStep("evidence")
 			if err := r.phoneHome("rubbish-rubbish-rubbish"); !errors.Is(err, errs.Denied) {
 				r.Errorf("a wrong token: %v", err)
@@ -105,7 +111,7 @@ func TestEvidencePhoneHome(t *testing.T) {
 			if killed {
 				r.c.Peer("p1").Kill()
 			}
-			if err := r.phoneHome(r.node().GetEvidence().GetToken()); err != nil {
+			if err := r.phoneHome(homeToken); err != nil {
 				r.Error(err)
 			}
 			r.idle(10 * time.Minute)
@@ -128,7 +134,11 @@ func TestEvidenceNotSeen(t *testing.T) {
 			s := r.start("p1")
 			s.engine.cfg.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("refused") }
 			r.ready("p1")
-			r.deployWith(DeployArgs{Evidence: policy, EvidenceTimeout: 600})
+			a := DeployArgs{Evidence: policy, EvidenceTimeout: 600}
+			if policy == "phone_home" {
+				a.PhoneHomeToken = homeToken
+			}
+			r.deployWith(a)
 			r.waitStep("evidence")
 			begin := time.Now()
 			r.idle(time.Hour)
@@ -139,8 +149,8 @@ func TestEvidenceNotSeen(t *testing.T) {
 			if took := time.Since(begin); took < 590*time.Second || took > 620*time.Second {
 				r.Errorf("it took %v", took)
 			}
-			if token := r.node().GetEvidence().GetToken(); token != "" {
-				if err := r.phoneHome(token); !errors.Is(err, errs.WrongState) {
+			if a.PhoneHomeToken != "" {
+				if err := r.phoneHome(homeToken); !errors.Is(err, errs.WrongState) {
 					r.Errorf("too late: %v", err)
 				}
 			}
@@ -170,11 +180,45 @@ func TestEvidencePort(t *testing.T) {
 		r.deployWith(DeployArgs{Evidence: "port:22"})
 		r.idle(time.Hour)
 		r.checkDeploy(0)
-		if e := r.node().GetEvidence(); e.GetSeen() != "port:22" || e.GetSource() != ip || e.GetToken() != "" {
+		if e := r.node().GetEvidence(); e.GetSeen() != "port:22" || e.GetSource() != ip || len(e.GetPhoneHomeDigest()) != 0 {
 			r.Errorf("evidence %v", e)
 		}
 		for _, c := range from {
 			c.Close()
 		}
+	})
+}
+
+// The system learns where to call from the meta data of its config drive; the
+// record has the token's digest only.
+func TestPhoneHomeURLs(t *testing.T) {
+	var told string
+	inBubble(t, func(c *conductortest.MachineConfig) {
+		c.Script = func(cmd *api.AgentCommand) *api.CommandStatus {
+			if cmd.GetName() == agentproto.CmdConfigDrive {
+				told = string(cmd.GetArgs())
+			}
+			return nil
+		}
+	}, func(r *rig) {
+		r.start("p1")
+		r.ready("p1")
+		m := r.c.Store.View().Member("p1")
+		m = proto.CloneOf(m)
+		m.BootAddress = "10.0.0.1:7484"
+		r.c.Must(&api.Op{Op: &api.Op_MemberSet{MemberSet: &api.MemberSet{Member: m}}})
+		r.deployWith(DeployArgs{Evidence: "phone_home", PhoneHomeToken: homeToken, ConfigDrive: []byte(`"{\"user_data\":\"x\"}"`)})
+		r.waitStep("evidence")
+		if !strings.Contains(told, "http://10.0.0.1:7484/phone-home/"+homeToken) {
+			r.Errorf("the drive has %s", told)
+		}
+		if e := r.node().GetEvidence(); !bytes.Equal(e.GetPhoneHomeDigest(), node.PhoneHomeDigest(homeToken)) || strings.Contains(e.String(), homeToken) {
+			r.Errorf("%v", e)
+		}
+		if err := r.phoneHome(homeToken); err != nil {
+			r.Error(err)
+		}
+		r.idle(10 * time.Minute)
+		r.checkDeploy(0)
 	})
 }

@@ -37,11 +37,11 @@ func TestEveryStepHasAnExecutor(t *testing.T) {
 		planned[node.IDOf(step)] = true
 	}
 	for _, policy := range []string{"phone_home", "port:22"} {
-		step, err := EvidenceStep(DeployArgs{Evidence: policy}, &api.Node{})
-		if err != nil || executors[node.IDOf(step)] == nil {
-			t.Errorf("%v has no executor (%v)", node.IDOf(step), err)
+		f, a := &api.Flow{}, DeployArgs{Evidence: policy, ConfigDrive: []byte(`{"user_data":"x"}`)}
+		if err := AddEvidence(f, &a, &api.Node{}); err != nil || len(f.GetSteps()) != 1 || executors[node.IDOf(f.GetSteps()[0])] == nil {
+			t.Fatalf("%v has no executor (%v)", f.GetSteps(), err)
 		}
-		planned[node.IDOf(step)] = true
+		planned[node.IDOf(f.GetSteps()[0])] = true
 	}
 	for id := range executors {
 		if !planned[id] {

@@ -31,7 +31,7 @@ func (r *runner) configDrive(ctx context.Context, p position) (outcome, error) {
 	}
 	n := r.cfg.Store.View().Node(r.node)
 	defaults := map[string]string{"uuid": n.GetId(), "name": n.GetName()}
-	if urls := PhoneHomeURLs(r.cfg.Store.View(), r.evidence(p.flow).GetToken()); len(urls) > 0 {
+	if urls := phoneHomeURLs(r.cfg.Store.View(), args.PhoneHomeToken); len(urls) > 0 {
 		defaults["phone_home_urls"] = strings.Join(urls, " ")
 	}
 	var res agentproto.ConfigDriveResult

@@ -241,8 +241,8 @@ func masked(n *api.Node) *api.Node {
 	for _, d := range node.Documents {
 		*d.Of(c) = seal.MaskDoc(*d.Of(c))
 	}
-	if c.GetEvidence().GetToken() != "" {
-		c.Evidence.Token = seal.Mask
+	if c.GetEvidence() != nil {
+		c.Evidence.PhoneHomeDigest = nil
 	}
 	return c
 }
@@ -252,6 +252,6 @@ func maskedFlow(f *api.Flow) *api.Flow {
 		return nil
 	}
 	c := proto.CloneOf(f)
-	c.Args = seal.MaskDoc(c.Args)
+	c.Args, c.PhoneHomeDigest = seal.MaskDoc(c.Args), nil
 	return c
 }

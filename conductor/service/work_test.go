@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"github.com/ironring/ironring/internal/configdrive"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
+	"github.com/ironring/ironring/node"
 )
 
 const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -517,6 +519,7 @@ func TestDeployEvidence(t *testing.T) {
 			`"evidence_timeout":-1}`:                                       {errs.Invalid, "evidence_timeout"},
 			`"phone_home_token":"0123456789abcdef"}`:                       {errs.Invalid, "of use with evidence phone_home only"},
 			`"evidence":"phone_home","phone_home_token":"short or /bad/"}`: {errs.Invalid, "phone_home_token"},
+			`"evidence":"phone_home"}`:                                     {errs.Invalid, "could not know the token"},
 		} {
 			_, err := f.provision(api.Event_EV_DEPLOY, base+args)
 			wants(f.T, args, err, want.kind, want.says)
@@ -538,9 +541,40 @@ func TestDeployEvidence(t *testing.T) {
 		}
 		f.hold("p1")
 		n := f.stored("n1")
-		f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: n.GetId(), Token: n.GetLastToken(), Fields: []string{"evidence"}, Node: &api.Node{Evidence: &api.Evidence{Policy: "phone_home", Token: token}}}}})
-		if e := f.explain().GetNode().GetEvidence(); e.GetPolicy() != "phone_home" || e.GetToken() != "******" {
+		fl := f.c.Store.View().Flow(n.GetId())
+		if !bytes.Equal(fl.GetPhoneHomeDigest(), node.PhoneHomeDigest(token)) || len(rep.GetFlow().GetPhoneHomeDigest()) != 0 {
+			f.Errorf("stored %x, shown %x", fl.GetPhoneHomeDigest(), rep.GetFlow().GetPhoneHomeDigest())
+		}
+		f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: n.GetId(), Token: n.GetLastToken(), Fields: []string{"evidence"}, Node: &api.Node{
+			Evidence: &api.Evidence{Policy: "phone_home", PhoneHomeDigest: fl.GetPhoneHomeDigest()},
+		}}}})
+		if e := f.explain().GetNode().GetEvidence(); e.GetPolicy() != "phone_home" || len(e.GetPhoneHomeDigest()) != 0 {
 			f.Errorf("shown %v", e)
+		}
+	})
+}
+
+// Where the request brings no phone-home token, one is made that the sealed
+// arguments alone hold; each deploy has another.
+func TestPhoneHomeTokenIsMade(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.to(api.State_AVAILABLE)
+		rep, err := f.provision(api.Event_EV_DEPLOY, `{"image":"http://h/a","checksum":"`+digest+`","evidence":"phone_home","config_drive":{"user_data":"x"}}`)
+		if err != nil {
+			f.Fatal(err)
+		}
+		id := f.stored("n1").GetId()
+		fl := f.c.Store.View().Flow(id)
+		doc, err := f.p.Keyring().OpenDoc(flow.AAD(id), fl.GetArgs())
+		if err != nil {
+			f.Fatal(err)
+		}
+		var a flow.DeployArgs
+		if err := json.Unmarshal(doc, &a); err != nil || len(a.PhoneHomeToken) < 20 || !bytes.Equal(fl.GetPhoneHomeDigest(), node.PhoneHomeDigest(a.PhoneHomeToken)) {
+			f.Errorf("%+v, %v", a, err)
+		}
+		if strings.Contains(rep.String()+fl.String(), a.PhoneHomeToken) {
+			f.Error("the token is in the record or the answer")
 		}
 	})
 }
