@@ -1,8 +1,6 @@
 package pxe
 
 import (
-	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,94 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-
-	"github.com/ironring/ironring/internal/errs"
 )
-
-// TestNoAmplification: a request for a file in another's name makes us send one
-// small block a few times, and nothing more.
-func TestNoAmplification(t *testing.T) {
-	t.Parallel()
-	for name, rrq := range map[string]string{
-		"plain":   "\x00\x01snponly.efi\x00octet\x00",
-		"options": "\x00\x01snponly.efi\x00octet\x00blksize\x0065464\x00tsize\x000\x00timeout\x00255\x00windowsize\x0065535\x00",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, nil)
-			conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(loopMachine)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			if _, err := conn.WriteToUDPAddrPort([]byte(rrq), r.addrs.TFTP); err != nil {
-				t.Fatal(err)
-			}
-			packets, bytes := 0, 0
-			buf := make([]byte, 70000)
-			// The last thing that we hear is the end of the transfer.
-			for err := conn.SetReadDeadline(time.Now().Add(deadline)); err == nil; {
-				n, _, rerr := conn.ReadFromUDPAddrPort(buf)
-				if rerr != nil {
-					t.Fatalf("the transfer did not end: %v", rerr)
-				}
-				packets, bytes = packets+1, bytes+n
-				switch binary.BigEndian.Uint16(buf) {
-				case 6:
-					if got := string(buf[2:n]); !strings.Contains(got, "blksize\x001468\x00") {
-						t.Errorf("options %q were accepted", got)
-					}
-					continue
-				case 5:
-				default:
-					continue
-				}
-				break
-			}
-			if most := tftpRetries + 2; packets > most || bytes > most*516 {
-				t.Errorf("%d packets of %d bytes for a request of %d", packets, bytes, len(rrq))
-			}
-			r.srv.tftp.mu.Lock()
-			defer r.srv.tftp.mu.Unlock()
-			if len(r.srv.tftp.byHost) > 1 {
-				t.Errorf("half-open transfers are left: %v", r.srv.tftp.byHost)
-			}
-		})
-	}
-}
-
-// TestTFTPRate: a host that asks without end is told so, and others are served.
-func TestTFTPRate(t *testing.T) {
-	s := &tftpService{byHost: map[netip.Addr]int{}}
-	greedy := netip.MustParseAddr("10.0.0.1")
-	refused := 0
-	for range 2 * tftpBurst {
-		if err := s.enter(greedy); errors.Is(err, errs.Busy) {
-			refused++
-			continue
-		}
-		s.leave(greedy)
-	}
-	if refused < tftpBurst-10 || s.total != 0 {
-		t.Errorf("%d of %d were refused, %d are under way", refused, 2*tftpBurst, s.total)
-	}
-	for i := range 2 * maxLimiters {
-		a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		if err := s.enter(a); err != nil {
-			t.Fatalf("another host was refused: %v", err)
-		}
-		s.leave(a)
-	}
-	if len(s.asked) > maxLimiters {
-		t.Errorf("%d hosts are remembered", len(s.asked))
-	}
-}
 
 // TestUnknownFlood: 10 000 unknown machines cost no memory, hardly a line in
 // the log, nothing on a timeline, and known machines are served meanwhile.
@@ -324,67 +240,4 @@ func TestConnsPerHost(t *testing.T) {
 			t.Fatalf("closed connections still count: %v", err)
 		}
 	}
-}
-
-// FuzzTFTP sends arbitrary requests: the server goes on, and gives nothing out
-// but what is in its table.
-func FuzzTFTP(f *testing.F) {
-	for _, s := range []string{
-		"\x00\x01snponly.efi\x00octet\x00", "\x00\x01../secret\x00octet\x00blksize\x001468\x00", "\x00\x02x\x00octet\x00",
-		"\x00\x01", "\x00\x01a\x00netascii\x00tsize\x00-1\x00", "\x00\x05\x00\x00x\x00",
-	} {
-		f.Add([]byte(s))
-	}
-	dir := f.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("the secret"), 0o600); err != nil {
-		f.Fatal(err)
-	}
-	srv, err := New(Config{Store: newWorld(f).store, Self: "p1", CADigest: digest, IPXEDir: filepath.Join(dir, "sub"), TFTPListen: loopPeer + ":0"})
-	if err != nil {
-		f.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- srv.Run(ctx) }()
-	f.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			f.Error(err)
-		}
-	})
-	at, n := srv.Addrs().TFTP, atomic.Uint32{}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		// Each from another host: one host is soon told to wait.
-		i := n.Add(1)
-		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 91, byte(i>>8), byte(i))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if len(b) > 1400 {
-			return
-		}
-		if _, err := conn.WriteToUDPAddrPort(b, at); err != nil {
-			return // larger than the kernel takes, or empty
-		}
-		ask := []byte("\x00\x01snponly.efi\x00octet\x00")
-		if _, err := conn.WriteToUDPAddrPort(ask, at); err != nil {
-			t.Fatal(err)
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(deadline)); err != nil {
-			t.Fatal(err)
-		}
-		buf := make([]byte, 2000)
-		for {
-			n, _, err := conn.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				t.Fatalf("no answer after %q: %v", b, err)
-			}
-			if got := string(buf[:n]); strings.Contains(got, "the secret") {
-				t.Fatalf("%q gave %q", b, got)
-			} else if strings.Contains(got, "is not installed") {
-				return
-			}
-		}
-	})
 }

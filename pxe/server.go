@@ -69,11 +69,9 @@ func (s *Server) listen() error {
 		return err
 	}
 	s.http = &httpService{cfg: cfg, log: cfg.Logger, line: line, lis: lis, seen: known, programs: files}
-	conn, err := listenTFTP(cfg)
-	if err != nil {
+	if s.tftp, err = newTFTP(cfg, line, files, known); err != nil {
 		return err
 	}
-	s.tftp = &tftpService{cfg: cfg, log: cfg.Logger, line: line, conn: conn, seen: known, programs: files, byHost: map[netip.Addr]int{}}
 	conns, err := listenDHCP(cfg, cfg.DHCPListen)
 	if err != nil {
 		return err

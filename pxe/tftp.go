@@ -1,11 +1,9 @@
 package pxe
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -13,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pin/tftp/v3"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/time/rate"
 
@@ -25,10 +22,11 @@ import (
 // Anybody can send a request in another's name, and a client that does not
 // acknowledge gets its first block tftpRetries + 1 times, 516 bytes each. All
 // that such requests together can make us send is tftpTransfers of those a
-// second, and to one victim tftpTransfersPerHost: less than 5 kB/s.
+// second, and to one victim tftpTransfersPerHost: less than 5 kB/s. Besides,
+// errors about names: one packet for a request, and refusedPerSecond in all.
+// Everything else that is refused is met with silence.
 //
-// A transfer whose client is gone ends after tftpTimeout * (tftpRetries + 1),
-// which is also how long a stop can take.
+// A transfer whose client is gone ends after tftpTimeout * (tftpRetries + 1).
 const (
 	tftpTransfers        = 128
 	tftpTransfersPerHost = 8
@@ -41,9 +39,15 @@ const (
 	// names in a row.
 	tftpPerSecond = 5
 	tftpBurst     = 100
+
+	// Error packets to all hosts together.
+	refusedPerSecond = 32
+	refusedBurst     = 128
 )
 
-// tftpService gives out boot programs over TFTP, read only.
+// tftpService gives out boot programs over TFTP, read only. It is the server
+// itself: one that asks us only once it has made up its mind to answer cannot
+// be silent (ADR 0034).
 type tftpService struct {
 	cfg  Config
 	log  *slog.Logger
@@ -52,12 +56,27 @@ type tftpService struct {
 	seen *seen
 
 	programs *programFiles
-	stop     context.Context // ends transfers at their next block
+	asked    *sources
+	refused  *rate.Limiter // error packets
+	quiet    *rate.Limiter // of log lines about requests that met silence
 
 	mu     sync.Mutex
-	total  int                          // transfers under way; guarded by mu
-	byHost map[netip.Addr]int           // guarded by mu
-	asked  map[netip.Addr]*rate.Limiter // guarded by mu
+	total  int                // transfers under way; guarded by mu
+	byHost map[netip.Addr]int // guarded by mu
+}
+
+func newTFTP(cfg Config, line *timeline, files *programFiles, known *seen) (*tftpService, error) {
+	conn, err := listenTFTP(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &tftpService{
+		cfg: cfg, log: cfg.Logger, line: line, conn: conn, seen: known, programs: files,
+		asked:   newSources(tftpPerSecond, tftpBurst),
+		refused: rate.NewLimiter(refusedPerSecond, refusedBurst),
+		quiet:   rate.NewLimiter(1, 10),
+		byHost:  map[netip.Addr]int{},
+	}, nil
 }
 
 func listenTFTP(cfg Config) (*net.UDPConn, error) {
@@ -69,9 +88,8 @@ func listenTFTP(cfg Config) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, listenError("tftp", err)
 	}
-	// The library asks for this when it begins to serve. Requests that came
-	// before it would be answered from any address, with blocks of 512 bytes.
 	conn := pc.(*net.UDPConn)
+	// Now, so that requests that come before it is served say whom they asked.
 	if err := ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil {
 		conn.Close()
 		return nil, listenError("tftp", err)
@@ -79,98 +97,132 @@ func listenTFTP(cfg Config) (*net.UDPConn, error) {
 	return conn, nil
 }
 
-// serve answers requests until ctx ends, then waits for transfers.
+// serve answers requests until ctx ends, then waits for transfers, which end
+// at their next packet.
 func (s *tftpService) serve(ctx context.Context) error {
-	s.stop = ctx
-	srv := tftp.NewServer(s.read, nil)
-	srv.SetTimeout(tftpTimeout)
-	srv.SetRetries(tftpRetries)
-	srv.SetBlockSize(tftpBlock)
-	srv.SetBackoff(func(int) time.Duration { return 0 }) // the timeout is the pause
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(s.conn) }()
-	select {
-	case err := <-done:
-		s.conn.Close()
-		srv.Shutdown()
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { s.conn.Close() })()
+	defer s.conn.Close()
+	pc := ipv4.NewPacketConn(s.conn)
+	if err := pc.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil { // pc has to know too
 		return fmt.Errorf("tftp: %w", err)
-	case <-ctx.Done():
 	}
-	srv.Shutdown()
-	<-done
-	srv.Shutdown() // a request that was read while the first call waited
-	return nil
+	buf := make([]byte, maxPacket)
+	for {
+		n, cm, addr, err := pc.ReadFrom(buf)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("tftp: %w", err)
+		}
+		req, ok := parseTFTP(buf[:n])
+		udp, isUDP := addr.(*net.UDPAddr)
+		if !ok || !isUDP || cm == nil {
+			continue
+		}
+		at, ok := addrOf(cm.Dst)
+		if !ok || at == broadcast || at.IsMulticast() {
+			continue // RFC 1123, 4.2.3.5
+		}
+		from := netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port())
+		if err := s.enter(from.Addr()); err != nil {
+			s.silent(req, from.Addr(), err)
+			continue
+		}
+		all.Go(func() {
+			defer s.leave(from.Addr())
+			s.handle(ctx, req, netip.AddrPortFrom(at, 0), from, cm.IfIndex)
+		})
+	}
 }
 
-// read is called by the library, in a goroutine for each request.
-func (s *tftpService) read(name string, rf io.ReaderFrom) error {
-	from := remoteAddr(rf)
-	m := s.seen.machine(s.cfg.Store.View(), from)
-	data, err := s.open(name, from)
+// silent notes a request that gets no answer: the client repeats it, which is
+// better than an error for one that is in a crowd, and nothing for one that
+// does not know that it asked.
+func (s *tftpService) silent(req tftpRequest, from netip.Addr, why error) {
+	if s.quiet.Allow() {
+		s.log.Debug("tftp request not answered", "name", quoteName(req.name), "from", from, "err", why)
+	}
+	s.line.add(s.seen.machine(s.cfg.Store.View(), from), kindTFTP, stageTFTP, fmt.Sprintf("asked for %s, not answered: %v", quoteName(req.name), why))
+}
+
+// handle answers a request that was let in.
+func (s *tftpService) handle(ctx context.Context, req tftpRequest, at, from netip.AddrPort, ifindex int) {
+	t, err := newTransfer(ctx, at, from)
 	if err != nil {
-		s.log.Debug("tftp request refused", "name", quoteName(name), "from", from, "err", err)
-		s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: %v", quoteName(name), err))
-		return err // becomes the text of the error packet
+		s.log.Warn("tftp request cannot be answered", "from", from, "err", err)
+		return
 	}
-	defer s.leave(from)
-	if out, ok := rf.(tftp.OutgoingTransfer); ok {
-		out.SetSize(int64(len(data)))
+	defer t.conn.Close()
+	m := s.seen.machine(s.cfg.Store.View(), from.Addr())
+	data, code, err := s.open(req)
+	if err != nil {
+		s.log.Debug("tftp request refused", "name", quoteName(req.name), "from", from.Addr(), "err", err)
+		s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: %v", quoteName(req.name), err))
+		if s.refused.Allow() {
+			_ = t.refuse(code, err.Error()) // a client that hears nothing asks again
+		}
+		return
 	}
-	s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: %d bytes", name, len(data)))
-	n, err := rf.ReadFrom(stopReader{s.stop, bytes.NewReader(data)})
+	s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: %d bytes", req.name, len(data)))
+	block, accept := req.negotiate(len(data), largestBlock(ifindex))
+	n, err := t.file(data, block, accept)
+	if errors.Is(err, errStopping) {
+		_ = t.refuse(errUndefined, err.Error()) // firmware goes on to the next peer at once
+	}
 	switch {
 	case err != nil && n == 0:
 		// Firmware asks for the size first and breaks off on purpose.
-		s.log.Debug("tftp transfer not begun", "name", name, "from", from, "err", err)
+		s.log.Debug("tftp transfer not begun", "name", req.name, "from", from.Addr(), "err", err)
 	case err != nil:
-		s.log.Debug("tftp transfer ended early", "name", name, "from", from, "bytes", n, "err", err)
-		s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("%s broken off after %d of %d bytes", name, n, len(data)))
+		s.log.Debug("tftp transfer ended early", "name", req.name, "from", from.Addr(), "bytes", n, "err", err)
+		s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("%s broken off after %d of %d bytes", req.name, n, len(data)))
 	}
-	return nil
 }
 
-// open finds what a name stands for and counts the transfer in. Firmware may
-// put a slash before the name.
-func (s *tftpService) open(name string, from netip.Addr) ([]byte, error) {
-	if err := s.enter(from); err != nil {
-		return nil, err
+// open finds what a request is for, or the code of an error. Firmware may put a
+// slash before the name.
+func (s *tftpService) open(req tftpRequest) (data []byte, code uint16, err error) {
+	switch {
+	case req.op != opRead:
+		return nil, errAccess, errs.New(errs.Denied, "nothing is written here")
+	case req.mode != "octet" && req.mode != "netascii": // what is asked for as text is sent as it is
+		return nil, errUndefined, errs.New(errs.Unsupported, "no such mode")
+	case len(req.name) > maxTFTPName:
+		return nil, errNotFound, errs.New(errs.NotFound, "no such boot program")
 	}
-	if len(name) > maxTFTPName {
-		s.leave(from)
-		return nil, errs.New(errs.NotFound, "no such boot program")
+	data, err = s.programs.read(strings.TrimPrefix(req.name, "/"))
+	if errors.Is(err, errs.NotFound) {
+		return nil, errNotFound, err
 	}
-	data, err := s.programs.read(strings.TrimPrefix(name, "/"))
-	if err != nil {
-		s.leave(from)
-		return nil, err
-	}
-	return data, nil
+	return data, errUndefined, err
 }
 
+// largestBlock is the largest block that an interface takes in one piece.
+func largestBlock(ifindex int) int {
+	if ifi, err := net.InterfaceByIndex(ifindex); err == nil {
+		return max(plainBlock, min(tftpBlock, ifi.MTU-headers))
+	}
+	return plainBlock
+}
+
+// enter counts a transfer in, or says why it has to wait.
 func (s *tftpService) enter(from netip.Addr) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.mayAskLocked(from) {
+	if !s.asked.allow(from, time.Now()) {
 		return errs.New(errs.Busy, "too many requests")
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.total >= tftpTransfers || s.byHost[from] >= tftpTransfersPerHost {
 		return errs.New(errs.Busy, "too many transfers")
 	}
 	s.total++
 	s.byHost[from]++
 	return nil
-}
-
-func (s *tftpService) mayAskLocked(from netip.Addr) bool {
-	l := s.asked[from]
-	if l == nil {
-		if s.asked == nil || len(s.asked) >= maxLimiters {
-			s.asked = map[netip.Addr]*rate.Limiter{}
-		}
-		l = rate.NewLimiter(tftpPerSecond, tftpBurst)
-		s.asked[from] = l
-	}
-	return l.Allow()
 }
 
 func (s *tftpService) leave(from netip.Addr) {
@@ -182,33 +234,10 @@ func (s *tftpService) leave(from netip.Addr) {
 	}
 }
 
-func remoteAddr(rf io.ReaderFrom) netip.Addr {
-	if out, ok := rf.(tftp.OutgoingTransfer); ok {
-		udp := out.RemoteAddr()
-		return udp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
-
 // quoteName makes a client's name fit for logs and timelines.
 func quoteName(name string) string {
 	if len(name) > maxTFTPName {
 		name = name[:maxTFTPName]
 	}
 	return fmt.Sprintf("%q", name)
-}
-
-var errStopping = errors.New("the server is stopping")
-
-// stopReader fails once ctx has ended.
-type stopReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r stopReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, errStopping
-	}
-	return r.r.Read(p)
 }
