@@ -42,7 +42,8 @@ type Config struct {
 	Observe func(*api.JournalEvent)
 
 	// PhoneHome records the call of a deployed system and returns nil once it is
-	// on record. nil: nobody waits for such calls.
+	// on record. nil: nobody waits for such calls. How often it is called is
+	// bounded for each source and in all.
 	PhoneHome func(ctx context.Context, token string, from netip.Addr) error
 
 	// Files serves artifacts. nil: there are none.

@@ -36,6 +36,7 @@ type httpService struct {
 	lis  net.Listener
 	seen *seen
 
+	homes    *homes
 	programs *programFiles
 }
 

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/ironring/ironring/internal/errs"
 )
@@ -18,9 +22,38 @@ const pathPhoneHome = "/phone-home/"
 // can be used again; the rest is cut off.
 const maxPhoneHome = 64 << 10
 
+// Bounds of these calls at one peer, as for enrolments: each may cost a
+// question to the leader and an entry of the log, and anybody can call. A rack
+// that boots at once behind one router stays below them; a system that is told
+// to wait calls again.
+const (
+	homesPerSource      = rate.Limit(20) // a second
+	homesBurstPerSource = 40
+	homesInAll          = rate.Limit(100)
+	homesBurstInAll     = 200
+)
+
+// homes bounds the calls of each source and of all together. What one source
+// may not ask takes nothing from the others.
+type homes struct {
+	elapsed func() time.Duration // no jump of the wall clock opens or closes it
+	sources *sources
+	all     *rate.Limiter
+}
+
+func newHomes(elapsed func() time.Duration) *homes {
+	return &homes{elapsed, newSources(homesPerSource, homesBurstPerSource), rate.NewLimiter(homesInAll, homesBurstInAll)}
+}
+
+func (h *homes) allow(from netip.Addr) bool {
+	now := time.Unix(0, 0).Add(h.elapsed())
+	return h.sources.allow(from, now) && h.all.AllowN(now, 1)
+}
+
 var validPhoneHome = regexp.MustCompile(`^[A-Za-z0-9_-]{16,128}$`)
 
-// phoneHome answers the call of a deployed system. 200 means that it is on
+// phoneHome answers the call of a deployed system, the one write that the boot
+// listener takes. 200 means that it is on
 // record: a system that hears anything else calls again, at this or another
 // peer. ok is false when the request is for something else.
 func (s *httpService) phoneHome(w http.ResponseWriter, r *http.Request) (ok bool) {
@@ -37,8 +70,14 @@ func (s *httpService) phoneHome(w http.ResponseWriter, r *http.Request) (ok bool
 		http.NotFound(w, r)
 		return true
 	}
+	from := remoteOf(r)
+	if !s.homes.allow(from) { // before anything is looked up
+		w.Header().Set("Retry-After", "2")
+		http.Error(w, "too many calls, try again", http.StatusTooManyRequests)
+		return true
+	}
 	_, _ = io.CopyN(io.Discard, r.Body, maxPhoneHome)
-	err := s.cfg.PhoneHome(r.Context(), token, remoteOf(r))
+	err := s.cfg.PhoneHome(r.Context(), token, from)
 	switch {
 	case err == nil:
 		w.WriteHeader(http.StatusOK)

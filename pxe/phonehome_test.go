@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ironring/ironring/internal/errs"
 )
@@ -44,5 +46,71 @@ func TestPhoneHomeCall(t *testing.T) {
 		if strings.Contains(string(body), token) || strings.Contains(r.logged(), token) {
 			t.Errorf("%s %q: the token is in the answer or the log", c.method, c.path)
 		}
+	}
+}
+
+// Calls are bounded before anything is looked up, for each source and in all;
+// what one source may not ask takes nothing from the others.
+func TestPhoneHomeRate(t *testing.T) {
+	now := time.Hour
+	h := newHomes(func() time.Duration { return now })
+	count := func(from netip.Addr, calls int) (ok int) {
+		for range calls {
+			if h.allow(from) {
+				ok++
+			}
+		}
+		return ok
+	}
+	first := netip.MustParseAddr("192.0.2.1")
+	// A source has two buckets, the fuller of which counts.
+	if n := count(first, 1000); n < homesBurstPerSource || n > 2*homesBurstPerSource {
+		t.Errorf("%d at once from one source", n)
+	}
+	if n := count(netip.MustParseAddr("192.0.2.2"), 1); n != 1 {
+		t.Error("one source takes from another")
+	}
+	now += time.Second
+	if n := count(first, 1000); n < int(homesPerSource) || n > 2*int(homesPerSource) {
+		t.Errorf("%d in a second from one source", n)
+	}
+	now += time.Minute
+	all, from := 0, first
+	for range 2000 {
+		from = from.Next()
+		all += count(from, 1)
+	}
+	if all != homesBurstInAll {
+		t.Errorf("%d at once from all", all)
+	}
+}
+
+func TestPhoneHomeFlood(t *testing.T) {
+	var looked atomic.Int64
+	r := newRig(t, func(c *Config) {
+		c.PhoneHome = func(context.Context, string, netip.Addr) error {
+			looked.Add(1)
+			return errs.New(errs.Denied, "nobody waits")
+		}
+	})
+	refused := 0
+	for range 100 * homesBurstPerSource {
+		res, _ := r.request(t, http.MethodPost, r.url(pathPhoneHome+"0123456789abcdef"), loopMachine, nil)
+		switch {
+		case res.StatusCode == http.StatusTooManyRequests && res.Header.Get("Retry-After") != "":
+			refused++
+		case res.StatusCode != http.StatusNotFound:
+			t.Fatalf("status %d", res.StatusCode)
+		}
+		if refused > 2 {
+			break
+		}
+	}
+	if refused == 0 || looked.Load() == 0 {
+		t.Errorf("%d calls were refused, %d looked up", refused, looked.Load())
+	}
+	looked.Store(0)
+	if status, _ := r.http(t, http.MethodPost, r.url(pathPhoneHome+"0123456789abcdef"), "127.77.0.60", nil); status != http.StatusNotFound || looked.Load() != 1 {
+		t.Errorf("another source: %d, looked up %d", status, looked.Load())
 	}
 }

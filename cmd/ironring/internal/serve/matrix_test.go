@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -217,18 +218,22 @@ func dialAs(t *testing.T, address string, conf *tls.Config) *grpc.ClientConn {
 	return cc
 }
 
-// bootGivesFilesOnly: the boot listener knows no route but its scripts and
-// files, no method but GET and HEAD, and speaks no gRPC.
+// bootGivesFilesOnly: the boot listener knows no route but its scripts, files
+// and the phone-home, no method but GET and HEAD elsewhere, and speaks no gRPC.
+// The phone-home is its one write: it needs a token that is waited for, and is
+// bounded for whoever has none.
 func bootGivesFilesOnly(t *testing.T, p *Peer) {
 	base := "http://" + p.cfg.Advertise.Boot
 	do := func(method, path string) int {
 		req, err := http.NewRequestWithContext(t.Context(), method, base+path, nil)
 		if err != nil {
-			t.Fatal(err)
+			t.Errorf("%s %s: %v", method, path, err)
+			return http.StatusTooManyRequests
 		}
 		res, err := http.DefaultTransport.RoundTrip(req)
 		if err != nil {
-			t.Fatalf("%s %s: %v", method, path, err)
+			t.Errorf("%s %s: %v", method, path, err)
+			return http.StatusTooManyRequests // enough for whoever counts
 		}
 		res.Body.Close()
 		return res.StatusCode
@@ -244,6 +249,41 @@ func bootGivesFilesOnly(t *testing.T, p *Peer) {
 				t.Errorf("boot listener: %s %s gives %d", method, path, got)
 			}
 		}
+	}
+	phoneHomeIsBounded(t, do)
+}
+
+// phoneHomeIsBounded: POST /phone-home/TOKEN is the only write on a listener
+// without credentials.
+func phoneHomeIsBounded(t *testing.T, do func(method, path string) int) {
+	const unknown = "/phone-home/0123456789abcdef"
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions} {
+		if got := do(method, unknown); got != http.StatusMethodNotAllowed {
+			t.Errorf("boot listener: %s %s gives %d", method, unknown, got)
+		}
+	}
+	for _, path := range []string{"/phone-home", "/phone-home/", "/phone-home/short", unknown + "/x", unknown + "%2f"} {
+		if got := do(http.MethodPost, path); got < 400 || got >= 500 {
+			t.Errorf("boot listener: POST %s gives %d", path, got)
+		}
+	}
+	var mu sync.Mutex
+	seen := map[int]int{}
+	var callers sync.WaitGroup
+	for range 16 { // many at once: a slow machine must not make the calls rare
+		callers.Go(func() {
+			for enough := false; !enough; {
+				got := do(http.MethodPost, unknown)
+				mu.Lock()
+				seen[got]++
+				enough = seen[http.StatusTooManyRequests] > 0 || seen[http.StatusNotFound] > 2000
+				mu.Unlock()
+			}
+		})
+	}
+	callers.Wait()
+	if seen[http.StatusNotFound] == 0 || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
+		t.Errorf("boot listener: POST %s gives %v", unknown, seen)
 	}
 }
 
