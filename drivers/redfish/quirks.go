@@ -136,6 +136,14 @@ func (id identity) behaviour() (q behaviour, versions bool) {
 	return q, versions
 }
 
+// makers are the parts of texts by which makers are known; the first that fits
+// counts. Those who build machines stand before those who sell them firmware:
+// "Supermicro, BMC by American Megatrends" behaves as Supermicro's.
+var makers = []struct{ part, vendor string }{
+	{"dell", dell}, {"hpe", hpe}, {"hewlett", hpe}, {"supermicro", supermicro}, {"super micro", supermicro},
+	{"lenovo", lenovo}, {"openbmc", openBMC}, {"american megatrends", ami},
+}
+
 // vendorOf is who made the BMC's firmware, which need not be who made the
 // machine: the service root knows best.
 func vendorOf(r root, s *system) string {
@@ -148,12 +156,9 @@ func vendorOf(r root, s *system) string {
 	}
 	for _, text := range []string{r.Vendor, s.Manufacturer} {
 		text = strings.ToLower(text)
-		for part, vendor := range map[string]string{
-			"dell": dell, "hpe": hpe, "hewlett": hpe, "supermicro": supermicro, "super micro": supermicro,
-			"lenovo": lenovo, "american megatrends": ami, "openbmc": openBMC,
-		} {
-			if strings.Contains(text, part) {
-				return vendor
+		for _, m := range makers {
+			if strings.Contains(text, m.part) {
+				return m.vendor
 			}
 		}
 	}
