@@ -25,3 +25,6 @@ func (l fullLog) StoreLogs(logs []*raft.Log) error {
 func (c *Config) FullDisk(full *atomic.Bool) {
 	c.wrapLog = func(l logStore) logStore { return fullLog{l, full} }
 }
+
+// CheckJoin is what forming asks of the entries of join.
+func CheckJoin(f *Form, self string) error { return f.checkJoin(self) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -36,24 +35,6 @@ const (
 	formTokenTimeout = 12 * time.Second
 	maxFormMessage   = 64 << 10
 )
-
-// formKeys are what both sides prove the shared key with.
-type formKeys struct{ client, server []byte }
-
-func newFormKeys(shared []byte) (formKeys, error) {
-	var k formKeys
-	for _, side := range []struct {
-		to   *[]byte
-		name string
-	}{{&k.client, "client"}, {&k.server, "server"}} {
-		key, err := hkdf.Key(sha256.New, shared, []byte("ironring"), "ironring form v1 "+side.name, sha256.Size)
-		if err != nil {
-			return k, errs.New(errs.Internal, "derive keys of the shared key")
-		}
-		*side.to = key
-	}
-	return k, nil
-}
 
 func formProof(key []byte, cs tls.ConnectionState) ([]byte, error) {
 	material, err := cs.ExportKeyingMaterial(formLabel, nil, sha256.Size)
@@ -117,6 +98,9 @@ type formReply struct {
 	OK      bool         `json:"ok,omitempty"`
 	Token   string       `json:"token,omitempty"`
 	Error   string       `json:"error,omitempty"`
+	// Refused is why this peer answers nothing to who proved that key; then the
+	// rest is empty.
+	Refused string `json:"refused,omitempty"`
 }
 
 // formAsk asks the peer at an address.

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -30,49 +29,10 @@ const (
 	maxFormConns = 32
 )
 
-// Form says how equal peers make their cluster.
-type Form struct {
-	ClusterID string
-	Join      []string // cluster addresses, host:port, of every peer that may take part, this one included
-	Expect    int      // so many must agree: more than half of Join
-	Key       []byte   // shared secret, 32 bytes or more
-}
-
-// validate names the field at fault.
-func (f *Form) validate() error {
-	switch {
-	case !validID.MatchString(f.ClusterID):
-		return errs.About(errs.Invalid, "cluster_id", "cluster_id %q: 1 to 63 lower case letters, digits, '.' and '-' are allowed", f.ClusterID)
-	case net.ParseIP(f.ClusterID) != nil:
-		return errs.About(errs.Invalid, "cluster_id", "cluster_id %q must not be an IP address", f.ClusterID)
-	case len(f.Key) < 32:
-		return errs.About(errs.Invalid, "key_file", "the shared key has %d bytes, at least 32 are needed: make one with `openssl rand -base64 32`", len(f.Key))
-	case f.Expect < 1 || f.Expect > len(f.Join):
-		return errs.About(errs.Invalid, "expect", "expect is %d: it must be 1 to the %d peers of join", f.Expect, len(f.Join))
-	case 2*f.Expect <= len(f.Join):
-		return errs.About(errs.Invalid, "expect", "expect is %d of %d: it must be more than half, or two clusters could form", f.Expect, len(f.Join))
-	}
-	for i, a := range f.Join {
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return errs.About(errs.Invalid, "join", "join: %q is not host:port", a)
-		}
-		if slices.Contains(f.Join[:i], a) {
-			return errs.About(errs.Invalid, "join", "join: %q is listed twice", a)
-		}
-	}
-	return nil
-}
-
-func (f *Form) params() formParams {
-	join := slices.Sorted(slices.Values(f.Join))
-	return formParams{ClusterID: f.ClusterID, Expect: f.Expect, Join: join}
-}
-
-// former is one peer while it forms.
-type former struct {
+// candidate is one peer while it forms a cluster.
+type candidate struct {
 	cfg    Config
 	dir    *dataDir
-	keys   formKeys
 	params formParams
 	log    *slog.Logger
 
@@ -80,27 +40,32 @@ type former struct {
 	mu   sync.Mutex
 	me   form.Acceptor // guarded by mu; as on disk
 
-	said map[string]string // of the loop's goroutine: what was said last about each address
+	// Of the loop's goroutine:
+	keys formKeys          // read for each round
+	said map[string]string // what was said last about each address
 }
 
-// form returns how this peer goes on: found, or join with a token.
-func (d *dataDir) form(ctx context.Context, cfg Config, l net.Listener) (found bool, token string, err error) {
-	keys, err := newFormKeys(cfg.Form.Key)
-	if err != nil {
-		return false, "", err
-	}
-	f := &former{cfg: cfg, dir: d, keys: keys, params: cfg.Form.params(), log: cfg.Logger, said: map[string]string{}}
+// formed is how a candidate goes on: it founds, or joins.
+type formed struct {
+	found bool
+	token string // to join with
+	key   string // id of the shared key that got it
+}
+
+// form returns when it is clear how this peer goes on.
+func (d *dataDir) form(ctx context.Context, cfg Config, l net.Listener) (formed, error) {
+	f := &candidate{cfg: cfg, dir: d, params: cfg.Form.params(), log: cfg.Logger, said: map[string]string{}}
 	if err := f.load(); err != nil {
-		return false, "", err
+		return formed{}, err
 	}
 	f.self = f.me.Self
 	conf, err := formServerTLS()
 	if err != nil {
-		return false, "", err
+		return formed{}, err
 	}
 	tcp, ok := l.(*net.TCPListener)
 	if !ok {
-		return false, "", errs.New(errs.Internal, "forming needs a TCP listener, not %T", l)
+		return formed{}, errs.New(errs.Internal, "forming needs a TCP listener, not %T", l)
 	}
 	sctx, stop := context.WithCancel(ctx)
 	served := make(chan struct{})
@@ -129,20 +94,24 @@ const (
 // formAndJoin makes this peer a member, by forming. What can pass is tried
 // again, with the same token while it is good.
 func (d *dataDir) formAndJoin(ctx context.Context, cfg Config, l net.Listener) error {
+	if err := cfg.Form.checkJoin(cfg.Advertised.GetClusterAddress()); err != nil {
+		return err
+	}
 	var t joinToken
 	var until time.Time
 	for try := 1; ; try++ {
 		if time.Now().After(until) {
-			found, token, err := d.form(ctx, cfg, l)
+			next, err := d.form(ctx, cfg, l)
 			switch {
 			case err != nil:
 				return err
-			case found:
+			case next.found:
 				return d.found(cfg, cfg.Form.ClusterID)
 			}
-			if t, err = parseToken(token); err != nil {
+			if t, err = parseToken(next.token); err != nil {
 				return err
 			}
+			cfg.Advertised.FormKey = next.key
 			if t.ClusterID != cfg.Form.ClusterID {
 				return errs.New(errs.Denied, "a member of cluster %s gave a join token for cluster %s", cfg.Form.ClusterID, t.ClusterID)
 			}
@@ -169,7 +138,7 @@ func (d *dataDir) formAndJoin(ctx context.Context, cfg Config, l net.Listener) e
 
 // load reads what was promised before, or makes this data directory an
 // acceptor.
-func (f *former) load() error {
+func (f *candidate) load() error {
 	if f.dir.has(formFile) {
 		raw, err := f.dir.read(formFile)
 		if err != nil {
@@ -187,7 +156,7 @@ func (f *former) load() error {
 }
 
 // store keeps what was promised; only then may it be told.
-func (f *former) store(a form.Acceptor) error {
+func (f *candidate) store(a form.Acceptor) error {
 	raw, err := json.Marshal(a)
 	if err != nil {
 		return errs.New(errs.Internal, "encode promise: %w", err)
@@ -200,7 +169,7 @@ func (f *former) store(a form.Acceptor) error {
 }
 
 // serve answers other peers until the context ends.
-func (f *former) serve(ctx context.Context, l *net.TCPListener, conf *tls.Config) {
+func (f *candidate) serve(ctx context.Context, l *net.TCPListener, conf *tls.Config) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, maxFormConns)
@@ -233,7 +202,11 @@ func (f *former) serve(ctx context.Context, l *net.TCPListener, conf *tls.Config
 			if conn.HandshakeContext(hctx) != nil {
 				return
 			}
-			if err := formServe(ctx, conn, f.keys, f.answer); errors.Is(err, errs.Denied) {
+			keys, err := f.cfg.Form.keys()
+			if err == nil {
+				err = formServe(ctx, conn, keys, f.answer)
+			}
+			if errors.Is(err, errs.Denied) || errors.Is(err, errs.Invalid) {
 				f.log.Warn("refused a caller", "from", raw.RemoteAddr().String(), "err", err)
 			}
 		})
@@ -241,7 +214,7 @@ func (f *former) serve(ctx context.Context, l *net.TCPListener, conf *tls.Config
 }
 
 // answer is the acceptor.
-func (f *former) answer(_ context.Context, req formRequest) formReply {
+func (f *candidate) answer(_ context.Context, req formRequest) formReply {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	reply := formReply{Self: f.me.Self, Params: f.params}

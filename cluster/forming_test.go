@@ -28,15 +28,41 @@ type site struct {
 	k       *clustertest.Kit
 	form    cluster.Form
 	address map[string]string
+	keys    map[string]*keyFile // of hosts
 }
+
+// keyFile is a host's key_file.
+type keyFile struct {
+	mu  sync.Mutex
+	key []byte // guarded by mu; nil: there is none
+}
+
+func (k *keyFile) put(key []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key = key
+}
+
+func (k *keyFile) read() ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.key == nil {
+		return nil, os.ErrNotExist
+	}
+	return k.key, nil
+}
+
+// keyOf is a shared key of one letter.
+func keyOf(letter string) []byte { return bytes.Repeat([]byte(letter), 32) }
 
 // newSite prepares hosts p1 to pN, of which the first listed are in join.
 func newSite(t *testing.T, hosts, listed, expect int) *site {
-	s := &site{t: t, k: clustertest.New(t, clustertest.Options{Verbose: os.Getenv("V") != ""}), address: map[string]string{}}
-	s.form = cluster.Form{ClusterID: "rack-1", Expect: expect, Key: bytes.Repeat([]byte("k"), 32)}
+	s := &site{t: t, k: clustertest.New(t, clustertest.Options{Verbose: os.Getenv("V") != ""}), address: map[string]string{}, keys: map[string]*keyFile{}}
+	s.form = cluster.Form{ClusterID: "rack-1", Expect: expect}
 	for i := 1; i <= hosts; i++ {
 		id := fmt.Sprintf("p%d", i)
 		s.k.Add(id)
+		s.keys[id] = &keyFile{key: keyOf("k")}
 		n := formHosts.Add(1)
 		s.address[id] = fmt.Sprintf("127.79.%d.%d:17480", 1+os.Getpid()%250, n)
 		s.k.Place(id, s.address[id])
@@ -47,14 +73,20 @@ func newSite(t *testing.T, hosts, listed, expect int) *site {
 	return s
 }
 
+// formOf is what a host's file says.
+func (s *site) formOf(id string) *cluster.Form {
+	f := s.form
+	f.Key = s.keys[id].read
+	return &f
+}
+
 // start starts a host and returns what Open says, when it does.
 func (s *site) start(id string) <-chan error {
 	done := make(chan error, 1)
 	p := s.k.Peer(id)
 	go func() {
 		done <- s.k.TryStart(p, func(c *cluster.Config) {
-			f := s.form
-			c.Form, c.Settings = &f, clustertest.Settings()
+			c.Form, c.Settings = s.formOf(id), clustertest.Settings()
 		})
 	}()
 	return done
@@ -122,9 +154,8 @@ func TestFormThroughCrashes(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, id := range ids {
 			wg.Go(func() {
-				f := s.form
 				c, err := cluster.Open(ctx, cluster.Config{
-					DataDir: s.k.Peer(id).Dir, ID: id, ClusterListen: s.address[id], Form: &f, Settings: clustertest.Settings(),
+					DataDir: s.k.Peer(id).Dir, ID: id, ClusterListen: s.address[id], Form: s.formOf(id), Settings: clustertest.Settings(),
 					Advertised: &api.Member{ApiAddress: "127.0.0.1:1"},
 				})
 				if err == nil {
@@ -194,7 +225,7 @@ func TestFormNeedsAllThatAreExpected(t *testing.T) {
 func TestFormRefusals(t *testing.T) {
 	t.Parallel()
 	join := []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}
-	key := bytes.Repeat([]byte("k"), 32)
+	key := (&keyFile{key: keyOf("k")}).read
 	for name, c := range map[string]struct {
 		form cluster.Form
 		init bool
@@ -202,7 +233,8 @@ func TestFormRefusals(t *testing.T) {
 	}{
 		"no cluster id": {cluster.Form{Join: join, Expect: 3, Key: key}, false, "cluster_id"},
 		"an address":    {cluster.Form{ClusterID: "10.0.0.1", Join: join, Expect: 3, Key: key}, false, "cluster_id"},
-		"short key":     {cluster.Form{ClusterID: "c", Join: join, Expect: 3, Key: key[:31]}, false, "openssl rand"},
+		"short key":     {cluster.Form{ClusterID: "c", Join: join, Expect: 3, Key: (&keyFile{key: keyOf("k")[:31]}).read}, false, "openssl rand"},
+		"no key":        {cluster.Form{ClusterID: "c", Join: join, Expect: 3, Key: (&keyFile{}).read}, false, "read the shared key"},
 		"too many":      {cluster.Form{ClusterID: "c", Join: join, Expect: 4, Key: key}, false, "expect is 4"},
 		"none":          {cluster.Form{ClusterID: "c", Join: join, Key: key}, false, "expect is 0"},
 		"half":          {cluster.Form{ClusterID: "c", Join: join[:2], Expect: 1, Key: key}, false, "two clusters"},
@@ -225,10 +257,9 @@ func TestFormNeedsTheKey(t *testing.T) {
 	s.one(map[string]<-chan error{"p1": s.start("p1")})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	f := s.form
-	f.Key = bytes.Repeat([]byte("x"), 32)
+	s.keys["p2"].put(keyOf("x"))
 	go func() {
-		_, err := cluster.Open(ctx, cluster.Config{DataDir: s.k.Peer("p2").Dir, ID: "p2", ClusterListen: s.address["p2"], Form: &f})
+		_, err := cluster.Open(ctx, cluster.Config{DataDir: s.k.Peer("p2").Dir, ID: "p2", ClusterListen: s.address["p2"], Form: s.formOf("p2")})
 		done <- err
 	}()
 	s.waiting("p2")

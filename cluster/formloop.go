@@ -18,13 +18,14 @@ import (
 
 // loop greets all peers until there is a cluster to join, or this peer was
 // chosen to found it.
-func (f *former) loop(ctx context.Context) (found bool, token string, err error) {
+func (f *candidate) loop(ctx context.Context) (formed, error) {
 	var since time.Time // enough peers are there
 	for {
+		f.readKeys()
 		seen, members := f.greet(ctx)
 		for _, address := range members {
 			if token := f.token(ctx, address); token != "" {
-				return false, token, nil
+				return formed{token: token, key: f.keys.id}, nil
 			}
 		}
 		if len(members) == 0 && len(seen) >= f.params.Expect {
@@ -36,7 +37,7 @@ func (f *former) loop(ctx context.Context) (found bool, token string, err error)
 				switch {
 				case ok && chosen == f.self:
 					f.log.Info("this peer founds the cluster", "cluster", f.params.ClusterID)
-					return true, "", nil
+					return formed{found: true}, nil
 				case ok:
 					f.chosen(chosen, seen)
 				}
@@ -47,19 +48,34 @@ func (f *former) loop(ctx context.Context) (found bool, token string, err error)
 		}
 		select {
 		case <-ctx.Done():
-			return false, "", errs.New(errs.NoQuorum, "form a cluster: stopped while waiting for the other peers: %w", ctx.Err())
+			return formed{}, errs.New(errs.NoQuorum, "form a cluster: stopped while waiting for the other peers: %w", ctx.Err())
 		case <-time.After(formRound + rand.N(formRound)):
 		}
 	}
 }
 
+// readKeys takes the shared key as it is now; with one that cannot be read
+// nobody answers.
+func (f *candidate) readKeys() {
+	keys, err := f.cfg.Form.keys()
+	if err != nil {
+		f.say("key_file", slog.LevelWarn, err.Error())
+		keys = noFormKeys()
+	} else {
+		delete(f.said, "key_file")
+	}
+	f.keys = keys
+}
+
 // greet asks every address who is there: by instance, those that may take part
 // in the agreement; and where there are members of the cluster.
-func (f *former) greet(ctx context.Context) (seen map[string]form.Promise, members []string) {
+func (f *candidate) greet(ctx context.Context) (seen map[string]form.Promise, members []string) {
 	seen = map[string]form.Promise{}
 	ids := map[string]string{}
 	for address, reply := range f.all(ctx, formRequest{Kind: "hello"}) {
 		switch {
+		case reply.Refused != "":
+			f.say(address, slog.LevelWarn, reply.Refused)
 		case reply.Params.ClusterID != f.params.ClusterID:
 			f.say(address, slog.LevelWarn, fmt.Sprintf("it is for cluster %q, this peer for %q", reply.Params.ClusterID, f.params.ClusterID))
 		case reply.Member:
@@ -85,7 +101,7 @@ func (f *former) greet(ctx context.Context) (seen map[string]form.Promise, membe
 }
 
 // say logs what changed about an address.
-func (f *former) say(address string, level slog.Level, what string) {
+func (f *candidate) say(address string, level slog.Level, what string) {
 	if f.said[address] != what {
 		f.said[address] = what
 		f.log.Log(context.Background(), level, "forming a cluster: "+what, "address", address)
@@ -93,7 +109,7 @@ func (f *former) say(address string, level slog.Level, what string) {
 }
 
 // all asks every address the same, and gives the answers.
-func (f *former) all(ctx context.Context, req formRequest) map[string]*formReply {
+func (f *candidate) all(ctx context.Context, req formRequest) map[string]*formReply {
 	req.Params, req.From = f.params, form.Founder{ID: f.cfg.ID}
 	var mu sync.Mutex
 	out, failed := map[string]*formReply{}, map[string]error{}
@@ -124,7 +140,7 @@ func (f *former) all(ctx context.Context, req formRequest) map[string]*formReply
 }
 
 // smallest reports whether this peer has the smallest id of all that are seen.
-func (f *former) smallest(seen map[string]form.Promise) bool {
+func (f *candidate) smallest(seen map[string]form.Promise) bool {
 	for _, p := range seen {
 		if strings.Compare(p.Self.ID, f.cfg.ID) < 0 {
 			return false
@@ -135,7 +151,7 @@ func (f *former) smallest(seen map[string]form.Promise) bool {
 
 // drive makes one attempt to agree. It asks each address, and counts each
 // acceptor once.
-func (f *former) drive(ctx context.Context, seen map[string]form.Promise) (form.Founder, bool) {
+func (f *candidate) drive(ctx context.Context, seen map[string]form.Promise) (form.Founder, bool) {
 	f.mu.Lock()
 	b := form.Ballot{N: f.me.Promised.N, By: f.self.Instance}
 	for _, p := range seen {
@@ -172,7 +188,7 @@ func (f *former) drive(ctx context.Context, seen map[string]form.Promise) (form.
 }
 
 // chosen says whom everybody waits for.
-func (f *former) chosen(who form.Founder, seen map[string]form.Promise) {
+func (f *candidate) chosen(who form.Founder, seen map[string]form.Promise) {
 	for instance, p := range seen {
 		if p.Self.ID == who.ID && instance != who.Instance {
 			f.say("chosen", slog.LevelError, fmt.Sprintf("peer %s was chosen to found the cluster, but its data directory is another one now: "+
@@ -184,11 +200,13 @@ func (f *former) chosen(who form.Founder, seen map[string]form.Promise) {
 }
 
 // token asks a member for a join token, "" when it has none for us now.
-func (f *former) token(ctx context.Context, address string) string {
+func (f *candidate) token(ctx context.Context, address string) string {
 	reply, err := formAsk(ctx, f.cfg.Dial, f.keys, address, formRequest{Kind: "token", Params: f.params, From: form.Founder{ID: f.cfg.ID}})
 	switch {
 	case err != nil:
 		f.say(address, slog.LevelInfo, err.Error())
+	case reply.Refused != "":
+		f.say(address, slog.LevelWarn, reply.Refused)
 	case reply.Token == "":
 		f.say(address, slog.LevelInfo, "a member has no join token for us yet: "+reply.Error)
 	default:

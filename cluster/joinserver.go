@@ -34,6 +34,11 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, ttl time.Duration) (token
 	if ttl < time.Second || ttl > maxTokenLife {
 		return "", time.Time{}, errs.About(errs.Invalid, "ttl", "a join token lives 1 second to 7 days, not %v", ttl)
 	}
+	return c.createJoinToken(ctx, ttl, "")
+}
+
+// createJoinToken is CreateJoinToken for who proved the shared key of an id.
+func (c *Cluster) createJoinToken(ctx context.Context, ttl time.Duration, formKey string) (token string, expires time.Time, err error) {
 	t := joinToken{ID: randomHex(8), Secret: make([]byte, 32), CADigest: c.creds.ca.Digest(), ClusterID: c.ClusterID()}
 	rand.Read(t.Secret) // never fails since Go 1.24
 	if err := c.waitAnnounced(ctx); err != nil {
@@ -57,7 +62,7 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, ttl time.Duration) (token
 	_, err = c.Propose(ctx, &api.Command{
 		Meta: c.system("make a join token"),
 		Ops: []*api.Op{{Op: &api.Op_TokenCreate{TokenCreate: &api.TokenCreate{Token: &api.JoinToken{
-			Id: t.ID, SecretDigest: secretDigest(t.Secret), ExpiresMs: expires.UnixMilli(), CreatedMs: now.UnixMilli(),
+			Id: t.ID, SecretDigest: secretDigest(t.Secret), ExpiresMs: expires.UnixMilli(), CreatedMs: now.UnixMilli(), FormKey: formKey,
 		}}}}},
 	})
 	if err != nil {

@@ -73,7 +73,9 @@ func (c *Cluster) Remove(ctx context.Context, id string) error {
 }
 
 // remove drops the member record, by which everybody refuses the member, and
-// then the vote. A crash in between is finished by the leader's duties.
+// then the vote. A crash in between is finished by the leader's duties. Who is
+// removed by others may be in wrong hands, with the shared key of its host: the
+// same command spends that. Who leaves by itself is trusted.
 func (c *Cluster) remove(ctx context.Context, id string) error {
 	pctx := ctx
 	if id == c.ID() { // whoever applies it hangs up on us: no answer may come
@@ -82,7 +84,7 @@ func (c *Cluster) remove(ctx context.Context, id string) error {
 		defer cancel()
 	}
 	_, err := c.Propose(pctx, &api.Command{Meta: c.system("member leaves"), Ops: []*api.Op{
-		{Op: &api.Op_MemberRemove{MemberRemove: &api.MemberRemove{Id: id}}},
+		{Op: &api.Op_MemberRemove{MemberRemove: &api.MemberRemove{Id: id, SpendFormKeys: id != c.ID()}}},
 	}})
 	if err != nil && !errors.Is(err, errs.NotFound) {
 		return err

@@ -113,6 +113,7 @@ func (c *Cluster) announceOnce(ctx context.Context, known *bool) error {
 func (c *Cluster) wanted(v *fsm.View) *api.Member {
 	want := proto.CloneOf(c.cfg.Advertised)
 	want.Phase = api.Member_READY
+	want.FormKey = c.formKey(v)
 	if is := v.Member(c.ID()); is != nil {
 		want.JoinedMs = is.GetJoinedMs()
 		if is.GetPhase() == api.Member_DRAINING && c.announced.Load() {
@@ -128,7 +129,7 @@ func (c *Cluster) wanted(v *fsm.View) *api.Member {
 // settled leaves out what Apply fills in.
 func settled(m *api.Member) *api.Member {
 	m = proto.CloneOf(m)
-	m.Index, m.StableTick = 0, 0
+	m.Index, m.StableTick, m.FormKeys = 0, 0, nil
 	return m
 }
 

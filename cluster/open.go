@@ -55,6 +55,9 @@ type Cluster struct {
 	leftOnce  sync.Once
 
 	identityMu sync.Mutex // guards changes of creds.identity
+
+	saidSpent  sync.Map // ids of spent shared keys that somebody came with
+	formKeyBad string   // why the shared key cannot be read, "" when it can; of announce's goroutine
 }
 
 // Open prepares a peer: it takes the data directory's lock, makes or loads its
@@ -109,7 +112,7 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	c.streams = newStreams(listener, c.creds.holder, c.admit, cfg.Dial, c.log)
 	c.streams.knock = c.answerKnock
 	if cfg.Form != nil {
-		if err := c.streams.takeForming(cfg.Form.Key, c.answerForm); err != nil {
+		if err := c.streams.takeForming(cfg.Form, c.answerForm); err != nil {
 			listener.Close()
 			return nil, err
 		}

@@ -57,7 +57,7 @@ func (c *Cluster) Status(ctx context.Context) *api.ClusterStatusReply {
 	if stalled != nil {
 		s.Problems = append(s.Problems, stalled.Error())
 	}
-	s.Notes = notes(s)
+	s.Notes = append(notes(s), FormNotes(v)...)
 	switch {
 	case leader == "", stalled != nil, provenLoss(s), !hasQuorum(s) && c.LeaderContact() > quorumProof:
 		s.Health = api.ClusterStatusReply_NO_QUORUM
@@ -280,7 +280,7 @@ func promoting(s *api.ClusterStatusReply) string {
 	return strings.Join(out, ", ")
 }
 
-// notes are what is under way and needs nobody.
+// notes are what is under way.
 func notes(s *api.ClusterStatusReply) []string {
 	k := s.GetKeys()
 	switch {

@@ -41,7 +41,7 @@ type streams struct {
 	dial     dialFunc
 	log      *slog.Logger
 
-	forming *forming // nil: this peer takes in nobody by a shared key
+	forming *formAnswers // nil: this peer takes in nobody by a shared key
 
 	raft, grpc *connQueue
 	clock      clockTrouble

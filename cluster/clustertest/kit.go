@@ -24,6 +24,10 @@ import (
 // Limit is how long a Wait may take before the test fails.
 const Limit = 30 * time.Second
 
+// openLimit is how long a peer may take to find or make its cluster; a test may
+// have it wait.
+const openLimit = 4 * Limit
+
 // Options of a Kit; the zero value is good.
 type Options struct {
 	Settings *api.Settings // default: DefaultSettings with Timing
@@ -183,7 +187,7 @@ func (k *Kit) TryStart(p *Peer, change func(*cluster.Config)) error {
 	if change != nil {
 		change(&cfg)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), Limit)
+	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
 	defer cancel()
 	c, err := cluster.Open(ctx, cfg)
 	if err != nil {

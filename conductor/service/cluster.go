@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/cluster"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
 	"github.com/ironring/ironring/node"
@@ -60,7 +61,8 @@ func (s *Service) Leave(ctx context.Context, req *api.LeaveRequest) (*api.WriteR
 		return nil, errs.About(errs.WrongState, id, "member %s is alive: run `ironring cluster leave %s` on its host", id, id)
 	}
 	err := c.Remove(ctx, id)
-	return &api.WriteReply{Index: c.Store().View().Index()}, err
+	v := c.Store().View()
+	return &api.WriteReply{Index: v.Index(), Notes: cluster.FormNotes(v)}, err
 }
 
 // Bounds of a client certificate's life.

@@ -10,25 +10,30 @@ import (
 )
 
 // formation is what the file says of forming; nil when it says nothing. The
-// shared key is read on each start, so that members take in later peers.
-func formation(cfg *config.Config) (*cluster.Form, error) {
+// shared key is read whenever it is needed, by members too: they take in later
+// peers, and a new key counts without a restart.
+func formation(cfg *config.Config) *cluster.Form {
 	if !cfg.Forms() {
-		return nil, nil
+		return nil
 	}
-	info, err := os.Stat(cfg.KeyFile)
+	return &cluster.Form{
+		ClusterID: cfg.ClusterID, Join: cfg.Join, Expect: cfg.Expect,
+		Key: func() ([]byte, error) { return readKeyFile(cfg.KeyFile) },
+	}
+}
+
+// readKeyFile reads a shared key that nobody else on this host can read.
+func readKeyFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil, errs.About(errs.Invalid, "key_file", "key_file: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, errs.About(errs.Invalid, "key_file", "key_file: %s can be read by others (mode %04o): run chmod 600 %s", cfg.KeyFile, info.Mode().Perm(), cfg.KeyFile)
+		return nil, errs.About(errs.Invalid, "key_file", "key_file: %s can be read by others (mode %04o): run chmod 600 %s", path, info.Mode().Perm(), path)
 	}
-	key, err := os.ReadFile(cfg.KeyFile)
+	key, err := os.ReadFile(path)
 	if err != nil {
 		return nil, errs.About(errs.Invalid, "key_file", "key_file: %w", err)
 	}
-	key = bytes.TrimSpace(key)
-	if len(key) < 32 {
-		return nil, errs.About(errs.Invalid, "key_file", "key_file: %s has %d bytes, at least 32 are needed: make one with `openssl rand -base64 32`", cfg.KeyFile, len(key))
-	}
-	return &cluster.Form{ClusterID: cfg.ClusterID, Join: cfg.Join, Expect: cfg.Expect, Key: key}, nil
+	return bytes.TrimSpace(key), nil
 }

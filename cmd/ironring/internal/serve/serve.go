@@ -51,10 +51,7 @@ func Join(ctx context.Context, opts Options) (clusterID string, err error) {
 	if err != nil {
 		return "", err
 	}
-	cc, err := clusterConfig(opts, reg)
-	if err != nil {
-		return "", err
-	}
+	cc := clusterConfig(opts, reg)
 	// What would keep the peer from starting is said before the token is spent.
 	cc.Prepare = func() error {
 		l, err := openListeners(opts.Config)
@@ -103,10 +100,7 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 		return nil, err
 	}
 
-	cc, err := clusterConfig(opts, reg)
-	if err != nil {
-		return nil, err
-	}
+	cc := clusterConfig(opts, reg)
 	cc.Prepare = func() error {
 		l, err := openListeners(cfg)
 		if err != nil {
@@ -143,12 +137,8 @@ func Open(ctx context.Context, opts Options) (_ *Peer, err error) {
 	return p, nil
 }
 
-func clusterConfig(opts Options, reg *drivers.Registry) (cluster.Config, error) {
+func clusterConfig(opts Options, reg *drivers.Registry) cluster.Config {
 	cfg := opts.Config
-	form, err := formation(cfg)
-	if err != nil {
-		return cluster.Config{}, err
-	}
 	settings := cluster.DefaultSettings()
 	if cfg.Profile == config.ProfileLAN {
 		settings.Timing = cluster.LANTiming()
@@ -162,10 +152,10 @@ func clusterConfig(opts Options, reg *drivers.Registry) (cluster.Config, error) 
 			Weight: cfg.Weight, Group: cfg.Group, Zone: cfg.Zone, Drivers: reg.Names(),
 			Version: version.String(), FeatureLevel: version.FeatureLevel,
 		},
-		Init: opts.Init, Settings: settings, JoinToken: opts.JoinToken, Form: form,
+		Init: opts.Init, Settings: settings, JoinToken: opts.JoinToken, Form: formation(cfg),
 		Raft:   cluster.RaftTimeouts{Heartbeat: cfg.Raft.Heartbeat, Election: cfg.Raft.Election, LeaderLease: cfg.Raft.LeaderLease},
 		Logger: opts.Logger.With("part", "cluster"),
-	}, nil
+	}
 }
 
 func (p *Peer) openConductor(reg *drivers.Registry) error {
