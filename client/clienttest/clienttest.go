@@ -28,6 +28,8 @@ import (
 type Cluster struct {
 	// Now is the wall clock of all records, in Unix milliseconds.
 	Now func() int64
+	// ID is the cluster's.
+	ID string
 
 	mu       sync.Mutex
 	index    uint64
@@ -54,6 +56,7 @@ type Step func(n *api.Node, f *api.Flow) *api.Progress
 func New() *Cluster {
 	return &Cluster{
 		Now:     func() int64 { return 1_800_000_000_000 },
+		ID:      "test",
 		flows:   map[string]*api.Flow{},
 		answers: map[string]proto.Message{},
 		scripts: map[string][]Step{},

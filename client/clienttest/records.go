@@ -160,7 +160,7 @@ func (p *Peer) ClusterStatus(context.Context, *api.ClusterStatusRequest) (*api.C
 	if p.c.status != nil {
 		return proto.CloneOf(p.c.status), nil
 	}
-	return &api.ClusterStatusReply{ClusterId: "test", Leader: p.ID, Index: p.c.index, AnsweredBy: p.ID, Nodes: uint64(len(p.c.nodes))}, nil
+	return &api.ClusterStatusReply{ClusterId: p.c.ID, Leader: p.ID, Index: p.c.index, AnsweredBy: p.ID, Nodes: uint64(len(p.c.nodes))}, nil
 }
 
 // CreateJoinToken implements api.IronringServer.
@@ -207,5 +207,5 @@ func (p *Peer) CreateClientCert(_ context.Context, req *api.CreateClientCertRequ
 
 // Version implements api.IronringServer.
 func (p *Peer) Version(context.Context, *api.VersionRequest) (*api.VersionReply, error) {
-	return &api.VersionReply{Version: version.String(), Peer: p.ID, ClusterId: "test", FeatureLevel: version.FeatureLevel}, nil
+	return &api.VersionReply{Version: version.String(), Peer: p.ID, ClusterId: p.c.ID, FeatureLevel: version.FeatureLevel}, nil
 }

@@ -29,7 +29,7 @@ func (p *problems) add(line int, format string, args ...any) {
 
 // err is nil when there are none.
 func (p *problems) err() error {
-	const most = 20
+	const most = 100
 	if len(p.all) == 0 {
 		return nil
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/ironring/ironring/api"
-	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
 
@@ -38,7 +37,7 @@ func parseCSV(data []byte, p *problems) []*entry {
 			p.add(1, "the column %q is there twice", header[i])
 		case isDoc && !deep:
 			p.add(1, "the column %q needs a path, such as %s/key", header[i], field)
-		case !isDoc && (deep || !slices.Contains(fileKeys(), field)):
+		case !isDoc && field != clusterKey && !slices.Contains(fileKeys(), field), !isDoc && deep:
 			p.add(1, "unknown column %q; there are %s, and paths into documents", header[i], strings.Join(fileKeys(), ", "))
 		}
 		seen[header[i]] = true
@@ -102,7 +101,7 @@ func csvEntry(header, row []string, line int, p *problems) *entry {
 
 // csvCell is the value of a cell of a document.
 func csvCell(field string, path []string, text string) any {
-	if seal.SecretPath(path) || field == "driver_info" && driverSecret(path[0]) {
+	if secretAt(field, path) {
 		if name, ok := strings.CutPrefix(text, "env:"); ok {
 			return map[string]any{"env": name}
 		}

@@ -109,7 +109,7 @@ func (c *change) document(path []string, old, want map[string]any, secrets bool)
 	}
 	maps.Copy(keys, want)
 	for key := range keys {
-		if (key == "" || strings.Contains(key, "/")) && !reflect.DeepEqual(old, want) {
+		if (key == "" || strings.Contains(key, "/")) && !alike(old, want) {
 			return c.whole(path, old, want)
 		}
 	}
@@ -142,7 +142,7 @@ func (c *change) value(path []string, was any, had bool, v any, wanted, secrets 
 		c.set[at] = v
 	case had && wasMap && isMap:
 		return c.document(path, before, after, secrets)
-	case had && sameList(was, v) && !secrets:
+	case had && isList(v) && alike(was, v) && !secrets:
 	case !had || !reflect.DeepEqual(was, v):
 		c.note("%s: %s -> %s", at, shownOr(had, was), shown(v))
 		c.set[at] = v
@@ -197,15 +197,39 @@ func holdsMask(v any) bool {
 	return false
 }
 
-// sameList reports whether a stored list differs from that of the file in
-// secrets only.
-func sameList(was, v any) bool {
-	a, ok1 := was.([]any)
-	b, ok2 := v.([]any)
-	return ok1 && ok2 && slices.EqualFunc(a, b, func(x, y any) bool {
-		_, ref := y.(reference)
-		return ref && masked(x) || reflect.DeepEqual(x, y)
-	})
+func isList(v any) bool { _, ok := v.([]any); return ok }
+
+// alike reports whether a stored value is that of the file, as far as can be
+// seen: of a secret only that there is one.
+func alike(was, v any) bool {
+	switch v := v.(type) {
+	case reference:
+		return masked(was)
+	case []any:
+		list, ok := was.([]any)
+		return ok && slices.EqualFunc(list, v, alike)
+	case map[string]any:
+		m, ok := was.(map[string]any)
+		if !ok {
+			return false
+		}
+		for k, old := range m {
+			is, given := v[k]
+			if !given && masked(old) {
+				continue // left out, it stays
+			}
+			if !given || !alike(old, is) {
+				return false
+			}
+		}
+		for k := range v {
+			if _, had := m[k]; !had {
+				return false
+			}
+		}
+		return true
+	}
+	return reflect.DeepEqual(was, v)
 }
 
 // shown is a value on one line, secrets masked.
@@ -304,7 +328,7 @@ func samePort(a, b *api.Port) bool {
 // newNode is what creates the entry's node.
 func (e *entry) newNode(f *Factory) (*api.CreateNodeRequest, error) {
 	n := &api.Node{Id: e.id}
-	if err := e.apply(n, func(r reference) (string, error) { return r.read(f) }); err != nil {
+	if err := e.apply(n, e.secrets(f)); err != nil {
 		return nil, err
 	}
 	req := &api.CreateNodeRequest{Node: n}
@@ -318,7 +342,7 @@ func (e *entry) newNode(f *Factory) (*api.CreateNodeRequest, error) {
 func (c *change) update(f *Factory) (*api.UpdateNodeRequest, error) {
 	req := &api.UpdateNodeRequest{Node: c.old.GetId(), Rev: c.old.GetRev(), Set: map[string]string{}, Unset: c.unset}
 	for at, v := range c.set {
-		plain, err := resolved(v, func(r reference) (string, error) { return r.read(f) })
+		plain, err := resolved(v, c.entry.secrets(f))
 		if err != nil {
 			return nil, errs.About(errs.Invalid, at, "%s: %w", at, err)
 		}

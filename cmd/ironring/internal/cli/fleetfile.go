@@ -24,8 +24,11 @@ const maxFleetFile = 32 << 20
 // entry is one node of a fleet file.
 type entry struct {
 	line int
-	id   string
-	name string
+	dir  string // of the file, for references
+	// cluster is the one that the file was exported from, "" when it does not say.
+	cluster string
+	id      string
+	name    string
 	// fields are the spec fields that the file gives, by api.Node's names, but
 	// documents; values are strings and booleans.
 	fields map[string]any
@@ -63,6 +66,10 @@ var fileFields = map[string]string{
 
 var boolFields = []string{"enforce_power", "protected", "maintenance"}
 
+// clusterKey says from which cluster a file was exported: in YAML beside
+// `nodes`, in CSV a column.
+const clusterKey = "cluster"
+
 // fileKeys are all keys that an entry may have, in the order of exports.
 func fileKeys() []string {
 	keys := []string{"name", "id", "driver", "group", "resource_class", "description", "protected", "enforce_power", "maintenance", "maintenance_reason"}
@@ -90,6 +97,7 @@ func (f *Factory) readFleet(path string) ([]*entry, error) {
 		return nil, errs.New(errs.Invalid, "%s: the name must end in .yaml or .csv", path)
 	}
 	for _, e := range entries {
+		e.dir = filepath.Dir(path)
 		e.check(p)
 	}
 	checkTwice(entries, p)
@@ -121,6 +129,11 @@ func (f *Factory) readFile(path string) ([]byte, error) {
 func (e *entry) set(key string, value any, line int, p *problems) {
 	e.lines[key] = line
 	switch {
+	case key == clusterKey:
+		e.cluster, _ = value.(string)
+		if e.cluster == "" {
+			p.add(line, "%s: must be the id of a cluster, a text", clusterKey)
+		}
 	case key == "id":
 		e.id, _ = value.(string)
 		if !node.ValidID(e.id) {

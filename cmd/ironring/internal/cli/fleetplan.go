@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -12,6 +14,7 @@ import (
 	"github.com/ironring/ironring/cmd/ironring/internal/serve"
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
 )
 
 // knownDrivers are the drivers of this build. A cluster of another version may
@@ -30,6 +33,9 @@ func (a *applying) plan(ctx context.Context, c *client.Client, path string, entr
 		return nil, err
 	}
 	p := &problems{path: path}
+	if err := a.sameCluster(ctx, c, entries, p); err != nil {
+		return nil, err
+	}
 	st := newStock(all.GetNodes(), ports.GetPorts())
 	mine := map[string]*entry{} // by id of the node
 	found := make([]*api.Node, len(entries))
@@ -57,6 +63,26 @@ func (a *applying) plan(ctx context.Context, c *client.Client, path string, entr
 	return changes, p.err()
 }
 
+// sameCluster refuses what was exported from another cluster: two clusters that
+// look after the same machines take them from each other.
+func (a *applying) sameCluster(ctx context.Context, c *client.Client, entries []*entry, p *problems) error {
+	if a.otherCluster || !slices.ContainsFunc(entries, func(e *entry) bool { return e.cluster != "" }) {
+		return nil
+	}
+	is, err := c.Version(ctx, &api.VersionRequest{})
+	if err != nil {
+		return err
+	}
+	told := map[string]bool{"": true, is.GetClusterId(): true}
+	for _, e := range entries {
+		if !told[e.cluster] {
+			told[e.cluster] = true
+			p.add(e.at(clusterKey), "was exported from the cluster %s, and this is %s: is this the right cluster? Two that have the same machines take them from each other; when the other one has them no more, give --from-other-cluster", e.cluster, is.GetClusterId())
+		}
+	}
+	return nil
+}
+
 // checkChange makes sure that the secrets are there and that the driver takes
 // what the node will have.
 func (a *applying) checkChange(ch *change, p *problems) {
@@ -64,6 +90,13 @@ func (a *applying) checkChange(ch *change, p *problems) {
 	n := &api.Node{}
 	if ch.old != nil {
 		n = proto.CloneOf(ch.old)
+		before := len(p.all)
+		for _, at := range slices.Sorted(maps.Keys(ch.set)) {
+			e.unresolved(a.f, at, ch.set[at], p)
+		}
+		if len(p.all) > before {
+			return
+		}
 		if _, err := ch.update(a.f); err != nil {
 			p.add(e.at(errs.SubjectOf(err)), "%v", err)
 			return
@@ -79,6 +112,15 @@ func (a *applying) checkChange(ch *change, p *problems) {
 		}
 		n.DriverInfo = withKept(n.GetDriverInfo(), stored)
 	} else {
+		before := len(p.all)
+		for _, d := range node.Documents {
+			if doc := e.documents[d.Field]; doc != nil {
+				e.unresolved(a.f, d.Field, doc, p)
+			}
+		}
+		if len(p.all) > before {
+			return
+		}
 		req, err := e.newNode(a.f)
 		if err != nil {
 			p.add(e.at(errs.SubjectOf(err)), "%v", err)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ironring/ironring/internal/errs"
@@ -22,27 +24,68 @@ func (r reference) String() string {
 	return "from the file " + r.File
 }
 
-// read gets the secret.
-func (r reference) read(f *Factory) (string, error) {
+// MarshalJSON writes it as files have it.
+func (r reference) MarshalJSON() ([]byte, error) {
+	if r.Env != "" {
+		return json.Marshal(map[string]string{"env": r.Env})
+	}
+	return json.Marshal(map[string]string{"file": r.File})
+}
+
+// read gets the secret. A relative path is one beside the fleet file, which
+// lies in dir.
+func (r reference) read(f *Factory, dir string) (string, error) {
 	if r.Env != "" {
 		if v := f.Getenv(r.Env); v != "" {
 			return v, nil
 		}
 		return "", errs.New(errs.Invalid, "the environment variable %s is not set", r.Env)
 	}
-	file, err := os.Open(r.File)
+	path := r.File
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	file, err := os.Open(path)
 	if err != nil {
 		return "", errs.New(errs.Invalid, "%w", err)
 	}
 	defer file.Close()
-	return readValue(file, r.File)
+	return readValue(file, path)
+}
+
+// secrets reads the references of an entry.
+func (e *entry) secrets(f *Factory) func(reference) (string, error) {
+	return func(r reference) (string, error) { return r.read(f, e.dir) }
+}
+
+// unresolved notes every reference in a tree whose secret cannot be read.
+func (e *entry) unresolved(f *Factory, at string, v any, p *problems) {
+	switch v := v.(type) {
+	case reference:
+		if _, err := v.read(f, e.dir); err != nil {
+			p.add(e.at(at), "%s of %s: %v", at, e.label(), err)
+		}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			e.unresolved(f, at+"/"+k, v[k], p)
+		}
+	case []any:
+		for i := range v {
+			e.unresolved(f, at+"/"+strconv.Itoa(i), v[i], p)
+		}
+	}
+}
+
+// secretAt reports whether a text at a place of a document is a secret.
+func secretAt(field string, path []string) bool {
+	return len(path) > 0 && (seal.SecretPath(path) || field == "driver_info" && driverSecret(path[0]))
 }
 
 // references replaces {env: NAME} and {file: PATH} where secrets stand, and
 // refuses secrets in clear: the file would be one itself.
 func (e *entry) references(path []string, v any, field string, p *problems) any {
 	at := strings.Join(append([]string{field}, path...), "/")
-	secret := len(path) > 0 && (seal.SecretPath(path) || field == "driver_info" && driverSecret(path[0]))
+	secret := secretAt(field, path)
 	switch v := v.(type) {
 	case map[string]any:
 		if ref, ok := asReference(v); ok && secret {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ const maxYAMLDepth = 40
 // plainNumber is a number of JSON.
 var plainNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
-// parseYAML reads a mapping with the list `nodes`, or that list alone.
+// parseYAML reads a mapping with the list `nodes`, and perhaps `cluster`, or
+// that list alone.
 func parseYAML(data []byte, p *problems) []*entry {
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -40,12 +42,22 @@ func parseYAML(data []byte, p *problems) []*entry {
 		}
 		body = doc.Body
 	}
+	top := &entry{lines: map[string]int{}}
 	for _, kv := range pairs(body) {
-		if key := keyText(kv); key != "nodes" {
+		switch key := keyText(kv); key {
+		case "nodes":
+			body = kv.Value
+		case clusterKey:
+			v, err := top.value(kv.Value, key, 0)
+			if err != nil {
+				p.add(lineOf(kv), "%v", err)
+				return nil
+			}
+			top.set(key, v, lineOf(kv.Key), p)
+		default:
 			p.add(lineOf(kv), "unknown key %q: the file is a mapping with the list `nodes`", key)
 			return nil
 		}
-		body = kv.Value
 	}
 	list, ok := body.(*ast.SequenceNode)
 	if !ok {
@@ -57,6 +69,7 @@ func parseYAML(data []byte, p *problems) []*entry {
 	var out []*entry
 	for _, item := range list.Values {
 		if e := yamlEntry(item, p); e != nil {
+			e.cluster = cmp.Or(e.cluster, top.cluster)
 			out = append(out, e)
 		}
 	}

@@ -27,9 +27,12 @@ differences are shown, and a person is asked. What was cut off is completed by
 the same command again.
 
 The file is YAML or CSV, as "ironring node export" writes it. Secrets stand in
-it by reference, {env: NAME} or {file: PATH}; a secret that is left out stays
-what it is. Stored secrets cannot be compared: they are only written again with
---update-secrets.`,
+it by reference, {env: NAME} or {file: PATH}, of which a relative one is beside the
+file; a secret that is left out stays what it is. Stored secrets cannot be compared:
+references are read for new secrets only, and for all with --update-secrets.
+
+A file that was exported from another cluster is refused: two clusters that have
+the same machines take them from each other.`,
 		Example: "  ironring node apply -f fleet.yaml --dry-run\n  ironring node export -o csv > fleet.csv && ironring node apply -f fleet.csv",
 		Args:    cobra.NoArgs,
 		RunE: f.with(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -47,6 +50,7 @@ what it is. Stored secrets cannot be compared: they are only written again with
 	fl.BoolVar(&a.dryRun, "dry-run", false, "check the file and show the differences, and do nothing")
 	fl.BoolVar(&a.yes, "yes", false, "do not ask")
 	fl.BoolVar(&a.secrets, "update-secrets", false, "write the secrets that the file refers to, also where one is stored")
+	fl.BoolVar(&a.otherCluster, "from-other-cluster", false, "take a file that was exported from another cluster, which has these machines no more")
 	fl.IntVar(&a.parallel, "parallel", 10, "change at most `N` nodes at a time")
 	fl.IntVar(&a.maxFailures, "max-failures", 3, "begin no more after `N` failures; 0: begin all, whatever fails")
 	return cmd
@@ -55,7 +59,8 @@ what it is. Stored secrets cannot be compared: they are only written again with
 // applying is one run of apply.
 type applying struct {
 	fleet
-	secrets bool
+	secrets      bool
+	otherCluster bool
 }
 
 func (a *applying) run(ctx context.Context, c *client.Client, path string) error {

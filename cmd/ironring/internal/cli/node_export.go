@@ -26,24 +26,40 @@ import (
 const outputs = "outputs"
 
 func newNodeExportCmd(f *Factory) *cobra.Command {
-	var expr string
+	var expr, pattern string
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write nodes as a file that apply takes",
 		Long: `Write nodes to standard output as a file that "ironring node apply" takes: YAML,
-CSV with -o csv or JSON with -o json. Secrets are left out, which means that they stay what they
-are where the file is applied; for new nodes add {env: NAME} or {file: PATH}.
+CSV with -o csv or JSON with -o json. The file names the cluster that it is from.
+
+Secrets are referred to: where the file is applied to this cluster again they stay
+what they are, and another one needs them where the references say. --secrets has
+the references made as file:PATH or env:NAME, in which {node} is the name of the
+node, {path} the place of the secret, such as driver_info/redfish_password, and
+{key} the end of that. Relative paths are beside the file. With "none" secrets are
+left out.
 
 ` + whereHelp,
-		Example:     "  ironring node export > fleet.yaml\n  ironring node export --where 'group == \"rack7\"' -o csv > rack7.csv",
+		Example: `  ironring node export > fleet.yaml
+  ironring node export --where 'group == "rack7"' -o csv > rack7.csv
+  ironring node export --secrets 'env:{key}' > fleet.yaml`,
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{outputs: "yaml,csv,json"},
 		RunE: f.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			refer, err := newReferring(pattern)
+			if err != nil {
+				return err
+			}
 			all, err := allNodes(ctx, c, &api.ListNodesRequest{Read: &api.ReadOptions{Linearizable: true}})
 			if err != nil {
 				return err
 			}
 			ports, err := c.ListPorts(ctx, &api.ListPortsRequest{})
+			if err != nil {
+				return err
+			}
+			version, err := c.Version(ctx, &api.VersionRequest{})
 			if err != nil {
 				return err
 			}
@@ -54,31 +70,46 @@ are where the file is applied; for new nodes add {env: NAME} or {file: PATH}.
 			slices.SortFunc(nodes, func(a, b *api.Node) int {
 				return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetId(), b.GetId()))
 			})
-			rows, err := exported(nodes, ports.GetPorts())
+			rows, err := exported(nodes, ports.GetPorts(), refer)
 			if err != nil {
 				return err
 			}
+			if refer.left > 0 && pattern != leftOutSecrets {
+				fmt.Fprintf(f.Err, "%d secrets that no reference can stand for were left out\n", refer.left)
+			}
 			switch f.output {
 			case "csv":
-				return writeCSV(f.Out, rows)
+				return writeCSV(f.Out, version.GetClusterId(), rows)
 			case "json":
-				return json.NewEncoder(f.Out).Encode(map[string]any{"nodes": append([]map[string]any{}, rows...)})
+				return f.encode(map[string]any{clusterKey: version.GetClusterId(), "nodes": append([]map[string]any{}, rows...)})
 			}
-			return writeYAML(f.Out, rows)
+			return writeYAML(f.Out, version.GetClusterId(), rows)
 		}),
 	}
 	cmd.Flags().StringVar(&expr, "where", "", "only the nodes that `EXPR` means")
+	cmd.Flags().StringVar(&pattern, "secrets", "file:secrets/{node}/{path}", "refer to secrets by this `PATTERN`")
 	return cmd
 }
 
 // exported are nodes as entries of a file: keys of fileKeys to values. What is
 // at its default is left out.
-func exported(nodes []*api.Node, ports []*api.Port) ([]map[string]any, error) {
+func exported(nodes []*api.Node, ports []*api.Port, refer *referring) ([]map[string]any, error) {
 	by := map[string][]any{}
-	for _, p := range ports {
-		by[p.GetNodeId()] = append(by[p.GetNodeId()], exportPort(p))
-	}
 	var out []map[string]any
+	mine := map[string]bool{}
+	for _, n := range nodes {
+		mine[n.GetId()] = true
+	}
+	for _, p := range ports {
+		if !mine[p.GetNodeId()] {
+			continue
+		}
+		row, err := exportPort(p, refer)
+		if err != nil {
+			return nil, err
+		}
+		by[p.GetNodeId()] = append(by[p.GetNodeId()], row)
+	}
 	for _, n := range nodes {
 		doc, err := toJSON(n)
 		if err != nil {
@@ -97,35 +128,28 @@ func exported(nodes []*api.Node, ports []*api.Port) ([]map[string]any, error) {
 		for _, d := range node.Documents {
 			v, _ := jsonValue(string(*d.Of(n)))
 			stored, _ := v.(map[string]any)
-			row[d.Field] = unmasked(stored)
+			if row[d.Field], _, err = refer.value(node.Label(n), []string{d.Field}, stored); err != nil {
+				return nil, err
+			}
 		}
 		out = append(out, row)
 	}
 	return out, nil
 }
 
-// unmasked is an object without the secrets in it.
-func unmasked(m map[string]any) map[string]any {
-	out := map[string]any{}
-	for k, v := range m {
-		inner, isMap := v.(map[string]any)
-		switch {
-		case masked(v):
-		case isMap:
-			out[k] = unmasked(inner)
-		default:
-			out[k] = v
-		}
-	}
-	return out
-}
-
-func exportPort(p *api.Port) any {
+// exportPort is a port as an entry has it. Secrets of ports are for no file.
+func exportPort(p *api.Port, refer *referring) (any, error) {
 	v, _ := jsonValue(string(p.GetExtra()))
-	extra, _ := v.(map[string]any)
-	extra = unmasked(extra)
+	stored, _ := v.(map[string]any)
+	none := &referring{}
+	kept, _, err := none.value(p.GetNodeId(), []string{"extra"}, stored)
+	if err != nil {
+		return nil, err
+	}
+	refer.left += none.left
+	extra := kept.(map[string]any)
 	if p.GetPxeEnabled() && p.GetPhysicalNetwork() == "" && len(extra) == 0 {
-		return p.GetAddress()
+		return p.GetAddress(), nil
 	}
 	out := map[string]any{"address": p.GetAddress(), "pxe_enabled": p.GetPxeEnabled()}
 	if p.GetPhysicalNetwork() != "" {
@@ -134,13 +158,14 @@ func exportPort(p *api.Port) any {
 	if len(extra) > 0 {
 		out["extra"] = extra
 	}
-	return out
+	return out, nil
 }
 
 // writeYAML writes rows so that every reader of YAML takes them alike: texts
 // that could be anything else stand in quotation marks.
-func writeYAML(w io.Writer, rows []map[string]any) error {
+func writeYAML(w io.Writer, cluster string, rows []map[string]any) error {
 	var b bytes.Buffer
+	b.WriteString(clusterKey + ": " + yamlText(cluster) + "\n")
 	if len(rows) == 0 {
 		b.WriteString("nodes: []\n")
 	} else {
@@ -193,6 +218,12 @@ func yamlValue(b *bytes.Buffer, v any, indent int) {
 		}
 	case string:
 		b.WriteString(" " + yamlText(v) + "\n")
+	case reference:
+		if v.Env != "" {
+			b.WriteString(" {env: " + yamlText(v.Env) + "}\n")
+		} else {
+			b.WriteString(" {file: " + yamlText(v.File) + "}\n")
+		}
 	default:
 		b.WriteString(" " + jsonText(v) + "\n")
 	}
@@ -222,11 +253,11 @@ func jsonText(v any) string {
 }
 
 // writeCSV writes rows with a column for each path that any of them has.
-func writeCSV(w io.Writer, rows []map[string]any) error {
+func writeCSV(w io.Writer, cluster string, rows []map[string]any) error {
 	cells := make([]map[string]string, len(rows))
 	columns := map[string]bool{}
 	for i, row := range rows {
-		cells[i] = map[string]string{}
+		cells[i] = map[string]string{clusterKey: cluster}
 		for _, key := range fileKeys() {
 			doc, isDoc := row[key].(map[string]any)
 			switch v := row[key].(type) {
@@ -270,7 +301,7 @@ func writeCSV(w io.Writer, rows []map[string]any) error {
 
 // csvHeader orders columns as fileKeys does, the paths of a document sorted.
 func csvHeader(columns map[string]bool) []string {
-	order := fileKeys()
+	order := append([]string{clusterKey}, fileKeys()...)
 	place := func(column string) int {
 		field, _, _ := strings.Cut(column, "/")
 		return slices.Index(order, field)
@@ -288,7 +319,12 @@ func csvDocument(row map[string]string, path string, m map[string]any) {
 		at := path + "/" + k
 		inner, isMap := v.(map[string]any)
 		text, isText := v.(string)
+		ref, isRef := v.(reference)
 		switch {
+		case isRef && ref.Env != "":
+			row[at] = "env:" + ref.Env
+		case isRef:
+			row[at] = "file:" + ref.File
 		case isMap && len(inner) > 0 && namable(inner):
 			csvDocument(row, at, inner)
 		case isText && text != "" && !json.Valid([]byte(text)) && !strings.Contains(text, "\r"):
