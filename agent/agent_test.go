@@ -133,6 +133,19 @@ func diskA() agentproto.DiskID {
 	return agentproto.DiskID{Name: "/dev/vda", Serial: "DISK-A", WWN: "0x5000c500a1b2c3d4", SizeBytes: diskSize}
 }
 
+func diskB() agentproto.DiskID {
+	return agentproto.DiskID{Name: "/dev/vdb", Serial: "DISK-B", SizeBytes: diskSize}
+}
+
+// judged are disks of which it is not known what lies on them.
+func judged(ids ...agentproto.DiskID) []agentproto.JudgedDisk {
+	var out []agentproto.JudgedDisk
+	for _, id := range ids {
+		out = append(out, agentproto.JudgedDisk{DiskID: id})
+	}
+	return out
+}
+
 func TestEnrolAndInventory(t *testing.T) {
 	w := newWorld(t, nil)
 	dead, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing: TLS times out, or is closed below
@@ -405,7 +418,7 @@ func TestCancelAndOneAtATime(t *testing.T) {
 	w.Hello(1)
 	w.Command(1, "w", agentproto.CmdWriteImage, args(t, img.args("", diskA())))
 	w.WaitStatus("w", func(st *api.CommandStatus) bool { return st.DoneBytes >= 1<<20 })
-	w.Command(1, "e", agentproto.CmdEraseMetadata, args(t, agentproto.EraseArgs{Disks: []agentproto.DiskID{diskA()}}))
+	w.Command(1, "e", agentproto.CmdEraseMetadata, args(t, agentproto.EraseArgs{Disks: judged(diskA(), diskB())}))
 	w.WaitStatus("e", func(st *api.CommandStatus) bool { return strings.Contains(st.Message, "waits") })
 	w.Cancel(1, "w")
 	if st := w.WaitEnd("w"); st.State != api.CommandStatus_CANCELLED {

@@ -89,7 +89,7 @@ func BenchmarkWriteImage(b *testing.B) {
 			if kind != "" {
 				file += ".zst"
 			}
-			st := runBench(w, fmt.Sprint("b", n), agentproto.WriteImageArgs{URLs: []string{url + "/" + filepath.Base(file)}, Compress: kind, Checksum: "sha256:" + sumOf(b, file), Disk: id})
+			st := runBench(w, fmt.Sprint("b", n), agentproto.WriteImageArgs{URLs: []string{url + "/" + filepath.Base(file)}, Compress: kind, Checksum: "sha256:" + sumOf(b, file), Disk: agentproto.JudgedDisk{DiskID: id}})
 			var res agentproto.WriteImageResult
 			if err := json.Unmarshal(st.Result, &res); st.State != api.CommandStatus_DONE || err != nil {
 				b.Fatal(st)

@@ -33,22 +33,29 @@ var mirrors = append([]int64{4 << 20, 64 << 20, 256 << 30}, signature.Bluestore.
 type span struct{ off, n int64 }
 
 // eraseMetadata makes disks look empty. What is in their files remains: this
-// is for the next deployment, not for the next owner's eyes.
+// is for the next deployment, not for the next owner's eyes. All disks are
+// found and opened before the first one is touched.
 func (a *agent) eraseMetadata(ctx context.Context, t *task) (any, error) {
 	var args agentproto.EraseArgs
 	if err := t.decode(&args); err != nil {
 		return nil, err
 	}
-	disks, out, err := a.toErase(ctx, args)
+	disks, skipped, err := a.toErase(ctx, args)
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range out.Skipped {
+	for _, d := range skipped {
 		t.log.Warn("the disk is not erased", "disk", d.Name, "serial", d.Serial, "reason", d.Reason)
 	}
+	devs, err := a.openAll(ctx, disks)
+	defer closeAll(devs)
+	if err != nil {
+		return nil, errs.New(errs.KindOf(err), "nothing was erased: %w", err)
+	}
+	out := &agentproto.EraseResult{Skipped: skipped}
 	for i, d := range disks {
 		name := d.Name
-		of, err := a.eraseDisk(ctx, t, d, func(done, total int64) {
+		of, err := eraseDisk(ctx, t, d, devs[i], func(done, total int64) {
 			t.progress(uint64(done), uint64(total), fmt.Sprintf("disk %d of %d, %s", i+1, len(disks), name))
 		})
 		if err != nil {
@@ -59,69 +66,40 @@ func (a *agent) eraseMetadata(ctx context.Context, t *task) (any, error) {
 	return out, nil
 }
 
-// toErase says which disks are to be erased and which are left alone. All are
-// matched before the first one is touched.
-func (a *agent) toErase(ctx context.Context, args agentproto.EraseArgs) ([]agentproto.Disk, *agentproto.EraseResult, error) {
-	if len(args.Disks) == 0 && !args.Every {
-		return nil, nil, errs.New(errs.Invalid, "no disks given")
+// toErase finds the disks that are to be erased, and those that are left alone.
+// A RAID that does not stop keeps its members: they cannot be opened.
+func (a *agent) toErase(ctx context.Context, args agentproto.EraseArgs) ([]agentproto.Disk, []agentproto.SkippedDisk, error) {
+	if err := a.hw.ReleaseDisks(ctx); err != nil {
+		return nil, nil, errs.New(errs.KindOf(err), "release the disks: %w", err)
 	}
-	if args.Every {
-		if err := a.hw.ReleaseDisks(ctx); err != nil {
-			return nil, nil, errs.New(errs.KindOf(err), "release the disks: %w", err)
-		}
-	}
-	all, err := a.hw.Disks(ctx)
+	all, err := a.disks(ctx)
 	if err != nil {
-		return nil, nil, errs.New(errs.KindOf(err), "list disks: %w", err)
+		return nil, nil, err
 	}
-	out := &agentproto.EraseResult{}
-	if args.Every {
-		disks, err := everyDisk(all, out)
-		return disks, out, err
-	}
-	var disks []agentproto.Disk
-	used := map[string]bool{}
-	for _, id := range args.Disks {
-		d, err := matchDisk(all, id)
+	return rootdisk.ToErase(args.Disks, all)
+}
+
+// openAll opens disks and looks whether they are the same still. What was
+// opened must be closed, also after an error.
+func (a *agent) openAll(ctx context.Context, disks []agentproto.Disk) ([]BlockDevice, error) {
+	var out []BlockDevice
+	for _, d := range disks {
+		dev, err := a.open(ctx, d)
 		if err != nil {
-			return nil, nil, err
+			return out, err
 		}
-		if used[d.Name] {
-			return nil, nil, errs.New(errs.Invalid, "disk %s is named twice", d.Name)
-		}
-		used[d.Name] = true
-		disks = append(disks, d)
+		out = append(out, dev)
 	}
-	return disks, out, nil
+	return out, a.unchanged(ctx, disks)
 }
 
-// everyDisk is each disk that may be written; the others go to out.Skipped.
-func everyDisk(all []agentproto.Disk, out *agentproto.EraseResult) ([]agentproto.Disk, error) {
-	var disks []agentproto.Disk
-	var reasons []string
-	for i, why := range rootdisk.Untouchable(all) {
-		if why == "" {
-			disks = append(disks, all[i])
-			continue
-		}
-		out.Skipped = append(out.Skipped, agentproto.SkippedDisk{DiskID: rootdisk.ID(all[i]), Reason: why})
-		reasons = append(reasons, all[i].Name+": "+why)
+func closeAll(devs []BlockDevice) {
+	for _, d := range devs {
+		d.Close()
 	}
-	if len(disks) == 0 {
-		return nil, errs.New(errs.Invalid, "the machine has no disk that may be erased: %s", strings.Join(append(reasons, "nothing was written"), "; "))
-	}
-	return disks, nil
 }
 
-func (a *agent) eraseDisk(ctx context.Context, t *task, d agentproto.Disk, progress func(done, total int64)) (memberOf []string, err error) {
-	dev, err := a.hw.OpenDisk(ctx, d.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer dev.Close()
-	if uint64(dev.Size()) != d.SizeBytes {
-		return nil, errs.New(errs.Denied, "identity mismatch: it has %d bytes, %d were reported", dev.Size(), d.SizeBytes)
-	}
+func eraseDisk(ctx context.Context, t *task, d agentproto.Disk, dev BlockDevice, progress func(done, total int64)) (memberOf []string, err error) {
 	memberOf = signature.Members(dev, dev.Size())
 	parts, err := readPartitions(dev, d.LogicalBlk)
 	if err != nil {

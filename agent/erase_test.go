@@ -118,7 +118,7 @@ func TestEraseEveryDisk(t *testing.T) {
 	}
 	w.start(w.Peer(""))
 	w.Hello(1)
-	st := w.run("all", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Every: true})
+	st := w.run("all", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: rootdisk.Judge(before)})
 	var res agentproto.EraseResult
 	if err := json.Unmarshal(st.Result, &res); st.State != api.CommandStatus_DONE || err != nil {
 		t.Fatal(st)
@@ -189,7 +189,7 @@ func TestEraseNothing(t *testing.T) {
 	w.cfg.Hardware = w.machine
 	w.start(w.Peer(""))
 	w.Hello(1)
-	st := w.run("all", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Every: true})
+	st := w.run("all", agentproto.CmdEraseMetadata, agentproto.EraseArgs{})
 	if st.State != api.CommandStatus_FAILED || !strings.Contains(st.Error, "/dev/sde: usb") || !strings.Contains(st.Error, "/dev/sdf: removable") {
 		t.Error(st)
 	}

@@ -92,7 +92,7 @@ func (w *gatedWriter) Write(p []byte) (int, error) {
 
 func (i *image) args(compress string, disk agentproto.DiskID) agentproto.WriteImageArgs {
 	sum := sha256.Sum256(i.served)
-	return agentproto.WriteImageArgs{URLs: []string{i.url}, Format: "raw", Compress: compress, Checksum: "sha256:" + hex.EncodeToString(sum[:]), Disk: disk}
+	return agentproto.WriteImageArgs{URLs: []string{i.url}, Format: "raw", Compress: compress, Checksum: "sha256:" + hex.EncodeToString(sum[:]), Disk: agentproto.JudgedDisk{DiskID: disk}}
 }
 
 // check compares the disk file with the image.
@@ -213,7 +213,7 @@ func TestWriteImageFails(t *testing.T) {
 		{"truncated on the server", "", 3 << 20, func(i *image, _ *agentproto.WriteImageArgs) { i.served = i.served[:2<<20] }, errs.Invalid, "digest mismatch over 2097152 bytes", false},
 		{"truncated gzip on the server", "gzip", diskSize, func(i *image, _ *agentproto.WriteImageArgs) { i.served = i.served[:15<<20] }, errs.Invalid, "decompress", false},
 		{"truncated zstd on the server", "zstd", diskSize, func(i *image, _ *agentproto.WriteImageArgs) { i.served = i.served[:15<<20] }, errs.Invalid, "decompress", false},
-		{"not gzip", "gzip", 3 << 20, func(i *image, a *agentproto.WriteImageArgs) { i.served = i.content; *a = i.args("gzip", a.Disk) }, errs.Invalid, "gzip", true},
+		{"not gzip", "gzip", 3 << 20, func(i *image, a *agentproto.WriteImageArgs) { i.served = i.content; *a = i.args("gzip", a.Disk.DiskID) }, errs.Invalid, "gzip", true},
 		{"empty", "", 0, nil, errs.Invalid, "empty", true},
 		{"format", "", 1 << 20, func(_ *image, a *agentproto.WriteImageArgs) { a.Format = "vmdk" }, errs.Unsupported, "vmdk", true},
 		{"not qcow2", "", 1 << 20, func(_ *image, a *agentproto.WriteImageArgs) { a.Format = "qcow2" }, errs.Invalid, "not qcow2", true},
@@ -225,7 +225,7 @@ func TestWriteImageFails(t *testing.T) {
 		{"serial", "", 1 << 20, func(_ *image, a *agentproto.WriteImageArgs) { a.Disk.Serial = "DISK-X" }, errs.Denied, "identity mismatch", true},
 		{"wwn", "", 1 << 20, func(_ *image, a *agentproto.WriteImageArgs) { a.Disk.WWN = "0x1" }, errs.Denied, "identity mismatch", true},
 		{"size", "", 1 << 20, func(_ *image, a *agentproto.WriteImageArgs) { a.Disk.SizeBytes++ }, errs.Denied, "identity mismatch", true},
-		{"name only", "", 1 << 20, func(_ *image, a *agentproto.WriteImageArgs) { a.Disk = agentproto.DiskID{Name: "/dev/vda"} }, errs.Invalid, "", true},
+		{"name only", "", 1 << 20, func(_ *image, a *agentproto.WriteImageArgs) { a.Disk.DiskID = agentproto.DiskID{Name: "/dev/vda"} }, errs.Invalid, "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fill(t, w.path("vda"))
@@ -433,19 +433,21 @@ func TestEraseMetadata(t *testing.T) {
 	if err := putGPT(w.path("vda")); err != nil {
 		t.Fatal(err)
 	}
-	st := w.run("bad", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: []agentproto.DiskID{diskA(), {Name: "/dev/vdb", Serial: "NOPE"}}})
+	st := w.run("bad", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: judged(diskA(), agentproto.DiskID{Name: "/dev/vdb", Serial: "NOPE", SizeBytes: diskSize})})
 	if st.State != api.CommandStatus_FAILED || st.ErrorKind != "denied" || w.machine.BytesWritten("/dev/vda") != 0 {
 		t.Errorf("%v; %d bytes written", st, w.machine.BytesWritten("/dev/vda"))
 	}
-	if st := w.run("none", agentproto.CmdEraseMetadata, agentproto.EraseArgs{}); st.State != api.CommandStatus_FAILED || st.ErrorKind != "invalid" {
-		t.Error(st)
+	for name, list := range map[string][]agentproto.JudgedDisk{"none": nil, "one": judged(diskA()), "twice": judged(diskA(), diskA(), diskB())} {
+		if st := w.run(name, agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: list}); st.State != api.CommandStatus_FAILED || st.ErrorKind != "denied" || !strings.Contains(st.Error, "nothing was erased") {
+			t.Error(st)
+		}
 	}
-	if st := w.run("twice", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: []agentproto.DiskID{diskA(), diskA()}}); st.State != api.CommandStatus_FAILED {
-		t.Error(st)
+	if n := w.machine.BytesWritten("/dev/vda") + w.machine.BytesWritten("/dev/vdb"); n != 0 {
+		t.Errorf("%d bytes were written", n)
 	}
-	st = w.run("ok", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: []agentproto.DiskID{diskA()}})
+	st = w.run("ok", agentproto.CmdEraseMetadata, agentproto.EraseArgs{Disks: judged(diskA(), diskB())})
 	var res agentproto.EraseResult
-	if err := json.Unmarshal(st.Result, &res); err != nil || len(res.Disks) != 1 || res.Disks[0].Serial != "DISK-A" || len(res.Skipped) != 0 {
+	if err := json.Unmarshal(st.Result, &res); err != nil || len(res.Disks) != 2 || res.Disks[0].Serial != "DISK-A" || len(res.Skipped) != 0 {
 		t.Fatal(st)
 	}
 	b, err := os.ReadFile(w.path("vda"))
@@ -463,7 +465,9 @@ func TestEraseMetadata(t *testing.T) {
 	if bytes.Equal(b[7<<20:8<<20], zero[:1<<20]) {
 		t.Error("data was erased: this is for metadata")
 	}
-	if w.machine.BytesWritten("/dev/vdb") != 0 {
-		t.Error("another disk was touched")
+	for _, name := range []string{"/dev/vda", "/dev/vdb"} {
+		if w.machine.BytesWritten(name) == 0 {
+			t.Errorf("%s was not touched", name)
+		}
 	}
 }

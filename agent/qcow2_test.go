@@ -116,12 +116,12 @@ func TestWriteQcow2Fails(t *testing.T) {
 		{"backing file", plain, func(i *image, _ qcow2test.File, a *agentproto.WriteImageArgs) {
 			i.served[15], i.served[19] = 200, 11
 			copy(i.served[200:], "/etc/shadow")
-			*a = i.found(a.Disk)
+			*a = i.found(a.Disk.DiskID)
 		}, errs.Unsupported, "backing file", true},
 		{"too large", qcow2test.Config{Size: diskSize + 1, Kinds: mixed}, nil, errs.Invalid, "more than the", true},
 		{"truncated", plain, func(i *image, f qcow2test.File, a *agentproto.WriteImageArgs) {
 			i.served = i.served[:len(i.served)-100<<10]
-			*a = i.found(a.Disk)
+			*a = i.found(a.Disk.DiskID)
 		}, errs.Invalid, "behind its end", true},
 		{"digest", plain, func(_ *image, _ qcow2test.File, a *agentproto.WriteImageArgs) {
 			a.Checksum = "sha256:" + strings.Repeat("00", 32)
@@ -143,7 +143,7 @@ func TestWriteQcow2Fails(t *testing.T) {
 			for k := range 200 {
 				i.served[at+uint64(k)] = 0xff
 			}
-			*a = i.found(a.Disk)
+			*a = i.found(a.Disk.DiskID)
 		}, errs.Invalid, "damaged qcow2 file: compressed cluster", false},
 		{"other tables in the pass", plain, func(i *image, f qcow2test.File, _ *agentproto.WriteImageArgs) {
 			i.serve = func(rw http.ResponseWriter, r *http.Request) {

@@ -42,7 +42,7 @@ func (a *agent) writeImage(ctx context.Context, t *task) (any, error) {
 		return nil, err
 	}
 	began := time.Now()
-	disk, dev, err := a.openDisk(ctx, args.Disk)
+	disk, dev, err := a.openJudged(ctx, args.Disk)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/ironring/ironring/agent/ramdisk"
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/rootdisk"
 )
 
 // TestBoot boots the ramdisk on an emulated machine with QEMU's own network
@@ -161,13 +162,13 @@ func boot(t *testing.T, ramdiskDir, fw string) {
 	d := serials["LAB-0"]
 	id := agentproto.DiskID{Name: d.Name, Serial: d.Serial, WWN: d.WWN, ByPath: d.ByPath, SizeBytes: d.SizeBytes}
 
-	c.Command(1, "erase", agentproto.CmdEraseMetadata, asJSON(t, agentproto.EraseArgs{Disks: []agentproto.DiskID{id}}))
+	c.Command(1, "erase", agentproto.CmdEraseMetadata, asJSON(t, agentproto.EraseArgs{Disks: rootdisk.Judge(inv.Disks)}))
 	if st := c.WaitEnd("erase"); st.State != api.CommandStatus_DONE {
 		t.Error(st)
 	}
 	sum := sha256.Sum256(img)
 	c.Command(1, "write", agentproto.CmdWriteImage, asJSON(t, agentproto.WriteImageArgs{
-		URLs: []string{"http://10.0.2.2:" + portOf(t, web) + "/disk.img"}, Checksum: "sha256:" + hex.EncodeToString(sum[:]), Disk: id,
+		URLs: []string{"http://10.0.2.2:" + portOf(t, web) + "/disk.img"}, Checksum: "sha256:" + hex.EncodeToString(sum[:]), Disk: agentproto.JudgedDisk{DiskID: id},
 	}))
 	st = c.WaitEnd("write")
 	if st.State != api.CommandStatus_DONE {

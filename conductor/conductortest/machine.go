@@ -32,6 +32,9 @@ type MachineConfig struct {
 	// an image takes.
 	BootTime, WriteTime time.Duration
 	Disks               []agentproto.Disk
+	// Unreadable says that nil Contents of a disk mean that it cannot be read;
+	// else they mean that it is blank.
+	Unreadable bool
 	// Script, if not nil, may answer a command in the place of the machine:
 	// nil lets it pass.
 	Script func(cmd *api.AgentCommand) *api.CommandStatus
@@ -43,7 +46,7 @@ type MachineConfig struct {
 type Machine struct {
 	cfg MachineConfig
 
-	mu      sync.Mutex
+	mu      sync.Mutex         // guards cfg.Disks too
 	off     context.CancelFunc // guarded by mu; ends what runs on it
 	running sync.WaitGroup
 	begun   []*api.AgentCommand // guarded by mu
@@ -84,6 +87,26 @@ func (m *Machine) ForgetAll() {
 	a.life++
 	a.known, a.highest = map[string]*api.CommandStatus{}, 0
 	a.drop()
+}
+
+// SetDisks changes the machine's disks, as a person at the rack does.
+func (m *Machine) SetDisks(disks ...agentproto.Disk) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cfg.Disks = disks
+}
+
+// disks are what the agent sees.
+func (m *Machine) disks() []agentproto.Disk {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	disks := slices.Clone(m.cfg.Disks)
+	for i := range disks {
+		if disks[i].Contents == nil && !m.cfg.Unreadable {
+			disks[i].Contents = []string{}
+		}
+	}
+	return disks
 }
 
 // Begun are the commands that the agent has begun, in order, of all boots.
@@ -329,7 +352,7 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 	case agentproto.CmdInventory:
 		n := a.m.cfg.Cluster.Store.View().Node(a.m.cfg.Node)
 		return agentproto.Inventory{
-			SystemUUID: n.GetBmc().GetSystemUuid(), BootMode: "uefi", Disks: blank(a.m.cfg.Disks),
+			SystemUUID: n.GetBmc().GetSystemUuid(), BootMode: "uefi", Disks: a.m.disks(),
 			Interfaces: []agentproto.Interface{{Name: "eth0", MAC: a.m.cfg.MAC, Carrier: true}},
 		}, nil
 	case agentproto.CmdWriteImage:
@@ -339,14 +362,13 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 		if err := json.Unmarshal(c.GetArgs(), &args); err != nil {
 			return nil, errs.New(errs.Invalid, "%w", err)
 		}
-		var res agentproto.EraseResult
-		for _, id := range args.Disks {
-			res.Disks = append(res.Disks, agentproto.ErasedDisk{DiskID: id})
+		disks, skipped, err := rootdisk.ToErase(args.Disks, a.m.disks())
+		if err != nil {
+			return nil, err
 		}
-		if args.Every {
-			for _, d := range a.m.cfg.Disks {
-				res.Disks = append(res.Disks, agentproto.ErasedDisk{DiskID: rootdisk.ID(d)})
-			}
+		res := agentproto.EraseResult{Skipped: skipped}
+		for _, d := range disks {
+			res.Disks = append(res.Disks, agentproto.ErasedDisk{DiskID: rootdisk.ID(d)})
 		}
 		return res, nil
 	case agentproto.CmdConfigDrive:
@@ -362,6 +384,13 @@ func (a *ramdiskAgent) write(c *api.AgentCommand) (any, error) {
 	if err := json.Unmarshal(c.GetArgs(), &args); err != nil {
 		return nil, errs.New(errs.Invalid, "%w", err)
 	}
+	d, err := rootdisk.Match(args.Disk.DiskID, a.m.disks())
+	if err != nil {
+		return nil, errs.New(errs.Denied, "identity mismatch: %w", err)
+	}
+	if more := rootdisk.Unseen(args.Disk.Contents, d.Contents); more != "" {
+		return nil, errs.New(errs.Denied, "disk %s holds what it did not hold: %s", d.Name, more)
+	}
 	for left := a.m.cfg.WriteTime; left > 0; left -= time.Second {
 		if clock.Pause(a.on, min(left, time.Second)) != nil {
 			return nil, errs.New(errs.Internal, "switched off")
@@ -371,16 +400,5 @@ func (a *ramdiskAgent) write(c *api.AgentCommand) (any, error) {
 	a.m.mu.Lock()
 	a.m.image = args.Checksum
 	a.m.mu.Unlock()
-	return agentproto.WriteImageResult{ContentDigest: "d", WrittenDigest: "d", ReadDigest: args.Checksum, Disk: args.Disk}, nil
-}
-
-// blank are disks of which a test did not say what lies on them.
-func blank(disks []agentproto.Disk) []agentproto.Disk {
-	disks = slices.Clone(disks)
-	for i := range disks {
-		if disks[i].Contents == nil {
-			disks[i].Contents = []string{}
-		}
-	}
-	return disks
+	return agentproto.WriteImageResult{ContentDigest: "d", WrittenDigest: "d", ReadDigest: args.Checksum, Disk: args.Disk.DiskID}, nil
 }

@@ -303,19 +303,33 @@ func (r *rig) begin(verb api.Event) {
 		r.c.Must(&api.Op{Op: &api.Op_FlowCreate{FlowCreate: &api.FlowCreate{NodeId: nodeID, Event: verb}}})
 		return
 	}
+	r.beginWith(verb, nil)
+}
+
+// beginWith accepts a verb that begins a flow, with arguments.
+func (r *rig) beginWith(verb api.Event, args any) {
+	r.Helper()
 	kind, _ := node.FlowOf(verb)
-	r.create(kind, api.PowerAction_POWER_ACTION_NONE, verb)
+	r.createWith(kind, api.PowerAction_POWER_ACTION_NONE, verb, args)
 }
 
 func (r *rig) create(kind api.FlowKind, action api.PowerAction, verb api.Event) {
+	r.Helper()
+	r.createWith(kind, action, verb, nil)
+}
+
+func (r *rig) createWith(kind api.FlowKind, action api.PowerAction, verb api.Event, args any) {
 	r.Helper()
 	steps, err := node.Plan(kind, action)
 	if err != nil {
 		r.Fatal(err)
 	}
 	f := &api.Flow{Id: uuid.NewString(), NodeId: nodeID, Kind: kind, Steps: steps}
-	if kind == api.FlowKind_FLOW_DEPLOY {
-		if f.Args, err = json.Marshal(DeployArgs{Image: "http://images/a.raw", Checksum: checksum}); err != nil {
+	if args == nil && kind == api.FlowKind_FLOW_DEPLOY {
+		args = DeployArgs{Image: "http://images/a.raw", Checksum: checksum}
+	}
+	if args != nil {
+		if f.Args, err = json.Marshal(args); err != nil {
 			r.Fatal(err)
 		}
 	}

@@ -2,9 +2,13 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/agents"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rootdisk"
@@ -14,9 +18,10 @@ import (
 const maxToldDisks = 64
 
 // eraseMetadata wipes partition tables and signatures of every disk of the
-// machine that may be written at all, members of RAIDs included. The agent
-// decides by what it sees now; which disks were left alone, and why, is in the
-// step's result. The data remains, and the record says so.
+// machine that may be written at all, members of RAIDs included. The agent is
+// given the list of those that the inventory has and that mayErase has judged:
+// when it finds others it erases nothing. Which disks are never written, and
+// why, is in the step's result. The data remains, and the record says so.
 func (r *runner) eraseMetadata(ctx context.Context, p position) (outcome, error) {
 	inv, err := r.stored()
 	if err != nil {
@@ -26,13 +31,17 @@ func (r *runner) eraseMetadata(ctx context.Context, p position) (outcome, error)
 		return outcome{}, err
 	}
 	var res agentproto.EraseResult
-	if err := r.command(ctx, p, agentproto.CmdEraseMetadata, agentproto.EraseArgs{Every: true}, &res); err != nil {
+	args := agentproto.EraseArgs{Disks: rootdisk.Judge(inv.Disks)}
+	if err := r.command(ctx, p, agentproto.CmdEraseMetadata, args, &res); err != nil {
+		if errors.Is(err, agents.ErrFailed) && errors.Is(err, errs.Denied) {
+			return outcome{}, fmt.Errorf("%w. To have the disks looked at as they are now, and be asked about them: %s", err, cleanAgain(r.cfg.Store.View().Node(r.node), ""))
+		}
 		return outcome{}, err
 	}
-	if err := erasedAll(inv.Disks, res.Disks); err != nil {
+	if err := erasedAll(args.Disks, res.Disks); err != nil {
 		return outcome{}, errs.About(errs.Internal, r.node, "%w", err)
 	}
-	erased := &api.Erasure{Level: api.Erasure_METADATA, DoneMs: r.cfg.Clock.Now().UnixMilli(), FlowId: p.flow.GetId()}
+	erased := &api.Erasure{Level: api.Erasure_METADATA, DoneMs: r.cfg.Clock.Now().UnixMilli(), FlowId: p.flow.GetId(), Erased: records(inv.Disks, res.Disks)}
 	was := map[string][]string{}
 	for _, d := range res.Disks {
 		name := label(d.DiskID)
@@ -55,6 +64,34 @@ func (r *runner) eraseMetadata(ctx context.Context, p position) (outcome, error)
 	return outcome{result: out, ops: []*api.Op{r.write(p.flow, []string{"erasure", "root_disk"}, &api.Node{Erasure: erased})}}, nil
 }
 
+// maxRecords bounds what a node keeps of erased disks. Those that do not fit
+// are asked about the next time.
+const maxRecords = 32 << 10
+
+// records are the erased disks with all that they are known by.
+func records(inventory []agentproto.Disk, erased []agentproto.ErasedDisk) []*api.DiskRecord {
+	models := map[agentproto.DiskID]string{}
+	for _, d := range inventory {
+		models[nameless(rootdisk.ID(d))] = d.Model
+	}
+	var out []*api.DiskRecord
+	size := 0
+	for _, d := range erased {
+		rec := &api.DiskRecord{Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: models[nameless(d.DiskID)], SizeBytes: d.SizeBytes}
+		if size += proto.Size(rec); size > maxRecords {
+			break
+		}
+		out = append(out, rec)
+	}
+	return out
+}
+
+// nameless is a disk's identity without its name, which may be another one since.
+func nameless(id agentproto.DiskID) agentproto.DiskID {
+	id.Name = ""
+	return id
+}
+
 // label is a disk as people know it from its case.
 func label(d agentproto.DiskID) string {
 	if d.Serial != "" {
@@ -71,21 +108,20 @@ func told(list []string) []string {
 	return append(list[:maxToldDisks:maxToldDisks], fmt.Sprintf("and %d more", len(list)-maxToldDisks))
 }
 
-// erasedAll checks that no disk that the inventory shows as one to be wiped
-// was left out.
-func erasedAll(inventory []agentproto.Disk, erased []agentproto.ErasedDisk) error {
-	done := map[agentproto.DiskID]bool{}
-	for _, d := range erased {
-		id := d.DiskID
-		id.Name = "" // may be another one since
-		done[id] = true
+// erasedAll checks that just the listed disks were erased.
+func erasedAll(list []agentproto.JudgedDisk, erased []agentproto.ErasedDisk) error {
+	left := map[agentproto.DiskID]int{}
+	for _, d := range list {
+		left[nameless(d.DiskID)]++
 	}
-	why := rootdisk.Untouchable(inventory)
-	for i, d := range inventory {
-		id := rootdisk.ID(d)
-		id.Name = ""
-		if why[i] == "" && !done[id] {
-			return fmt.Errorf("the agent erased %d disks and left out %s (%s)", len(erased), d.Name, label(rootdisk.ID(d)))
+	for _, d := range erased {
+		if left[nameless(d.DiskID)]--; left[nameless(d.DiskID)] < 0 {
+			return fmt.Errorf("the agent erased %s (%s), which it was not told to erase", d.Name, label(d.DiskID))
+		}
+	}
+	for _, d := range list {
+		if left[nameless(d.DiskID)] > 0 {
+			return fmt.Errorf("the agent erased %d disks and left out %s (%s)", len(erased), d.Name, label(d.DiskID))
 		}
 	}
 	return nil

@@ -38,6 +38,8 @@ type DeployArgs struct {
 	PhoneHomeToken string `json:"phone_home_token,omitempty"`
 	// RootDevice are root device hints; they go before those of the node.
 	RootDevice json.RawMessage `json:"root_device,omitempty"`
+	// WipeExisting says that what other hands left on the chosen disk may go.
+	WipeExisting bool `json:"wipe_existing,omitempty"`
 }
 
 // AAD is what seals a flow's arguments to its node.
@@ -55,7 +57,8 @@ func (r *runner) deployArgs(f *api.Flow) (DeployArgs, error) {
 	return a, nil
 }
 
-// chooseDisk commits which disk gets the image, before the first byte.
+// chooseDisk commits which disk gets the image, before the first byte. It
+// refuses one that holds what this cluster did not put there.
 func (r *runner) chooseDisk(_ context.Context, p position) (outcome, error) {
 	inv, err := r.stored()
 	if err != nil {
@@ -74,7 +77,10 @@ func (r *runner) chooseDisk(_ context.Context, p position) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	chosen := &api.RootDisk{Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: d.Model, SizeBytes: d.SizeBytes}
+	if err := r.mayWrite(p, args, inv, d); err != nil {
+		return outcome{}, err
+	}
+	chosen := &api.RootDisk{Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: d.Model, SizeBytes: d.SizeBytes, FlowId: p.flow.GetId()}
 	evidence, err := r.newEvidence(p.flow, args)
 	if err != nil {
 		return outcome{}, err
@@ -114,7 +120,7 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	disk, err := r.rootDisk()
+	disk, err := r.judgedDisk()
 	if err != nil {
 		return outcome{}, err
 	}
@@ -141,7 +147,22 @@ func (r *runner) rootDisk() (agentproto.DiskID, error) {
 	if d == nil {
 		return agentproto.DiskID{}, errs.About(errs.Conflict, r.node, "no root disk has been chosen for node %s", r.node)
 	}
-	return agentproto.DiskID{Name: d.GetName(), Serial: d.GetSerial(), WWN: d.GetWwn(), ByPath: d.GetByPath(), SizeBytes: d.GetSizeBytes()}, nil
+	return rootID(d), nil
+}
+
+// judgedDisk is the disk that this flow committed, with what lay on it when it
+// did: the agent writes only where that is so still.
+func (r *runner) judgedDisk() (agentproto.JudgedDisk, error) {
+	id, err := r.rootDisk()
+	if err != nil {
+		return agentproto.JudgedDisk{}, err
+	}
+	inv, err := r.stored()
+	if err != nil {
+		return agentproto.JudgedDisk{}, err
+	}
+	d, err := rootdisk.Match(id, inv.Disks)
+	return agentproto.JudgedDisk{DiskID: id, Contents: d.Contents}, err
 }
 
 // bootEntry sees that the firmware will boot the disk, and reads it back.

@@ -14,6 +14,9 @@ import (
 	"github.com/ironring/ironring/node"
 )
 
+// What lies on a disk is overwritten only when this cluster put it there, or
+// when somebody said that the data of others may go.
+
 // CleanArgs are what a clean is asked for with.
 type CleanArgs struct {
 	// WipeExisting says that what other hands left on the disks may go.
@@ -36,39 +39,54 @@ func ParseCleanArgs(doc []byte) (CleanArgs, error) {
 
 // mayErase stops a clean before its first byte when there is data on the disks
 // that this cluster did not put there: it may be why somebody enrolled the
-// machine. A disk is ours when we have erased it before or deployed to it. The
-// inventory is that of this flow, so that whoever resumes decides alike.
+// machine. The inventory is that of this flow, so that whoever resumes decides
+// alike; the agent is given the disks as they were judged here.
 func (r *runner) mayErase(p position, inv *agentproto.Inventory) error {
 	args, err := ParseCleanArgs(p.flow.GetArgs())
 	if err != nil || args.WipeExisting {
 		return err
 	}
 	n := r.cfg.Store.View().Node(r.node)
-	strange := strangeData(inv.Disks, n)
+	strange := strangeData(rootdisk.Wipeable(inv.Disks), inv.Disks, n)
 	if len(strange) == 0 {
 		return nil
 	}
-	name := node.Label(n)
-	return errs.About(errs.Denied, r.node,
-		"nothing was erased: there is data that Ironring did not put there on %s. If it may be lost for good: ironring node manage %s; ironring node provide %s --wipe-existing --wait",
-		strings.Join(strange, "; "), name, name)
+	return errs.About(errs.Denied, r.node, "nothing was erased: there is data that Ironring did not put there on %s. If it may be lost for good: %s",
+		strings.Join(strange, "; "), cleanAgain(n, " --wipe-existing"))
 }
 
-// strangeData names the disks that a clean would wipe, that hold something,
-// and that are not ours. Pure.
-func strangeData(disks []agentproto.Disk, n *api.Node) []string {
+// mayWrite is mayErase for the one disk that a deploy has chosen. What this
+// flow has committed to before is not asked about again: after another boot of
+// the machine half an image may be on it, and of a disk that tells nothing of
+// itself ours cannot know that it is the same.
+func (r *runner) mayWrite(p position, args DeployArgs, inv *agentproto.Inventory, chosen agentproto.Disk) error {
+	n := r.cfg.Store.View().Node(r.node)
+	if args.WipeExisting || n.GetRootDisk().GetFlowId() == p.flow.GetId() && sameChoice(n.GetRootDisk(), chosen) {
+		return nil
+	}
+	strange := strangeData([]agentproto.Disk{chosen}, inv.Disks, n)
+	if len(strange) == 0 {
+		return nil
+	}
+	return errs.About(errs.Denied, r.node, "nothing was written: there is data that Ironring did not put there on the chosen disk %s. If it may be lost for good, deploy with --wipe-existing: ironring node deploy %s --image URL --checksum ALGORITHM:HEX --wipe-existing --wait",
+		strings.Join(strange, "; "), node.Label(n))
+}
+
+// cleanAgain are the commands that begin a clean anew after one that failed.
+func cleanAgain(n *api.Node, flags string) string {
+	name := node.Label(n)
+	return fmt.Sprintf("ironring node manage %s --wait; ironring node provide %s%s --wait", name, name, flags)
+}
+
+// strangeData names those of some disks of a machine that hold something, or
+// that cannot be read, and that are not ours. Pure.
+func strangeData(some, all []agentproto.Disk, n *api.Node) []string {
 	const most = 20
 	var out []string
-	why := rootdisk.Untouchable(disks)
-	for i, d := range disks {
-		if why[i] != "" || d.Contents != nil && len(d.Contents) == 0 || ours(d, n) {
-			continue
+	for _, d := range some {
+		if !rootdisk.Blank(d) && !ours(d, all, n) {
+			out = append(out, rootdisk.Describe(d))
 		}
-		what := strings.Join(d.Contents, ", ")
-		if d.Contents == nil {
-			what = "not known what"
-		}
-		out = append(out, fmt.Sprintf("%s (%s, %.1f GB): %s", d.Name, label(rootdisk.ID(d)), float64(d.SizeBytes)/1e9, what))
 	}
 	if more := len(out) - most; more > 0 {
 		out = append(out[:most], fmt.Sprintf("and %d more disks", more))
@@ -77,17 +95,25 @@ func strangeData(disks []agentproto.Disk, n *api.Node) []string {
 }
 
 // ours reports whether the last that is known to have been put on a disk was
-// put there by this cluster: by a clean, or by a deployment.
-func ours(d agentproto.Disk, n *api.Node) bool {
-	if slices.Contains(n.GetErasure().GetDisks(), label(rootdisk.ID(d))) {
+// put there by this cluster: by a clean, or by a deployment. That must be
+// certain of just this disk (rootdisk.Known).
+func ours(d agentproto.Disk, all []agentproto.Disk, n *api.Node) bool {
+	if root := n.GetRootDisk(); root != nil && rootdisk.Known(d, all, rootID(root)) {
 		return true
 	}
-	root := n.GetRootDisk()
-	switch {
-	case root == nil:
-		return false
-	case root.GetSerial() != "" || root.GetWwn() != "":
-		return root.GetSerial() == d.Serial && root.GetWwn() == d.WWN
-	}
-	return root.GetByPath() == d.ByPath && root.GetName() == d.Name && root.GetSizeBytes() == d.SizeBytes
+	return slices.ContainsFunc(n.GetErasure().GetErased(), func(rec *api.DiskRecord) bool {
+		return rootdisk.Known(d, all, agentproto.DiskID{
+			Name: rec.GetName(), Serial: rec.GetSerial(), WWN: rec.GetWwn(), ByPath: rec.GetByPath(), SizeBytes: rec.GetSizeBytes(),
+		})
+	})
+}
+
+// sameChoice reports whether a disk is the one that was committed, as far as
+// it tells.
+func sameChoice(root *api.RootDisk, d agentproto.Disk) bool {
+	return nameless(rootID(root)) == nameless(rootdisk.ID(d)) && root.GetModel() == d.Model
+}
+
+func rootID(d *api.RootDisk) agentproto.DiskID {
+	return agentproto.DiskID{Name: d.GetName(), Serial: d.GetSerial(), WWN: d.GetWwn(), ByPath: d.GetByPath(), SizeBytes: d.GetSizeBytes()}
 }

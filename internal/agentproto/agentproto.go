@@ -104,7 +104,8 @@ type WriteImageArgs struct {
 	Compress string   `json:"compress"` // "", "gzip", "zstd"
 	// Checksum is over the bytes as served: "sha256:HEX" or "sha512:HEX".
 	Checksum string `json:"checksum"`
-	Disk     DiskID `json:"disk"`
+	// Disk may hold what it held when it was chosen, and nothing else.
+	Disk JudgedDisk `json:"disk"`
 }
 
 // WriteImageResult tells what was read and written. ReadDigest is over the
@@ -129,15 +130,21 @@ type WriteImageResult struct {
 	Disk          DiskID  `json:"disk"`
 }
 
-// EraseArgs name the disks whose partition tables and signatures go, or say
-// that it is every disk that may be written at all.
+// EraseArgs name the disks whose partition tables and signatures go: all that
+// may be erased. When the machine has others by now nothing is erased.
 type EraseArgs struct {
-	Disks []DiskID `json:"disks,omitempty"`
-	Every bool     `json:"every,omitempty"`
+	Disks []JudgedDisk `json:"disks"`
 }
 
-// EraseResult names the disks whose metadata is gone, and with Every those
-// that were left alone. Data remains.
+// JudgedDisk is a disk as it was when it was decided that it may be written.
+type JudgedDisk struct {
+	DiskID
+	// Contents is what lay on it, as in Disk; null where that was not known.
+	Contents []string `json:"contents"`
+}
+
+// EraseResult names the disks whose metadata is gone, and those that are never
+// written. Data remains.
 type EraseResult struct {
 	Disks   []ErasedDisk  `json:"disks"`
 	Skipped []SkippedDisk `json:"skipped,omitempty"`

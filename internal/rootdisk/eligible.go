@@ -3,6 +3,7 @@ package rootdisk
 import (
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/ironring/ironring/internal/agentproto"
@@ -81,13 +82,15 @@ func Ineligible(d agentproto.Disk) string {
 func Member(of []string) string { return "raid member (" + strings.Join(of, ", ") + ")" }
 
 // Untouchable says for each disk why not even a clean of the whole machine may
-// write it, "" when it may. Other than for Ineligible, a member of a RAID that
-// is not assembled may be written: the machine is ours to wipe. Of a unit that
-// is seen by several paths none is written: it may be shared with others.
+// write it, "" when it may. Other than for Ineligible, a member of a RAID may be
+// written: the machine is ours to wipe, and a clean stops the arrays that the
+// kernel has assembled before it writes. Of a unit that is seen by several paths
+// none is written: it may be shared with others.
 func Untouchable(disks []agentproto.Disk) []string {
 	why := make([]string, len(disks))
 	for i, d := range disks {
 		d.Excluded = "" // what the agent saw in the disk's bytes
+		d.Holders = slices.DeleteFunc(slices.Clone(d.Holders), func(h string) bool { return strings.HasPrefix(h, "md") })
 		why[i] = Ineligible(d)
 		if other := samePath(disks, i); why[i] == "" && other >= 0 {
 			why[i] = "multipath (same WWN as " + disks[other].Name + ")"
