@@ -174,10 +174,10 @@ func (p *Peer) CreateJoinToken(_ context.Context, req *api.CreateJoinTokenReques
 	})
 }
 
-// Leave implements api.IronringServer.
+// Leave implements api.IronringServer; its notes are those of the status.
 func (p *Peer) Leave(_ context.Context, req *api.LeaveRequest) (*api.WriteReply, error) {
 	return once(p.c, "", "leave "+req.GetMember(), func() (*api.WriteReply, error) {
-		return &api.WriteReply{Index: p.c.index}, nil
+		return &api.WriteReply{Index: p.c.index, Notes: p.c.status.GetNotes()}, nil
 	})
 }
 

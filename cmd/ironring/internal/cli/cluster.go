@@ -234,11 +234,19 @@ peer just stop it.`,
 				return err
 			}
 			return f.print(rep, func() error {
-				_, err := fmt.Fprintf(f.Out, "peer %s has left\n", args[0])
-				return err
+				return f.departed(args[0], "has left", rep)
 			})
 		}),
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
 	return cmd
+}
+
+// departed says who is gone, and what is to be done now.
+func (f *Factory) departed(peer, how string, rep *api.WriteReply) error {
+	for _, n := range rep.GetNotes() {
+		fmt.Fprintln(f.Err, "note:", n)
+	}
+	_, err := fmt.Fprintf(f.Out, "peer %s %s\n", peer, how)
+	return err
 }

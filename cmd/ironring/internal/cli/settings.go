@@ -166,7 +166,9 @@ func newClusterRemoveCmd(f *Factory) *cobra.Command {
 		Long: `Take a peer that is dead out of the cluster for good, through any other one.
 Its certificate is refused from then on, the others get new keys, and its nodes
 go to them. Should it start again, it says so and ends with exit code 13. A
-peer that is alive leaves by itself: "cluster leave".`,
+shared key (key_file) that it had is spent: nobody joins by it any more, and
+members take in peers again once key_file holds another key. A peer that is
+alive leaves by itself: "cluster leave".`,
 		Example: "  ironring cluster remove p3 --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -185,8 +187,7 @@ peer that is alive leaves by itself: "cluster leave".`,
 				return err
 			}
 			return f.print(rep, func() error {
-				_, err := fmt.Fprintf(f.Out, "peer %s is removed\n", args[0])
-				return err
+				return f.departed(args[0], "is removed", rep)
 			})
 		}),
 	}
