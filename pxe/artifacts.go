@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -22,19 +22,13 @@ type Files interface {
 	Open(ctx context.Context, digest string) (io.ReadSeekCloser, error)
 }
 
-// pathArtifact is where artifacts are served; what follows is the digest.
-const pathArtifact = "/artifact/sha256/"
-
-// defaultPurpose is the ramdisk of flows that ask for no other.
-const defaultPurpose = "default"
-
 // defaultArch is that of nodes that say nothing.
 const defaultArch = "x86_64"
 
 // published fills in the ramdisk that is published for a node's architecture,
 // if there is one.
 func (r *BootRecord) published(v *fsm.View, node *api.Node) {
-	if d := v.Ramdisk(archOf(node), defaultPurpose); d != nil {
+	if d := v.Ramdisk(archOf(node), bootpath.DefaultPurpose); d != nil {
 		r.Kernel, r.Initramfs = d.GetKernel(), d.GetInitramfs()
 	}
 }
@@ -54,14 +48,14 @@ func archOf(node *api.Node) string {
 // peer: an artifact when one is published, else a file of the operator's.
 func (r BootRecord) kernelPath() string {
 	if r.Kernel != "" {
-		return pathArtifact + r.Kernel
+		return bootpath.Artifact + r.Kernel
 	}
 	return pathKernel
 }
 
 func (r BootRecord) initramfsPath() string {
 	if r.Initramfs != "" {
-		return pathArtifact + r.Initramfs
+		return bootpath.Artifact + r.Initramfs
 	}
 	return pathInitramfs
 }
@@ -78,7 +72,7 @@ func (s *httpService) artifact(w http.ResponseWriter, r *http.Request, digest st
 	stage := artifactStage(v.Artifact(digest))
 	say := func(format string, args ...any) {
 		if stage != "" {
-			s.line.add(m, kindHTTP, stage, fmt.Sprintf("%s %s%s from %s: ", r.Method, pathArtifact, digest[:12], from)+fmt.Sprintf(format, args...))
+			s.line.add(m, kindHTTP, stage, fmt.Sprintf("%s %s%s from %s: ", r.Method, bootpath.Artifact, digest[:12], from)+fmt.Sprintf(format, args...))
 		}
 	}
 	f, err := s.cfg.Files.Open(r.Context(), digest)
@@ -125,6 +119,3 @@ func artifactStage(a *api.Artifact) string {
 	}
 	return ""
 }
-
-// isArtifact gives the digest of an artifact's path.
-func isArtifact(path string) (digest string, ok bool) { return strings.CutPrefix(path, pathArtifact) }

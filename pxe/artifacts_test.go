@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -46,7 +47,7 @@ func (w *world) publish(arch string, kernel, initramfs []byte) {
 	}
 	w.do(set(kernel, api.Artifact_KERNEL), set(initramfs, api.Artifact_INITRAMFS))
 	w.do(&api.Op{Op: &api.Op_RamdiskSet{RamdiskSet: &api.RamdiskSet{Ramdisk: &api.Ramdisk{
-		Arch: arch, Purpose: defaultPurpose, Kernel: hexSum(kernel), Initramfs: hexSum(initramfs),
+		Arch: arch, Purpose: bootpath.DefaultPurpose, Kernel: hexSum(kernel), Initramfs: hexSum(initramfs),
 	}}}})
 }
 
@@ -57,20 +58,20 @@ func TestScriptOfPublishedRamdisk(t *testing.T) {
 	script := func(mac string) string {
 		return string(Record(w.store.View(), mac).Script(LineConfig{CADigest: digest}))
 	}
-	if s := script(macDeploying); !strings.Contains(s, "${base}"+pathKernel+" ") || strings.Contains(s, pathArtifact) {
+	if s := script(macDeploying); !strings.Contains(s, "${base}"+pathKernel+" ") || strings.Contains(s, bootpath.Artifact) {
 		t.Errorf("nothing published:\n%s", s)
 	}
 	w.publish("aarch64", []byte("other kernel"), []byte("other initramfs"))
-	if s := script(macDeploying); strings.Contains(s, pathArtifact) {
+	if s := script(macDeploying); strings.Contains(s, bootpath.Artifact) {
 		t.Errorf("another architecture's:\n%s", s)
 	}
 	kernel, initramfs := []byte("kernel"), []byte("initramfs")
 	w.publish("x86_64", kernel, initramfs)
 	s := script(macDeploying)
-	if !strings.Contains(s, "${base}"+pathArtifact+hexSum(kernel)+" initrd=") || !strings.Contains(s, "${base}"+pathArtifact+hexSum(initramfs)+" ") || strings.Contains(s, pathKernel) {
+	if !strings.Contains(s, "${base}"+bootpath.Artifact+hexSum(kernel)+" initrd=") || !strings.Contains(s, "${base}"+bootpath.Artifact+hexSum(initramfs)+" ") || strings.Contains(s, pathKernel) {
 		t.Errorf("published:\n%s", s)
 	}
-	if s := script(macActive); strings.Contains(s, pathArtifact) {
+	if s := script(macActive); strings.Contains(s, bootpath.Artifact) {
 		t.Errorf("a local boot:\n%s", s)
 	}
 }
@@ -80,7 +81,7 @@ func TestArtifactsAreServed(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Files = files{hexSum(kernel): kernel, hexSum(lost): nil} })
 	r.publish("x86_64", kernel, []byte("initramfs"))
 	r.address(macDeploying)
-	url := r.url(pathArtifact + hexSum(kernel))
+	url := r.url(bootpath.Artifact + hexSum(kernel))
 	res, body := r.request(t, http.MethodGet, url, loopMachine, nil)
 	if res.StatusCode != http.StatusOK || !bytes.Equal(body, kernel) || res.Header.Get("ETag") != `"sha256:`+hexSum(kernel)+`"` {
 		t.Errorf("%d, %d bytes, ETag %q", res.StatusCode, len(body), res.Header.Get("ETag"))
@@ -95,13 +96,13 @@ func TestArtifactsAreServed(t *testing.T) {
 		t.Errorf("HEAD: %d, %d", res.StatusCode, res.ContentLength)
 	}
 	for path, want := range map[string]int{
-		pathArtifact + hexSum(lost):                     http.StatusServiceUnavailable,
-		pathArtifact + hexSum([]byte("unknown")):        http.StatusNotFound,
-		pathArtifact:                                    http.StatusNotFound,
-		pathArtifact + "../" + hexSum(kernel):           http.StatusNotFound,
-		pathArtifact + strings.ToUpper(hexSum(kernel)):  http.StatusNotFound,
-		"/artifact/" + hexSum(kernel):                   http.StatusNotFound,
-		pathArtifact + hexSum(kernel) + "/../../secret": http.StatusNotFound,
+		bootpath.Artifact + hexSum(lost):                     http.StatusServiceUnavailable,
+		bootpath.Artifact + hexSum([]byte("unknown")):        http.StatusNotFound,
+		bootpath.Artifact:                                    http.StatusNotFound,
+		bootpath.Artifact + "../" + hexSum(kernel):           http.StatusNotFound,
+		bootpath.Artifact + strings.ToUpper(hexSum(kernel)):  http.StatusNotFound,
+		"/artifact/" + hexSum(kernel):                        http.StatusNotFound,
+		bootpath.Artifact + hexSum(kernel) + "/../../secret": http.StatusNotFound,
 	} {
 		if status, _ := r.http(t, http.MethodGet, r.url(path), loopMachine, nil); status != want {
 			t.Errorf("%s: %d, want %d", path, status, want)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/bootpath"
 )
 
 // Bounds of the HTTP service.
@@ -96,9 +97,9 @@ func (s *httpService) handler() http.Handler {
 		path := r.URL.Path
 		if _, ok := ramdiskFiles[path]; ok {
 			s.ramdisk(w, r)
-		} else if digest, ok := isArtifact(path); ok {
+		} else if digest, ok := strings.CutPrefix(path, bootpath.Artifact); ok {
 			s.artifact(w, r, digest)
-		} else if name, ok := strings.CutPrefix(path, pathMedia); ok {
+		} else if name, ok := strings.CutPrefix(path, bootpath.Media); ok {
 			s.medium(w, r, name)
 		} else if mac, ok := strings.CutPrefix(path, pathBoot); ok {
 			s.script(w, r, mac)

@@ -5,18 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 )
-
-// pathPhoneHome is where a deployed system says that it runs: POST
-// /phone-home/<token>, at any peer. What it sends is not looked at.
-const pathPhoneHome = "/phone-home/"
 
 // maxPhoneHome bounds what is read of the call's body, so that the connection
 // can be used again; the rest is cut off.
@@ -50,14 +46,12 @@ func (h *homes) allow(from netip.Addr) bool {
 	return h.sources.allow(from, now) && h.all.AllowN(now, 1)
 }
 
-var validPhoneHome = regexp.MustCompile(`^[A-Za-z0-9_-]{16,128}$`)
-
-// phoneHome answers the call of a deployed system, the one write that the boot
-// listener takes. 200 means that it is on
-// record: a system that hears anything else calls again, at this or another
-// peer. ok is false when the request is for something else.
+// phoneHome answers the call of a deployed system, POST /phone-home/<token>, the
+// one write that the boot listener takes; what it sends is not looked at. 200
+// means that it is on record: a system that hears anything else calls again, at
+// this or another peer. ok is false when the request is for something else.
 func (s *httpService) phoneHome(w http.ResponseWriter, r *http.Request) (ok bool) {
-	token, ok := strings.CutPrefix(r.URL.Path, pathPhoneHome)
+	token, ok := strings.CutPrefix(r.URL.Path, bootpath.PhoneHome)
 	if !ok {
 		return false
 	}
@@ -66,7 +60,7 @@ func (s *httpService) phoneHome(w http.ResponseWriter, r *http.Request) (ok bool
 		http.Error(w, "only POST", http.StatusMethodNotAllowed)
 		return true
 	}
-	if s.cfg.PhoneHome == nil || !validPhoneHome.MatchString(token) {
+	if s.cfg.PhoneHome == nil || !bootpath.ValidToken(token) {
 		http.NotFound(w, r)
 		return true
 	}

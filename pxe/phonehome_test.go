@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -39,7 +40,7 @@ func TestPhoneHomeCall(t *testing.T) {
 		{http.MethodPost, "", nil, http.StatusNotFound, false},
 	} {
 		got, answer = "", c.answer
-		status, body := r.http(t, c.method, r.url(pathPhoneHome+c.path), loopMachine, nil)
+		status, body := r.http(t, c.method, r.url(bootpath.PhoneHome+c.path), loopMachine, nil)
 		if status != c.want || (got != "") != c.reaches || got != "" && got != token+" "+loopMachine {
 			t.Errorf("%s %q: %d, reached %q", c.method, c.path, status, got)
 		}
@@ -95,7 +96,7 @@ func TestPhoneHomeFlood(t *testing.T) {
 	})
 	refused := 0
 	for range 100 * homesBurstPerSource {
-		res, _ := r.request(t, http.MethodPost, r.url(pathPhoneHome+"0123456789abcdef"), loopMachine, nil)
+		res, _ := r.request(t, http.MethodPost, r.url(bootpath.PhoneHome+"0123456789abcdef"), loopMachine, nil)
 		switch {
 		case res.StatusCode == http.StatusTooManyRequests && res.Header.Get("Retry-After") != "":
 			refused++
@@ -110,7 +111,7 @@ func TestPhoneHomeFlood(t *testing.T) {
 		t.Errorf("%d calls were refused, %d looked up", refused, looked.Load())
 	}
 	looked.Store(0)
-	if status, _ := r.http(t, http.MethodPost, r.url(pathPhoneHome+"0123456789abcdef"), "127.77.0.60", nil); status != http.StatusNotFound || looked.Load() != 1 {
+	if status, _ := r.http(t, http.MethodPost, r.url(bootpath.PhoneHome+"0123456789abcdef"), "127.77.0.60", nil); status != http.StatusNotFound || looked.Load() != 1 {
 		t.Errorf("another source: %d, looked up %d", status, looked.Load())
 	}
 }

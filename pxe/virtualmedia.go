@@ -11,16 +11,12 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/kernelargs"
 	"github.com/ironring/ironring/internal/netdata"
 	"github.com/ironring/ironring/pxe/media"
 )
-
-// pathMedia is where the boot medium of a node is: what follows is the node's
-// id, the nonce of the boot, and ".iso". Who does not know the nonce gets what
-// it would get for a node that does not exist.
-const pathMedia = "/media/"
 
 // MediaRecord is Record for a node that boots from virtual media: its ports
 // play no part, except that an agent that asks for DHCP does so on the first.
@@ -62,9 +58,10 @@ func MediaRecord(v *fsm.View, nodeID string) BootRecord {
 }
 
 // medium answers /media/<node>/<nonce>.iso, with ranges: BMCs read it in
-// pieces, in any order.
+// pieces, in any order. Who does not know the nonce gets what it would get for
+// a node that does not exist.
 func (s *httpService) medium(w http.ResponseWriter, r *http.Request, name string) {
-	id, nonce, _ := strings.Cut(strings.TrimSuffix(name, ".iso"), "/")
+	id, nonce := bootpath.ParseMedium(name)
 	v := s.cfg.Store.View()
 	rec := MediaRecord(v, id)
 	want := v.Node(id).GetBoot().GetNonce()

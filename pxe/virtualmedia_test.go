@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/pxe/media"
 )
 
@@ -31,7 +32,7 @@ func TestMediumIsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRig(t, func(c *Config) { c.Media = maker })
-	url := r.url(pathMedia + nodeDeploying + "/" + nonce + ".iso")
+	url := r.url(bootpath.Medium(nodeDeploying, nonce))
 	get := func(url string, h http.Header) (int, []byte) {
 		t.Helper()
 		res, body := r.request(t, http.MethodGet, url, loopPeer, h)
@@ -53,12 +54,12 @@ func TestMediumIsServed(t *testing.T) {
 		t.Errorf("a piece: %d, %d bytes", status, len(part))
 	}
 	for name, path := range map[string]string{
-		"another nonce":   pathMedia + nodeDeploying + "/" + strings.Repeat("0", 32) + ".iso",
-		"no nonce":        pathMedia + nodeDeploying + "/.iso",
-		"a local boot":    pathMedia + nodeActive + "/.iso",
-		"another node":    pathMedia + nodeVerifying + "/" + strings.Repeat("1", 32) + ".iso",
-		"an unknown node": pathMedia + "99999999-9999-4999-8999-999999999999/" + nonce + ".iso",
-		"the folder":      pathMedia,
+		"another nonce":   bootpath.Medium(nodeDeploying, strings.Repeat("0", 32)),
+		"no nonce":        bootpath.Medium(nodeDeploying, ""),
+		"a local boot":    bootpath.Medium(nodeActive, ""),
+		"another node":    bootpath.Medium(nodeVerifying, strings.Repeat("1", 32)),
+		"an unknown node": bootpath.Medium("99999999-9999-4999-8999-999999999999", nonce),
+		"the folder":      bootpath.Media,
 	} {
 		if status, body := get(r.url(path), nil); status != http.StatusNotFound || bytes.Contains(body, []byte(nonce)) {
 			t.Errorf("%s: %d %s", name, status, body)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/configdrive"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
@@ -78,9 +78,6 @@ const (
 	EvidenceWait     = 20 * time.Minute // unless the request says otherwise
 	EvidenceWaitMost = 4 * time.Hour
 )
-
-// validToken is a phone-home token that a request may bring.
-var validToken = regexp.MustCompile(`^[A-Za-z0-9_-]{16,128}$`)
 
 // Evidence is the policy of a deploy for a node, and how long it may take.
 func (a DeployArgs) evidence(n *api.Node) (EvidencePolicy, error) {
@@ -150,7 +147,7 @@ func evidenceStep(a DeployArgs, n *api.Node) (*api.Step, error) {
 		return nil, errs.About(errs.Invalid, "evidence_timeout", "evidence_timeout: seconds, at most %.0f", EvidenceWaitMost.Seconds())
 	case a.PhoneHomeToken != "" && !p.PhoneHome:
 		return nil, errs.About(errs.Invalid, "phone_home_token", "phone_home_token is of use with evidence phone_home only")
-	case a.PhoneHomeToken != "" && !validToken.MatchString(a.PhoneHomeToken):
+	case a.PhoneHomeToken != "" && !bootpath.ValidToken(a.PhoneHomeToken):
 		return nil, errs.About(errs.Invalid, "phone_home_token", "phone_home_token: 16 to 128 of A-Z, a-z, 0-9, _ and -")
 	case p.None():
 		return nil, nil
@@ -218,7 +215,7 @@ func phoneHomeURLs(v *fsm.View, token string) (urls []string) {
 		if a, aerr := netip.ParseAddr(host); err != nil || aerr == nil && a.IsUnspecified() {
 			continue
 		}
-		urls = append(urls, "http://"+m.GetBootAddress()+"/phone-home/"+token)
+		urls = append(urls, "http://"+m.GetBootAddress()+bootpath.PhoneHome+token)
 	}
 	return urls
 }

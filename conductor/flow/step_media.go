@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -14,9 +15,6 @@ import (
 // the virtual CD drive of its BMC. The medium is served by this peer under a
 // path that holds the boot nonce, which nobody else knows. The path is dead
 // when the boot record no longer says ramdisk.
-
-// pathMedia is where the boot listeners serve media: node, nonce, ".iso".
-const pathMedia = "/media/"
 
 // usesMedia says whether the node boots from virtual media.
 func (r *runner) usesMedia() bool { return node.VirtualMedia(r.cfg.Store.View().Node(r.node)) }
@@ -29,7 +27,7 @@ func (r *runner) insertBootMedia(ctx context.Context, p position) error {
 	if address == "" {
 		return errs.About(errs.Unsupported, r.node, "this peer has no boot address that a BMC could fetch a medium from: set advertise.boot")
 	}
-	image := "http://" + address + pathMedia + r.node + "/" + v.Node(r.node).GetBoot().GetNonce() + ".iso"
+	image := "http://" + address + bootpath.Medium(r.node, v.Node(r.node).GetBoot().GetNonce())
 	now, err := r.slot(ctx, "")
 	if err != nil {
 		return r.loginError(err)
@@ -57,7 +55,7 @@ func (r *runner) ejectBootMedia(ctx context.Context, p position) error {
 		return nil // then there is none of ours either
 	case err != nil:
 		return r.loginError(err)
-	case !now.GetInserted() && r.intent() == nil, now.GetInserted() && !strings.Contains(now.GetImage(), pathMedia+r.node+"/"):
+	case !now.GetInserted() && r.intent() == nil, now.GetInserted() && !strings.Contains(now.GetImage(), bootpath.MediaOf(r.node)):
 		return nil
 	}
 	return r.commitMedia(ctx, "boot medium ejected")(r.eject(ctx, p, now.GetSlot()))
