@@ -2,6 +2,8 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -108,5 +110,23 @@ func TestDisksChangeBeforeTheFirstByte(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What cannot be read reaches the holder as "not known", not as blank.
+func TestUnreadableIsNotBlank(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := os.Truncate(w.path("vda"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	w.start(w.Peer(""))
+	w.Hello(1)
+	st := w.run("inv", agentproto.CmdInventory, struct{}{})
+	var inv agentproto.Inventory
+	if err := json.Unmarshal(st.Result, &inv); err != nil || len(inv.Disks) != 2 {
+		t.Fatal(st)
+	}
+	if rootdisk.Blank(inv.Disks[0]) || inv.Disks[0].Contents != nil || !rootdisk.Blank(inv.Disks[1]) {
+		t.Errorf("%+v", inv.Disks)
 	}
 }

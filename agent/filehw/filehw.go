@@ -130,7 +130,7 @@ func (m *Machine) Disks(context.Context) ([]agentproto.Disk, error) {
 	disks := append([]agentproto.Disk(nil), m.cfg.Inventory.Disks...)
 	for i := range disks {
 		d := &disks[i]
-		d.Contents = m.contents(d.Name)
+		d.Contents = m.contents(d.Name, int64(d.SizeBytes))
 		if released {
 			d.Holders = slices.DeleteFunc(slices.Clone(d.Holders), func(h string) bool { return strings.HasPrefix(h, "md") })
 		}
@@ -158,17 +158,13 @@ func (m *Machine) members(name string) []string {
 }
 
 // contents names what lies on a disk; nil where it cannot be read.
-func (m *Machine) contents(name string) []string {
+func (m *Machine) contents(name string, size int64) []string {
 	f, err := os.Open(m.cfg.Files[name])
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil
-	}
-	found, err := signature.Contents(f, st.Size())
+	found, err := signature.Contents(f, size)
 	if err != nil {
 		return nil
 	}

@@ -27,39 +27,60 @@ var contents = []probe{
 // Contents names what the disk behind r, of size bytes, holds: partition
 // tables, file systems, what it is a member of. Where no format is known but
 // the first or last MiB is not all zero it is "unknown data". An empty list is
-// a blank disk, as far as its ends say; an error means that it is not known.
+// a blank disk, as far as all that was looked at says; an error means that a
+// place where something could be cannot be read, so that it is not known.
 func Contents(r io.ReaderAt, size int64) ([]string, error) {
-	d := disk{r, size}
-	blank, err := d.blank()
-	if err != nil {
-		return nil, err
-	}
+	w := &watched{r: r}
+	d := disk{w, size}
 	out := []string{}
 	for _, p := range contents {
 		if p.hit(d) {
 			out = append(out, p.name)
 		}
 	}
-	out = append(out, Members(r, size)...)
-	if len(out) == 0 && !blank {
+	out = append(out, Members(w, size)...)
+	if len(out) > 0 {
+		return out, nil
+	}
+	blank := d.blank()
+	switch {
+	case w.err != nil:
+		return nil, w.err
+	case !blank:
 		out = append(out, "unknown data")
 	}
 	return out, nil
 }
 
-// blank reports whether both ends are all zero.
-func (d disk) blank() (bool, error) {
+// watched notes whether something could not be read in full.
+type watched struct {
+	r   io.ReaderAt
+	err error
+}
+
+func (w *watched) ReadAt(p []byte, off int64) (int, error) {
+	n, err := w.r.ReadAt(p, off)
+	switch {
+	case n == len(p):
+		return n, nil
+	case err == nil || err == io.EOF: // it is shorter than it says
+		err = io.ErrUnexpectedEOF
+	}
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
+}
+
+// blank reports whether both ends are all zero, as far as they can be read.
+func (d disk) blank() bool {
 	n := min(d.size, edge)
-	buf := make([]byte, n)
 	for _, off := range []int64{0, d.size - n} {
-		if _, err := d.r.ReadAt(buf, off); err != nil && err != io.EOF {
-			return false, err
-		}
-		if len(bytes.Trim(buf, "\x00")) > 0 {
-			return false, nil
+		if len(bytes.Trim(d.at(off, int(n)), "\x00")) > 0 {
+			return false
 		}
 	}
-	return true, nil
+	return true
 }
 
 // gpt: the header at the start, or its copy in the last sector, for sectors of

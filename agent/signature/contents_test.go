@@ -53,6 +53,60 @@ func TestContents(t *testing.T) {
 	}
 }
 
+// A place that cannot be read makes a disk unknown, wherever it is that
+// something is looked for; what is found elsewhere is told all the same.
+func TestContentsUnreadable(t *testing.T) {
+	const size = 1<<30 + 8<<20
+	for name, c := range map[string]struct {
+		bad  [2]int64 // cannot be read
+		ends int64    // of the disk, which says that it is larger
+	}{
+		"first sector":      {[2]int64{0, 512}, size},
+		"in the first MiB":  {[2]int64{700 << 10, 700<<10 + 512}, size},
+		"a label at 1 GiB":  {[2]int64{1 << 30, 1<<30 + 512}, size},
+		"last sector":       {[2]int64{size - 512, size}, size},
+		"shorter than told": {[2]int64{}, size - 1<<20},
+		"nothing there":     {[2]int64{}, 0},
+	} {
+		d := patchy{bad: c.bad, ends: c.ends}
+		if got, err := Contents(d, size); err == nil {
+			t.Errorf("%s: the disk is said to hold %q", name, got)
+		}
+		if d.data = "LABELONE"; c.bad[0] == 0 && c.bad[1] > 0 || c.ends == 0 {
+			continue
+		}
+		if got, err := Contents(d, size); err == nil && len(got) == 0 {
+			t.Errorf("%s: a disk with data is blank", name)
+		}
+	}
+	// Nothing looks there.
+	if got, err := Contents(patchy{bad: [2]int64{100 << 20, 200 << 20}, ends: size}, size); err != nil || got == nil || len(got) != 0 {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// patchy is a blank disk with a place that cannot be read, and with data in its
+// second sector.
+type patchy struct {
+	bad  [2]int64
+	ends int64
+	data string
+}
+
+func (d patchy) ReadAt(p []byte, off int64) (int, error) {
+	clear(p)
+	switch end := off + int64(len(p)); {
+	case off < d.bad[1] && end > d.bad[0]:
+		return 0, errors.New("input/output error")
+	case end > d.ends:
+		return int(max(0, d.ends-off)), io.EOF
+	}
+	if off <= 512 && off+int64(len(p)) >= 512+int64(len(d.data)) {
+		copy(p[512-off:], d.data)
+	}
+	return len(p), nil
+}
+
 type broken struct{}
 
 func (broken) ReadAt([]byte, int64) (int, error) { return 0, errors.New("input/output error") }
