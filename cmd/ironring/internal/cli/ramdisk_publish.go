@@ -11,6 +11,7 @@ import (
 	"github.com/ironring/ironring/agent/ramdisk"
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/internal/bootpath"
 )
 
 // publishFlags say for whom a ramdisk is.
@@ -18,7 +19,7 @@ type publishFlags struct{ arch, purpose string }
 
 func (p *publishFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.arch, "arch", "", "`ARCHITECTURE` of the machines, as x86_64 or aarch64 (default: that of this host)")
-	cmd.Flags().StringVar(&p.purpose, "purpose", "default", "what it is for, a `WORD`; machines boot the one for default")
+	cmd.Flags().StringVar(&p.purpose, "purpose", bootpath.DefaultPurpose, "what it is for, a `WORD`; machines boot the one for default")
 }
 
 // publish stores the ramdisk of a directory and has machines boot it.
@@ -125,7 +126,7 @@ what "boot.ramdisk_dir" of the peers holds. Its files are deleted 24 hours later
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&purpose, "purpose", "default", "`WORD` that it was published for")
+	cmd.Flags().StringVar(&purpose, "purpose", bootpath.DefaultPurpose, "`WORD` that it was published for")
 	return cmd
 }
 
