@@ -107,6 +107,7 @@ type Capabilities struct {
 	NMI            bool // NMISender
 	Indicator      bool // IndicatorSetter
 	Items          bool // ItemReader
+	Console        bool // ConsoleReader
 }
 
 // PowerReader reads the power state.

@@ -2,6 +2,7 @@ package drivers
 
 import (
 	"context"
+	"io"
 	"slices"
 	"strings"
 
@@ -92,6 +93,20 @@ type IndicatorSetter interface {
 // ItemReader lists the parts that the BMC knows.
 type ItemReader interface {
 	Items(ctx context.Context, t Target) ([]*api.HardwareItem, error)
+}
+
+// ConsoleReader reads the machine's serial console.
+type ConsoleReader interface {
+	// ReadConsole writes to w what the console shows from now on, and calls
+	// opened before the first byte, once. It returns, always with an error,
+	// when ctx or the grant ends (as Ended says), or when the BMC ends the
+	// session: errs.Unreachable. w must take everything. Nothing is typed.
+	//
+	// A BMC has one session. Somebody else's is ended, which needs the grant;
+	// it may be that of a process that died. It is errs.Busy to read the
+	// console of one BMC twice in one process. Not every BMC tells a reader
+	// that its session was taken: silence proves nothing.
+	ReadConsole(ctx context.Context, t Target, g Grant, opened func(), w io.Writer) error
 }
 
 // Closer gives back what a driver keeps between calls, such as sessions for

@@ -25,6 +25,9 @@ type Fixture struct {
 	Changes func() int
 	// Silence makes the BMC stop answering, without closing anything.
 	Silence func()
+	// Console makes the machine print a text on its serial console; nil where
+	// the stand-in has none.
+	Console func(text string)
 	// Settle is how long the BMC takes for a change at most; 0 is 5 s.
 	Settle time.Duration
 	// Patience is how much longer than its context a call may take; 0 is 1 s.
@@ -63,6 +66,7 @@ func basic() []conformance {
 		{"Events", testEvents},
 		{"Sensors", testSensors},
 		{"Items", testItems},
+		{"Console", testConsole},
 	}
 }
 

@@ -60,10 +60,11 @@ func testCapabilities(t *testing.T, b *bench) {
 	_, nmi := b.Driver.(drivers.NMISender)
 	_, led := b.Driver.(drivers.IndicatorSetter)
 	_, items := b.Driver.(drivers.ItemReader)
-	got := [...]bool{reader, setter, bootSetter, bootReader, identifier, mode, secure, media, sensors, events, clearer, nmi, led, items}
+	_, console := b.Driver.(drivers.ConsoleReader)
+	got := [...]bool{reader, setter, bootSetter, bootReader, identifier, mode, secure, media, sensors, events, clearer, nmi, led, items, console}
 	want := [...]bool{
 		c.PowerRead, c.PowerSet, c.BootDeviceSet, c.BootDeviceRead, c.Identify,
-		c.BootMode, c.SecureBoot, c.Media, c.Sensors, c.Events, c.ClearEvents, c.NMI, c.Indicator, c.Items,
+		c.BootMode, c.SecureBoot, c.Media, c.Sensors, c.Events, c.ClearEvents, c.NMI, c.Indicator, c.Items, c.Console,
 	}
 	if got != want {
 		t.Errorf("the driver has %v, its capabilities say %v", got, want)

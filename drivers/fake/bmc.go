@@ -78,6 +78,7 @@ type BMC struct {
 	calls      []Call         // guarded by mu
 	changes    int            // guarded by mu
 	hw         hardware       // guarded by mu
+	console    *console       // guarded by mu; the session that is open
 	onPower    func(api.PowerState, api.BootDevice)
 }
 

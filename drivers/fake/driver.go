@@ -83,7 +83,7 @@ func (*Driver) Capabilities() drivers.Capabilities {
 		PowerRead: true, PowerSet: true, SoftOff: true,
 		BootDeviceSet: true, BootDeviceRead: true, PersistentBoot: true, UEFIBoot: true,
 		Identify: true, BootMode: true, SecureBoot: true, Media: true, Sensors: true,
-		Events: true, ClearEvents: true, NMI: true, Indicator: true, Items: true,
+		Events: true, ClearEvents: true, NMI: true, Indicator: true, Items: true, Console: true,
 	}
 }
 

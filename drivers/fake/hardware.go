@@ -27,6 +27,7 @@ const (
 	Indicator     Verb = "indicator"
 	SetIndicator  Verb = "set_indicator"
 	Items         Verb = "items"
+	ReadConsole   Verb = "read_console"
 )
 
 // changing are the verbs that change something.
@@ -45,6 +46,7 @@ var (
 	_ drivers.NMISender       = (*Driver)(nil)
 	_ drivers.IndicatorSetter = (*Driver)(nil)
 	_ drivers.ItemReader      = (*Driver)(nil)
+	_ drivers.ConsoleReader   = (*Driver)(nil)
 )
 
 // hardware is guarded by BMC.mu.

@@ -26,11 +26,14 @@
 //   - Each call is one login: ipmitool has no session that could be kept. At
 //     most one that reads and one that changes are under way at one BMC.
 //   - ipmitool runs in a process group of its own, which is killed when the
-//     call's context or grant ends.
+//     call's context or grant ends. The one that reads a console is told first
+//     to give its session back, unless the grant has ended.
+//   - The relay of a console listens on the BMC's own port, because the BMC
+//     says which port its console is on and ipmitool takes no other.
 //
 // # Concurrency
 //
-// A Driver has no state but its governor. Each call has one relay and one process at a time.
+// A Driver has no state but its governor and which consoles it reads. Each call has one relay and one process at a time.
 //
 // Start with Driver.SetPower, then tool.run and relay.
 package ipmi

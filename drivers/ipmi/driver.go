@@ -22,6 +22,7 @@ type Config struct {
 type Driver struct {
 	tool     tool
 	governor *governor.Set
+	consoles *consoles
 }
 
 var (
@@ -38,6 +39,7 @@ var (
 	_ drivers.NMISender        = (*Driver)(nil)
 	_ drivers.IndicatorSetter  = (*Driver)(nil)
 	_ drivers.ItemReader       = (*Driver)(nil)
+	_ drivers.ConsoleReader    = (*Driver)(nil)
 )
 
 // New makes the driver.
@@ -45,7 +47,7 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Ipmitool == "" {
 		cfg.Ipmitool = "ipmitool"
 	}
-	return &Driver{tool{cfg.Ipmitool}, governor.New(1)}, nil
+	return &Driver{tool{cfg.Ipmitool}, governor.New(1), &consoles{}}, nil
 }
 
 // Name implements drivers.Driver.
@@ -65,7 +67,7 @@ func (*Driver) Capabilities() drivers.Capabilities {
 	return drivers.Capabilities{
 		PowerRead: true, PowerSet: true, SoftOff: true,
 		BootDeviceSet: true, BootDeviceRead: true, PersistentBoot: true, UEFIBoot: true,
-		Identify: true, BootMode: true, Sensors: true, Events: true, ClearEvents: true, NMI: true, Indicator: true, Items: true,
+		Identify: true, BootMode: true, Sensors: true, Events: true, ClearEvents: true, NMI: true, Indicator: true, Items: true, Console: true,
 	}
 }
 

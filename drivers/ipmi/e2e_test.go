@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +30,57 @@ type simulator struct {
 	dir  string
 	port int
 	cmd  *exec.Cmd
+	tty  serial
+}
+
+// serial is the machine behind the BMC, as far as its serial port goes: what it
+// prints, ipmi_sim reads.
+type serial struct {
+	mu   sync.Mutex
+	conn net.Conn // guarded by mu; of ipmi_sim
+}
+
+// listen is where ipmi_sim finds it.
+func (s *serial) listen(t *testing.T) (port int) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			if s.conn != nil {
+				s.conn.Close()
+			}
+			s.conn = conn
+			s.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		wg.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.conn != nil {
+			s.conn.Close()
+		}
+	})
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// print is lost while ipmi_sim does not read.
+func (s *serial) print(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(s.conn, text)
+	}
 }
 
 const simPassword = "p4ss-w0rd'$1" // ipmi_sim takes no blanks and quotation marks
@@ -61,6 +114,7 @@ startlan 1
   guid 44454c4c3500104d8032b4c04f4a3332
 endlan
 chassis_control "%s/chassis-control"
+sol "tcp:127.0.0.1:%d" 115200
 user 1 true "" "" user 10 none md2 md5 straight
 user 2 true "admin" "%s" admin 10 none md2 md5 straight
 `
@@ -83,7 +137,7 @@ func startSimulator(t *testing.T) *simulator {
 
 	for name, text := range map[string]string{
 		"chassis-control": fmt.Sprintf(chassisControl, s.dir),
-		"lan.conf":        fmt.Sprintf(lanConf, port, s.dir, simPassword),
+		"lan.conf":        fmt.Sprintf(lanConf, port, s.dir, s.tty.listen(t), simPassword),
 		"bmc.emu":         emulator,
 	} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o700); err != nil {
@@ -149,7 +203,7 @@ func TestSimulatorConformance(t *testing.T) {
 		return drivertest.Fixture{
 			Driver: driver(t, ""), Target: s.target(), WrongPassword: wrong,
 			Secrets: []string{simPassword, "wr0ng-one"},
-			Changes: s.changes, Silence: s.stop, Settle: 15 * time.Second,
+			Changes: s.changes, Silence: s.stop, Settle: 15 * time.Second, Console: s.tty.print,
 		}
 	})
 }

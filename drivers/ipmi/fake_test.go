@@ -3,6 +3,7 @@ package ipmi_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -52,6 +53,7 @@ type asked struct {
 type told struct {
 	Out, Err string
 	Exit     int
+	Console  bool // Out is followed by what the BMC sends, until the input ends
 }
 
 // noise is what the real one prints with -v, whatever comes of the command.
@@ -100,6 +102,9 @@ func fakeTool(argv []string) int {
 			fmt.Fprint(os.Stderr, noise, phase.silent)
 			return 1
 		}
+		if say.Console {
+			return fakeConsole(conn, say)
+		}
 		if string(phase.header) == string(commandHeader) || say.Exit != 0 {
 			fmt.Print(say.Out)
 			fmt.Fprint(os.Stderr, noise, say.Err)
@@ -107,6 +112,34 @@ func fakeTool(argv []string) int {
 		}
 	}
 	return 1
+}
+
+// endConsole is what gives a console's session back.
+const endConsole = "end of the console"
+
+// fakeConsole is `sol activate` once the BMC has agreed: it has no terminal, and
+// ends with its input.
+func fakeConsole(conn net.Conn, say told) int {
+	fmt.Fprint(os.Stderr, noise, "tcgetattr: Inappropriate ioctl for device\n")
+	fmt.Print(say.Out)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_, _ = conn.Write(append(slices.Clone(commandHeader), endConsole...))
+		syscall.Exit(0)
+	}()
+	_ = conn.SetReadDeadline(time.Time{})
+	buf := make([]byte, 65536)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return 1
+		}
+		if text := string(buf[4:n]); text == endConsole {
+			fmt.Fprint(os.Stderr, "SOL session closed by BMC\n")
+			return 1
+		}
+		_, _ = os.Stdout.Write(buf[4:n])
+	}
 }
 
 // fakeBMC answers the scripted ipmitool.
@@ -126,6 +159,18 @@ type fakeBMC struct {
 	silent  string // "", "all", "command": what is not answered
 	rubbish bool
 	answers map[string]told // by command; before the usual answers
+	console net.Addr        // who has the console's session
+	evicted int             // sessions of the console that were ended for another
+}
+
+// print sends a text to who has the console.
+func (b *fakeBMC) print(text string) {
+	b.mu.Lock()
+	to := b.console
+	b.mu.Unlock()
+	if to != nil {
+		_, _ = b.conn.WriteTo(append(slices.Clone(loginHeader[:4]), text...), to)
+	}
 }
 
 func newBMC(t *testing.T) *fakeBMC {
@@ -186,12 +231,23 @@ func (b *fakeBMC) serve() {
 		if err != nil {
 			return
 		}
+		if n > len(loginHeader) && string(buf[len(loginHeader):n]) == endConsole {
+			b.set(func() {
+				if b.console != nil && b.console.String() == from.String() {
+					b.console = nil
+				}
+			})
+			continue
+		}
 		var in asked
 		if n < len(loginHeader) || json.Unmarshal(buf[len(loginHeader):n], &in) != nil {
 			continue
 		}
 		b.mu.Lock()
 		say, mute := b.answer(in, buf[5] == 0xc0)
+		if say.Console {
+			b.console = from
+		}
 		rubbish := b.rubbish
 		b.mu.Unlock()
 		if mute {
@@ -284,6 +340,16 @@ func (b *fakeBMC) answer(in asked, command bool) (say told, mute bool) {
 	case text == "sel clear":
 		b.events = "1,11/22/26,10:00:00 UTC,Event Logging Disabled #0x07,Log area reset/cleared,Asserted\n"
 		return told{Out: "Clearing SEL.  Please allow a few seconds to erase.\n"}, false
+	case text == "sol activate" && b.console != nil:
+		return told{Err: "Info: SOL payload already active on another session\n", Exit: 1}, false
+	case text == "sol activate":
+		return told{Out: "[SOL Session operational.  Use ~? for help]\n", Console: true}, false
+	case text == "sol deactivate" && b.console == nil:
+		return told{Err: "Info: SOL payload already de-activated\n", Exit: 1}, false
+	case text == "sol deactivate":
+		b.console = nil
+		b.evicted++
+		return told{}, false
 	case text == "fru print":
 		return told{Out: read(b.t, "fru_all.txt")}, false
 	case text == "fru print 0":

@@ -51,6 +51,7 @@ func TestConformance(t *testing.T) {
 			Secrets:       []string{secret, "wr0ng-one"},
 			Changes:       func() int { return b.get(func() int { return b.changes }) },
 			Silence:       func() { b.set(func() { b.silent = "all" }) },
+			Console:       b.print,
 		}
 	})
 }

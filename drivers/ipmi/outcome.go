@@ -35,6 +35,12 @@ var phrases = []struct {
 	{"invalid integrity algorithm", errs.Invalid, keyCipher, "the BMC does not have this cipher suite: set " + keyCipher},
 	{"no matching integrity", errs.Invalid, keyCipher, "the BMC does not have this cipher suite: set " + keyCipher},
 	{"invalid confidentiality algorithm", errs.Invalid, keyCipher, "the BMC does not have this cipher suite: set " + keyCipher},
+	{"SOL payload already active", errs.Busy, "", errTaken},
+	{"SOL payload activation limit", errs.Busy, "", errTaken},
+	{"SOL payload already de-activated", errs.Busy, "", "the BMC's console is not open"},
+	{"SOL payload disabled", errs.Unsupported, "", "serial over LAN is switched off at the BMC"},
+	{"cannot activate SOL payload with", errs.Unsupported, "", "the BMC gives its console only without encryption"},
+	{"SOL session on different port", errs.Unsupported, "", "the BMC has its console on another port than the one it is reached at, which ipmitool cannot use"},
 	{"insufficient resources", errs.Busy, "", "the BMC has no room for another session"},
 	{"Node busy", errs.Busy, "", "the BMC is busy"},
 	{"present state", errs.Busy, "", notInThisState},
@@ -91,7 +97,7 @@ func outcome(ctx context.Context, g drivers.Grant, set *settings, seen traffic, 
 var noise = []string{
 	"Loading IANA PEN Registry", "Running Get PICMG Properties", "Running Get VSO Capabilities",
 	"Invalid completion code received", "Discovered", "Get HPM.x Capabilities request failed",
-	"Error response", "RAW REQ", "RAW RSP",
+	"Error response", "RAW REQ", "RAW RSP", "tcgetattr",
 }
 
 func withoutNoise(text string) string {

@@ -3,8 +3,10 @@ package ipmi
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -13,7 +15,7 @@ import (
 
 // relay carries the datagrams between one ipmitool and one BMC.
 //
-//	ipmitool -> front (127.0.0.1:PORT) -> allowed? -> back -> BMC
+//	ipmitool -> front (loopback) -> allowed? -> back -> BMC
 //
 // What it counts tells whether anything that could change the machine has left
 // this host, which ipmitool does not say.
@@ -39,18 +41,14 @@ type traffic struct {
 	stopped  bool // the grant or the context has ended
 }
 
-// newRelay opens a relay to address, which is host:port, and starts it. The
-// caller must close it.
-func newRelay(ctx context.Context, address string, allowed func() error, dead func()) (*relay, error) {
+// newRelay opens a relay from front to address, which is host:port, and starts
+// it. It owns front, also on an error. The caller must close it.
+func newRelay(ctx context.Context, front *net.UDPConn, address string, allowed func() error, dead func()) (*relay, error) {
 	var d net.Dialer
 	back, err := d.DialContext(ctx, "udp", address)
 	if err != nil {
+		front.Close()
 		return nil, errs.New(errs.Unreachable, "the BMC cannot be reached: %w", err)
-	}
-	front, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		back.Close()
-		return nil, errs.New(errs.Internal, "relay to the BMC: %w", err)
 	}
 	r := &relay{front: front, back: back.(*net.UDPConn), allowed: allowed, dead: dead}
 	r.wg.Go(r.toBMC)
@@ -58,8 +56,38 @@ func newRelay(ctx context.Context, address string, allowed func() error, dead fu
 	return r, nil
 }
 
-// port is where ipmitool finds the relay.
-func (r *relay) port() int { return r.front.LocalAddr().(*net.UDPAddr).Port }
+// anyFront is a front on any port.
+func anyFront() (*net.UDPConn, error) {
+	front, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, errs.New(errs.Internal, "relay to the BMC: %w", err)
+	}
+	return front, nil
+}
+
+// sameFront is a front on the port of the BMC, at any loopback address: a BMC
+// says on which port its console is, and ipmitool refuses another than the one
+// that it talks to.
+func sameFront(address string) (*net.UDPConn, error) {
+	_, text, _ := net.SplitHostPort(address) // joined by parse
+	port, _ := strconv.Atoi(text)
+	var last error
+	for range 10 {
+		ip := net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(256)), byte(1+rand.N(254)))
+		front, err := net.ListenUDP("udp4", &net.UDPAddr{IP: ip, Port: port})
+		switch {
+		case err == nil:
+			return front, nil
+		case errors.Is(err, syscall.EACCES):
+			return nil, errs.New(errs.Unsupported, "reading the console needs the right to open UDP port %d on a loopback address (CAP_NET_BIND_SERVICE): %w", port, err)
+		}
+		last = err // somebody has the port on all addresses, or on this one
+	}
+	return nil, errs.New(errs.Busy, "reading the console needs UDP port %d on a loopback address: %w", port, last)
+}
+
+// at is where ipmitool finds the relay.
+func (r *relay) at() *net.UDPAddr { return r.front.LocalAddr().(*net.UDPAddr) }
 
 // close ends the relay and tells what it has seen.
 func (r *relay) close() traffic {

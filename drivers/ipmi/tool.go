@@ -3,6 +3,7 @@ package ipmi
 import (
 	"bytes"
 	"context"
+	"net"
 	"os/exec"
 	"strconv"
 	"syscall"
@@ -29,7 +30,7 @@ const (
 // goes before.
 const quiet = "quiet"
 
-// tool runs ipmitool: the only place that does.
+// tool runs ipmitool: nothing else does.
 type tool struct {
 	path string
 }
@@ -60,12 +61,16 @@ func (t tool) run(ctx context.Context, set *settings, g drivers.Grant, args ...s
 	if err := allowed(); err != nil {
 		return "", err
 	}
-	r, err := newRelay(ctx, set.address, allowed, func() { cancel(errRefused) })
+	front, err := anyFront()
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, path, argv(set, r.port(), args)...)
-	cmd.Env = []string{"LC_ALL=C", "TZ=UTC", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "IPMI_PASSWORD=" + set.pass}
+	r, err := newRelay(ctx, front, set.address, allowed, func() { cancel(errRefused) })
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, path, argv(set, r.at(), args)...)
+	cmd.Env = environment(set)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // should a descendant hold our pipes
@@ -80,8 +85,13 @@ func (t tool) run(ctx context.Context, set *settings, g drivers.Grant, args ...s
 	return "", outcome(ctx, g, set, seen, err, out.String()+"\n"+diag.String())
 }
 
+// environment is all that ipmitool gets of ours.
+func environment(set *settings) []string {
+	return []string{"LC_ALL=C", "TZ=UTC", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "IPMI_PASSWORD=" + set.pass}
+}
+
 // argv has no secret: the password is in the environment.
-func argv(set *settings, port int, args []string) []string {
+func argv(set *settings, at *net.UDPAddr, args []string) []string {
 	var v []string
 	if len(args) > 0 && args[0] == quiet {
 		args = args[1:]
@@ -89,7 +99,7 @@ func argv(set *settings, port int, args []string) []string {
 		v = append(v, "-v") // says why a login is refused; -vv would print its hashes
 	}
 	v = append(v,
-		"-I", "lanplus", "-H", "127.0.0.1", "-p", strconv.Itoa(port),
+		"-I", "lanplus", "-H", at.IP.String(), "-p", strconv.Itoa(at.Port),
 		"-E", "-C", set.cipher, "-L", set.level, "-N", interval, "-R", retries,
 	)
 	if set.user != "" {
