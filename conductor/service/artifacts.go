@@ -10,6 +10,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -107,9 +108,6 @@ func (s *Service) DeleteArtifact(ctx context.Context, req *api.DeleteArtifactReq
 	return &api.WriteReply{Index: res.GetIndex()}, err
 }
 
-// DefaultPurpose is the ramdisk of every flow that asks for no other.
-const DefaultPurpose = "default"
-
 // SetRamdisk implements api.IronringServer.
 func (s *Service) SetRamdisk(ctx context.Context, req *api.SetRamdiskRequest) (*api.WriteReply, error) {
 	v := s.cfg.Cluster.Store().View()
@@ -127,7 +125,7 @@ func (s *Service) SetRamdisk(ctx context.Context, req *api.SetRamdiskRequest) (*
 		Description: in.GetDescription(), Rev: in.GetRev(),
 	}
 	if r.Purpose == "" {
-		r.Purpose = DefaultPurpose
+		r.Purpose = bootpath.DefaultPurpose
 	}
 	res, err := s.propose(ctx, req.GetRequestId(), "set ramdisk", &api.Op{Op: &api.Op_RamdiskSet{RamdiskSet: &api.RamdiskSet{Ramdisk: r}}})
 	return &api.WriteReply{Index: res.GetIndex()}, err
@@ -143,7 +141,7 @@ func (s *Service) ListRamdisks(context.Context, *api.ListRamdisksRequest) (*api.
 func (s *Service) DeleteRamdisk(ctx context.Context, req *api.DeleteRamdiskRequest) (*api.WriteReply, error) {
 	op := &api.RamdiskDelete{Arch: req.GetArch(), Purpose: req.GetPurpose()}
 	if op.Purpose == "" {
-		op.Purpose = DefaultPurpose
+		op.Purpose = bootpath.DefaultPurpose
 	}
 	res, err := s.propose(ctx, req.GetRequestId(), "delete ramdisk", &api.Op{Op: &api.Op_RamdiskDelete{RamdiskDelete: op}})
 	return &api.WriteReply{Index: res.GetIndex()}, err

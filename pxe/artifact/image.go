@@ -13,6 +13,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/bootpath"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -194,7 +195,7 @@ func (k *Keeper) downloader(v *fsm.View, checksum string) string {
 }
 
 // Path is where the boot listeners serve an artifact.
-func Path(digest string) string { return "/artifact/sha256/" + digest }
+func Path(digest string) string { return bootpath.Artifact + digest }
 
 // URLs are where machines get an artifact from: every live peer serves it,
 // those first that have it, in an order of their own for each key.
