@@ -45,6 +45,7 @@ func (a *agent) commands() map[string]command {
 		agentproto.CmdInventory:     {run: a.inventory},
 		agentproto.CmdWriteImage:    {run: a.writeImage, alone: true},
 		agentproto.CmdEraseMetadata: {run: a.eraseMetadata, alone: true},
+		agentproto.CmdCheckDrive:    {run: a.checkDrive},
 		agentproto.CmdConfigDrive:   {run: a.configDrive, alone: true},
 		agentproto.CmdBootEntry:     {run: a.bootEntry, alone: true},
 		agentproto.CmdReboot:        {run: nothing, alone: true, last: a.hw.Reboot},

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +12,7 @@ import (
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/configdrive"
 	"github.com/ironring/ironring/internal/errs"
-	"github.com/ironring/ironring/internal/fetch"
 	"github.com/ironring/ironring/internal/rootdisk"
-	"github.com/ironring/ironring/internal/seal"
 )
 
 // configDrive puts the config drive on a partition of its own at the end of
@@ -29,23 +26,16 @@ func (a *agent) configDrive(ctx context.Context, t *task) (any, error) {
 	if err := t.decode(&args); err != nil {
 		return nil, errs.New(errs.Invalid, "the arguments cannot be read")
 	}
-	doc, err := json.Marshal(args.Drive)
-	if err != nil {
-		return nil, errs.New(errs.Internal, "the arguments cannot be read")
-	}
-	d, err := configdrive.Parse(doc)
+	d, err := parseDrive(args.Drive, args.Checksum)
 	if err != nil {
 		return nil, err
-	}
-	if d == nil {
-		return nil, errs.New(errs.Invalid, "no config drive is given")
 	}
 	disk, dev, err := a.openDisk(ctx, args.Disk)
 	if err != nil {
 		return nil, err
 	}
 	defer dev.Close()
-	drive, err := a.driveImage(ctx, t, d, args.Defaults)
+	drive, err := a.driveImage(ctx, t, d, args)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +46,7 @@ func (a *agent) configDrive(ctx context.Context, t *task) (any, error) {
 	if err != nil {
 		return nil, errs.New(errs.KindOf(err), "config drive on disk %s: %w", disk.Name, err)
 	}
-	out := &agentproto.ConfigDriveResult{Partition: r.number, StartByte: r.start, Bytes: int64(len(drive.image)), Digest: "sha256:" + drive.digest, Disk: rootdisk.ID(disk)}
+	out := &agentproto.ConfigDriveResult{Partition: r.number, StartByte: r.start, Bytes: int64(len(drive.image)), Digest: "sha256:" + drive.digest, Checksum: args.Checksum, Disk: rootdisk.ID(disk)}
 	if r.exists && drive.isAt(dev, r.start) {
 		out.Found = true
 		t.log.Info("the config drive is on the disk already", "disk", disk.Name, "partition", r.number)
@@ -81,9 +71,9 @@ type drive struct {
 }
 
 // driveImage makes or gets the image.
-func (a *agent) driveImage(ctx context.Context, t *task, d *configdrive.Drive, defaults map[string]string) (drive, error) {
+func (a *agent) driveImage(ctx context.Context, t *task, d *configdrive.Drive, args agentproto.ConfigDriveArgs) (drive, error) {
 	if d.Files != nil {
-		files, err := d.WithDefaults(defaults)
+		files, err := d.WithDefaults(args.Defaults)
 		if err != nil {
 			return drive{}, err
 		}
@@ -94,35 +84,12 @@ func (a *agent) driveImage(ctx context.Context, t *task, d *configdrive.Drive, d
 	image := d.Image
 	if d.URL != "" {
 		var err error
-		if image, err = a.fetchDrive(ctx, t, d.URL); err != nil {
+		if image, err = a.fetchDrive(ctx, t, d.URL, args.Checksum); err != nil {
 			return drive{}, err
 		}
 	}
 	sum := sha256.Sum256(image)
 	return drive{image: image, digest: hex.EncodeToString(sum[:]), label: configdrive.VolumeLabel(image)}, nil
-}
-
-func (a *agent) fetchDrive(ctx context.Context, t *task, url string) ([]byte, error) {
-	t.progress(0, 0, "asking for "+seal.MaskURL(url))
-	src, err := fetch.Open(ctx, fetch.Config{
-		URLs: []string{url}, Transport: a.cfg.HTTP, Logger: t.log, Stall: a.cfg.ImageStall, NoProgress: a.cfg.ImageNoProgress,
-		Trouble: func(err error) { t.progress(0, 0, "config drive: "+err.Error()) },
-	})
-	if err != nil {
-		return nil, errs.New(errs.KindOf(err), "get config drive: %w", err)
-	}
-	defer src.Close()
-	b, err := io.ReadAll(io.LimitReader(src, configdrive.MaxFetch+1))
-	if err != nil {
-		return nil, errs.New(errs.KindOf(err), "get config drive: %w", err)
-	}
-	if len(b) > configdrive.MaxFetch {
-		return nil, errs.New(errs.Invalid, "config drive %s has more than %d MiB", src.Source(), configdrive.MaxFetch>>20)
-	}
-	if b, err = configdrive.Unpack(b); err != nil {
-		return nil, errs.New(errs.KindOf(err), "config drive %s: %w", src.Source(), err)
-	}
-	return b, nil
 }
 
 // isAt says whether this drive is on the disk there. An image of ours counts

@@ -3,6 +3,8 @@ package agent_test
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -321,6 +323,76 @@ func TestConfigDriveImages(t *testing.T) {
 		if st.State != api.CommandStatus_FAILED || errs.ParseKind(st.ErrorKind) != kind || strings.Contains(st.Error, secret) {
 			t.Errorf("%s: %v", path, st)
 		}
+	}
+}
+
+// The file behind a URL is compared as it is served, before anything is
+// written; where TLS stands for it, no redirect leads away from TLS.
+func TestDriveChecksum(t *testing.T) {
+	iso := make([]byte, 40<<10)
+	copy(iso[16*2048:], "\x01CD001")
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write(iso); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	plain := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if _, err := rw.Write(zipped.Bytes()); err != nil {
+			t.Log(err)
+		}
+	}))
+	defer plain.Close()
+	safe := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/away" {
+			http.Redirect(rw, r, plain.URL+"/gz", http.StatusFound)
+			return
+		}
+		if _, err := rw.Write(zipped.Bytes()); err != nil {
+			t.Log(err)
+		}
+	}))
+	defer safe.Close()
+	w := newWorld(t, nil)
+	w.cfg.HTTP = safe.Client().Transport
+	w.start(w.Peer(""))
+	w.Hello(1)
+	putImageGPT(t, w.path("vda"))
+	s256, s512 := sha256.Sum256(zipped.Bytes()), sha512.Sum512(zipped.Bytes())
+	other := sha256.Sum256(iso)
+	good, long, bad := fmt.Sprintf("sha256:%x", s256), fmt.Sprintf("SHA512:%X", s512), fmt.Sprintf("sha256:%x", other)
+	for i, c := range []struct{ url, checksum, says string }{
+		{plain.URL + "/gz", good, ""},
+		{plain.URL + "/gz", long, ""},
+		{plain.URL + "/gz?t=" + secret, bad, "is not the one that was asked for"},
+		{plain.URL + "/gz", "md5:00", "neither sha256:HEX nor sha512:HEX"},
+		{safe.URL + "/gz", "", ""},
+		{safe.URL + "/away", good, ""},
+		{safe.URL + "/away", "", "away from https"},
+		{documents, good, "has no URL"},
+	} {
+		before := w.machine.BytesWritten("/dev/vda")
+		look := w.run(fmt.Sprint("look", i), agentproto.CmdCheckDrive, agentproto.CheckDriveArgs{Drive: c.url, Checksum: c.checksum})
+		if w.machine.BytesWritten("/dev/vda") != before {
+			t.Errorf("%d: a look has written", i)
+		}
+		put := w.run(fmt.Sprint("put", i), agentproto.CmdConfigDrive, agentproto.ConfigDriveArgs{Drive: c.url, Checksum: c.checksum, Disk: diskA()})
+		for _, st := range []*api.CommandStatus{look, put} {
+			var res struct{ Checksum string }
+			switch {
+			case c.says != "":
+				if st.State != api.CommandStatus_FAILED || !strings.Contains(st.Error, c.says) || strings.Contains(st.Error, secret) || w.machine.BytesWritten("/dev/vda") != before {
+					t.Errorf("%d: %v", i, st)
+				}
+			case st.State != api.CommandStatus_DONE || json.Unmarshal(st.Result, &res) != nil || res.Checksum != c.checksum:
+				t.Errorf("%d: %v", i, st)
+			}
+		}
+	}
+	if st := w.run("documents", agentproto.CmdCheckDrive, agentproto.CheckDriveArgs{Drive: documents}); st.State != api.CommandStatus_FAILED {
+		t.Errorf("a look at documents: %v", st)
 	}
 }
 

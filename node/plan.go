@@ -31,6 +31,7 @@ var (
 	StepInventory     = StepID{"agent", "inventory"}
 	StepCheckIdentity = StepID{"agent", "check_identity"}
 	StepChooseDisk    = StepID{"deploy", "choose_disk"}
+	StepCheckDrive    = StepID{"deploy", "check_config_drive"} // before write_image, if the drive is behind a URL
 	StepWriteImage    = StepID{"deploy", "write_image"}
 	StepConfigDrive   = StepID{"deploy", "config_drive"}
 	StepBootEntry     = StepID{"deploy", "boot_entry"}
@@ -73,6 +74,7 @@ var stepRules = map[StepID]stepRule{
 	StepCheckIdentity: {api.ResumePolicy_RESUME_IDEMPOTENT, time.Minute, 0, false},
 	StepChooseDisk:    {api.ResumePolicy_RESUME_IDEMPOTENT, time.Minute, 0, false},
 	StepWriteImage:    {api.ResumePolicy_RESUME_AGENT, 6 * time.Hour, 10 * time.Minute, true},
+	StepCheckDrive:    {api.ResumePolicy_RESUME_AGENT, 15 * time.Minute, 0, false},
 	StepConfigDrive:   {api.ResumePolicy_RESUME_AGENT, 15 * time.Minute, 0, false},
 	StepBootEntry:     {api.ResumePolicy_RESUME_AGENT, 5 * time.Minute, 0, false},
 	StepEvidence:      {api.ResumePolicy_RESUME_OBSERVE, 20 * time.Minute, 0, true}, // as the request says

@@ -371,8 +371,15 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 			res.Disks = append(res.Disks, agentproto.ErasedDisk{DiskID: rootdisk.ID(d)})
 		}
 		return res, nil
-	case agentproto.CmdConfigDrive:
-		return agentproto.ConfigDriveResult{Partition: 3, Digest: "sha256:of-the-drive"}, nil
+	case agentproto.CmdCheckDrive, agentproto.CmdConfigDrive:
+		var args agentproto.ConfigDriveArgs
+		if err := json.Unmarshal(c.GetArgs(), &args); err != nil {
+			return nil, errs.New(errs.Invalid, "%w", err)
+		}
+		if c.GetName() == agentproto.CmdCheckDrive {
+			return agentproto.CheckDriveResult{Bytes: 1, Checksum: args.Checksum}, nil
+		}
+		return agentproto.ConfigDriveResult{Partition: 3, Digest: "sha256:of-the-drive", Checksum: args.Checksum}, nil
 	case agentproto.CmdBootEntry:
 		return agentproto.BootEntryResult{Mode: "uefi", Entry: "Boot0001"}, nil
 	}

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -43,6 +44,19 @@ func TestEveryStepHasAnExecutor(t *testing.T) {
 		}
 		planned[node.IDOf(f.GetSteps()[0])] = true
 	}
+	steps, err := node.Plan(api.FlowKind_FLOW_DEPLOY, api.PowerAction_POWER_ACTION_NONE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &api.Flow{Steps: steps}
+	if err := AddDriveCheck(f, DeployArgs{ConfigDrive: []byte(`"https://h/drive"`)}); err != nil {
+		t.Fatal(err)
+	}
+	before := slices.IndexFunc(f.Steps, func(s *api.Step) bool { return node.IDOf(s) == node.StepCheckDrive })
+	if before < 0 || node.IDOf(f.Steps[before+1]) != node.StepWriteImage {
+		t.Errorf("the drive is not looked at before the image is written: %v", f.Steps)
+	}
+	planned[node.StepCheckDrive] = true
 	for id := range executors {
 		if !planned[id] {
 			t.Errorf("no plan has %v", id)

@@ -29,6 +29,9 @@ type DeployArgs struct {
 	// ConfigDrive is what package configdrive reads. The service keeps it as a
 	// sealed string.
 	ConfigDrive json.RawMessage `json:"config_drive,omitempty"`
+	// ConfigDriveChecksum is over the file behind the URL of a config drive, as
+	// Checksum is; required where that is http.
+	ConfigDriveChecksum string `json:"config_drive_checksum,omitempty"`
 	// Evidence is what must be seen before the node is active, see
 	// ParseEvidence; EvidenceTimeout is in seconds, 0: 20 minutes.
 	Evidence        string `json:"evidence,omitempty"`

@@ -46,6 +46,7 @@ var executors = map[node.StepID]executor{
 	node.StepInventory:     (*runner).inventory,
 	node.StepCheckIdentity: (*runner).checkIdentity,
 	node.StepChooseDisk:    (*runner).chooseDisk,
+	node.StepCheckDrive:    (*runner).checkDrive,
 	node.StepWriteImage:    (*runner).writeImage,
 	node.StepConfigDrive:   (*runner).configDrive,
 	node.StepBootEntry:     (*runner).bootEntry,

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"net/url"
 	"strings"
@@ -145,10 +144,8 @@ func (s *Service) deployArgs(f *api.Flow, n *api.Node, doc []byte) error {
 	case a.ImageShown != "":
 		return errs.About(errs.Invalid, "image_shown", "arguments of deploy: image_shown is not taken from requests")
 	}
-	algo, sum, _ := strings.Cut(a.Checksum, ":")
-	want := map[string]int{"sha256": 32, "sha512": 64}[algo]
-	if raw, err := hex.DecodeString(sum); want == 0 || err != nil || len(raw) != want {
-		return errs.About(errs.Invalid, "checksum", "checksum: sha256:HEX or sha512:HEX of the file as served is needed")
+	if err := flow.CheckChecksum("checksum", a.Checksum); err != nil {
+		return err
 	}
 	switch a.Compress {
 	case "", "gzip", "zstd":
@@ -165,6 +162,9 @@ func (s *Service) deployArgs(f *api.Flow, n *api.Node, doc []byte) error {
 		return err
 	}
 	if a.ConfigDrive, err = driveAsText(a.ConfigDrive); err != nil {
+		return err
+	}
+	if err := flow.AddDriveCheck(f, a); err != nil {
 		return err
 	}
 	if err := flow.AddEvidence(f, &a, n); err != nil {

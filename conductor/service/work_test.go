@@ -139,6 +139,8 @@ func TestDeployArguments(t *testing.T) {
 			"unknown compress": {`{"image":"http://h/a","checksum":"` + digest + `","compress":"rar"}`, "compress"},
 			"unknown format":   {`{"image":"http://h/a","checksum":"` + digest + `","image_format":"vmdk"}`, "image_format"},
 			"qcow2 in gzip":    {`{"image":"http://h/a","checksum":"` + digest + `","image_format":"qcow2","compress":"gzip"}`, "not inside gzip"},
+			"drive over http":  {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":"http://u:hunter2@h/d"}`, "config_drive_checksum"},
+			"sum of no URL":    {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":{"user_data":"hunter2"},"config_drive_checksum":"` + digest + `"}`, "behind a URL only"},
 			"drive of nothing": {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":"hunter2!"}`, "config_drive"},
 			"drive key":        {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":{"userdata":"hunter2"}}`, "userdata"},
 			"drive too long":   {`{"image":"http://h/a","checksum":"` + digest + `","config_drive":{"user_data":"hunter2` + strings.Repeat("x", 41<<10) + `"}}`, "serve it over http"},
@@ -171,6 +173,7 @@ func TestDeployArguments(t *testing.T) {
 func TestConfigDriveIsSealed(t *testing.T) {
 	for _, drive := range []string{
 		`{"user_data":"#cloud-config\npassword: hunter2\n","meta_data":{"n":1}}`, `"{\"user_data\":\"hunter2\"}"`, `"https://u:hunter2@h/drive?t=hunter2"`,
+		`"http://u:hunter2@h/drive?t=hunter2","config_drive_checksum":"` + digest + `"`,
 		`{"user_data":"hunter2` + strings.Repeat("x", 39<<10) + `"}`,
 	} {
 		bubble(t, func(f *fixture) {

@@ -9,6 +9,7 @@ const (
 	CmdInventory     = "inventory"      // no arguments; result Inventory
 	CmdWriteImage    = "write_image"    // WriteImageArgs; result WriteImageResult
 	CmdEraseMetadata = "erase_metadata" // EraseArgs; result EraseResult
+	CmdCheckDrive    = "check_drive"    // CheckDriveArgs; result CheckDriveResult
 	CmdConfigDrive   = "config_drive"   // ConfigDriveArgs; result ConfigDriveResult
 	CmdBootEntry     = "boot_entry"     // BootEntryArgs; result BootEntryResult
 	CmdReboot        = "reboot"         // no arguments; result {} is sent before it happens
@@ -162,10 +163,26 @@ type SkippedDisk struct {
 	Reason string `json:"reason"`
 }
 
+// CheckDriveArgs ask for a look at the config drive behind a URL, before
+// anything is written. They may hold secrets.
+type CheckDriveArgs struct {
+	Drive    string `json:"drive"`
+	Checksum string `json:"checksum,omitempty"` // as in ConfigDriveArgs
+}
+
+// CheckDriveResult tells of a drive that is there and can be used.
+type CheckDriveResult struct {
+	Bytes    int64  `json:"bytes"`              // of the image, unpacked
+	Checksum string `json:"checksum,omitempty"` // as in ConfigDriveResult
+}
+
 // ConfigDriveArgs ask for a config drive on a partition of its own at the end
 // of the disk. They may hold secrets.
 type ConfigDriveArgs struct {
 	Drive string `json:"drive"` // as package configdrive reads it
+	// Checksum is over the file behind a URL, as served: "sha256:HEX" or
+	// "sha512:HEX". "": what an https server gives is taken.
+	Checksum string `json:"checksum,omitempty"`
 	// Defaults go into the meta data of a drive that is made of documents,
 	// where it has no member of that name.
 	Defaults map[string]string `json:"defaults,omitempty"`
@@ -179,7 +196,10 @@ type ConfigDriveResult struct {
 	Bytes     int64  `json:"bytes"`
 	Digest    string `json:"digest"`          // "sha256:HEX" of the image, or of the documents it was made of
 	Found     bool   `json:"found,omitempty"` // it was there already, nothing was written
-	Disk      DiskID `json:"disk"`
+	// Checksum is the one of the arguments, once the file was compared with it.
+	// An agent that does not know it gives none.
+	Checksum string `json:"checksum,omitempty"`
+	Disk     DiskID `json:"disk"`
 }
 
 // BootEntryArgs name the disk that the firmware shall boot.

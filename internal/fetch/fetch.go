@@ -40,6 +40,7 @@ type Config struct {
 	URLs       []string          // tried in turn; the same bytes behind each
 	Offset     int64             // where to begin: how many bytes the caller has from before
 	Transport  http.RoundTripper // nil: one of its own
+	TLSOnly    bool              // a redirect away from https is refused
 	Logger     *slog.Logger
 	Stall      time.Duration // a connection without a byte for so long is given up; 15 s
 	NoProgress time.Duration // nothing from anywhere for so long is an error; 2 min
@@ -121,6 +122,9 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 		req.Header.Del("Referer")
 		if len(via) >= 10 {
 			return errs.New(errs.Invalid, "more than 10 redirects")
+		}
+		if cfg.TLSOnly && req.URL.Scheme != "https" {
+			return errs.New(errs.Invalid, "redirected to %s, away from https", seal.MaskURL(req.URL.String()))
 		}
 		return nil
 	}}
