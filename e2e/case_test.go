@@ -210,9 +210,13 @@ func (k *kase) enrol(ctx context.Context, name string, mac string, bmc *harness.
 	return k.verb(ctx, name, "manage", "MANAGEABLE", 60*time.Second)
 }
 
-// verb asks for work on a node and waits until it is done.
+// verb asks for work on a node and waits until it is done. Nobody is there to be
+// asked whether a clean may erase.
 func (k *kase) verb(ctx context.Context, name, verb, until string, limit time.Duration, args ...string) error {
 	start := time.Now()
+	if verb == "provide" {
+		args = append(args, "--yes")
+	}
 	if err := k.CLI(ctx, nil, append([]string{"node", verb, name}, args...)...); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func TestSwappedBMCs(t *testing.T) {
 			return err
 		}
 		for _, n := range []string{"n1", "n2"} {
-			if err := k.CLI(ctx, nil, "node", "provide", n); err != nil {
+			if err := k.CLI(ctx, nil, "node", "provide", n, "--yes"); err != nil {
 				return err
 			}
 		}

@@ -238,7 +238,7 @@ Talk to it from another terminal:
   ironring cluster status
   ironring node list
   ironring node manage %[2]s --wait
-  ironring node provide %[2]s --wait
+  ironring node provide %[2]s --wait --yes
   ironring node deploy %[2]s --wait --image '%[3]s' --checksum %[4]s
   ironring node logs -f %[2]s
 

@@ -25,7 +25,7 @@ func testVerbs(t *testing.T, f *fixture) {
 		_, err := f.client.Provision(within(t), provision(t, n, verb, nil))
 		refused(t, err, client.WrongState, why)
 	}
-	f.says(t, 6, []string{`provide is not possible in state "enroll"; possible verbs: manage`}, "node", "provide", n.name)
+	f.says(t, 6, []string{`provide is not possible in state "enroll"; possible verbs: manage`}, "node", "provide", n.name, "--yes")
 	f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
 	f.says(t, 6, []string{`deploy is not possible in state "manageable"; possible verbs: `, "provide", "inspect"},
 		"node", "deploy", n.name, "--image", f.images.url(n.name), "--checksum", f.images.checksum)

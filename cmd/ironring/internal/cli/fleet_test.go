@@ -160,9 +160,10 @@ func TestWhatAsks(t *testing.T) {
 	}{
 		{api.State_ENROLL, []string{"manage"}, false},
 		{api.State_MANAGEABLE, []string{"inspect"}, false},
-		{api.State_MANAGEABLE, []string{"provide"}, false},
+		{api.State_MANAGEABLE, []string{"provide"}, true},
 		{api.State_MANAGEABLE, []string{"provide", "--wipe-existing"}, true},
 		{api.State_AVAILABLE, []string{"deploy", "--image", "http://i/x", "--checksum", "sha256:00"}, false},
+		{api.State_AVAILABLE, []string{"deploy", "--image", "http://i/x", "--checksum", "sha256:00", "--wipe-existing"}, true},
 		{api.State_ACTIVE, []string{"rebuild", "--image", "http://i/x", "--checksum", "sha256:00"}, true},
 		{api.State_ACTIVE, []string{"undeploy"}, true},
 		{api.State_ENROLL, []string{"delete"}, true},

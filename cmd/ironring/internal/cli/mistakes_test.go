@@ -39,7 +39,7 @@ func TestOperatorMistakes(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			d := newDesk(t)
 			d.nodes(10, api.State_ACTIVE)
-			for _, name := range []string{"web1", "web2", "db1", "spare1", "free1"} {
+			for _, name := range []string{"web1", "web2", "db1", "spare1"} {
 				d.does(0, "enrolled", "node", "create", "--name", name, "--driver", "fake")
 				d.fake.Change(name, func(n *api.Node, _ *api.Flow) {
 					n.State, n.Protected = api.State_ACTIVE, name == "db1"

@@ -29,13 +29,14 @@ var (
 	manageVerb = verb{api.Event_EV_MANAGE, api.State_MANAGEABLE, "", "Check the BMC and make the node manageable",
 		"Check that the node's BMC answers with the credentials given, and make the node manageable. From available it goes back without a check.",
 		"  ironring node manage n1 --wait"}
-	provideVerb = verb{api.Event_EV_PROVIDE, api.State_AVAILABLE, "", "Clean the node and make it available",
+	provideVerb = verb{api.Event_EV_PROVIDE, api.State_AVAILABLE, "the partition tables and signatures of all disks of the machine", "Clean the node and make it available",
 		`Wipe the partition tables and signatures of the node's disks and make it
 available. Only metadata is wiped: the data remains on the disks.
 
-Where a disk holds data that Ironring did not put there, nothing is wiped: the
-clean fails and names the disks, and --wipe-existing must be given.`,
-		"  ironring node provide n1 --wait\n  ironring node provide n1 --wipe-existing --wait"}
+Where a disk holds data that Ironring did not put there, or cannot be read,
+nothing is wiped: the clean fails and names the disks, and --wipe-existing must
+be given.`,
+		"  ironring node provide n1 --wait\n  ironring node provide n1 --wipe-existing --wait --yes"}
 	inspectVerb = verb{api.Event_EV_INSPECT, api.State_MANAGEABLE, "", "Boot the ramdisk and take the inventory",
 		"Boot the ramdisk on the node and record what it is made of.",
 		"  ironring node inspect n1 --wait\n  ironring node inventory n1"}
@@ -65,13 +66,18 @@ func newVerbCmd(f *Factory, v verb) *cobra.Command {
 		Example: v.example,
 		Args:    cobra.ArbitraryArgs,
 	}
+	wipe := false
 	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
+		if wipe {
+			ask.args = []byte(`{"wipe_existing":true}`)
+			ask.loses = "what is on the disks of the machine, whoever put it there"
+		}
 		return ask.run(ctx, c, s, cmd, args)
 	})
 	s.register(cmd)
 	ask.register(cmd)
 	if v.event == api.Event_EV_PROVIDE {
-		cmd.Flags().BoolVar(&ask.wipe, "wipe-existing", false, "also wipe disks with data that Ironring did not put there")
+		cmd.Flags().BoolVar(&wipe, "wipe-existing", false, "also wipe disks with data that Ironring did not put there")
 	}
 	return cmd
 }
@@ -83,7 +89,6 @@ type asking struct {
 	until api.State // of --wait; STATE_UNSPECIFIED: the end of the flow
 	loses string
 	args  []byte
-	wipe  bool // of provide
 	rev   uint64
 	wait  bool
 }
@@ -96,10 +101,6 @@ func (a *asking) register(cmd *cobra.Command) {
 func (a *asking) run(ctx context.Context, c *client.Client, s *fleet, cmd *cobra.Command, refs []string) error {
 	if a.rev != 0 && len(refs) != 1 {
 		return errs.About(errs.Invalid, "rev", "--rev is for one node")
-	}
-	if a.wipe {
-		a.args = []byte(`{"wipe_existing":true}`)
-		a.loses = "what is on the disks of the machine, whoever put it there"
 	}
 	req := func(ref string, rev uint64) *api.ProvisionRequest {
 		return &api.ProvisionRequest{Node: ref, Verb: a.verb, Rev: cmp.Or(a.rev, rev), Args: a.args}
@@ -137,7 +138,8 @@ func (f *Factory) waitEach(ctx context.Context, c *client.Client, n *api.Node, w
 }
 
 const rebuildLong = `Write an image to the root disk of a node that is active, or whose deployment
-failed, and boot it from there. What the disk holds is lost.
+failed, and boot it from there. What the disk holds is lost; where Ironring did
+not put it there, only with --wipe-existing.
 
 The image and the hints are given anew; they mean the same as with deploy.`
 
@@ -148,6 +150,7 @@ func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
 	drive := &driveFlags{f: f}
 	evidence := &evidenceFlags{}
 	var hints []string
+	var wipe bool
 	s := &fleet{f: f}
 	ask := &asking{f: f, verb: ev, until: api.State_ACTIVE}
 	cmd := &cobra.Command{
@@ -159,6 +162,10 @@ With more than one disk that could be meant, the deployment is refused before a
 byte is written, and the error lists the disks and the --root-device to give.
 Hints are serial, wwn, name, model, vendor, size (GiB), rotational, hctl,
 by_path, tran; values may begin with an operator, such as size=">= 100".
+
+Where the chosen disk holds data that Ironring did not put there, or cannot be
+read, nothing is written: the deployment fails and names the disk, and
+--wipe-existing must be given.
 
 A config drive is what cloud-init reads at the first boot. It goes onto a
 partition of its own at the end of the disk.`,
@@ -188,6 +195,10 @@ partition of its own at the end of the disk.`,
 		if err := evidence.into(doc); err != nil {
 			return err
 		}
+		if wipe {
+			doc["wipe_existing"] = true
+			ask.loses = "what is on the root disk, whoever put it there"
+		}
 		data, err := json.Marshal(doc)
 		if err != nil {
 			return err
@@ -211,6 +222,7 @@ partition of its own at the end of the disk.`,
 	drive.register(fl)
 	evidence.register(fl)
 	fl.StringArrayVar(&hints, "root-device", nil, "`HINT=VALUE` that chooses the disk; repeat it")
+	fl.BoolVar(&wipe, "wipe-existing", false, "also write to a disk with data that Ironring did not put there")
 	s.register(cmd)
 	ask.register(cmd)
 	return cmd
