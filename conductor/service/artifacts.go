@@ -18,8 +18,9 @@ import (
 type Artifacts interface {
 	// Receive stores a file on this peer's disk.
 	Receive(digest string, size uint64, next func() ([]byte, error)) error
-	// Replicate has a second peer take a copy; all who have it are given.
-	Replicate(ctx context.Context, digest string) (copies []string, err error)
+	// Replicate has a second peer take a copy; all who have it are given, and
+	// the tick of the cluster's clock before which that must be recorded.
+	Replicate(ctx context.Context, digest string) (copies []string, until uint64, err error)
 }
 
 // maxPart bounds the bytes of one message of an upload.
@@ -61,10 +62,11 @@ func (s *Service) PutArtifact(stream grpc.ClientStreamingServer[api.PutArtifactR
 	if err != nil {
 		return err
 	}
-	if a.Copies, err = s.cfg.Artifacts.Replicate(ctx, a.GetDigest()); err != nil {
+	set := &api.ArtifactSet{Artifact: a}
+	if a.Copies, set.BeforeTick, err = s.cfg.Artifacts.Replicate(ctx, a.GetDigest()); err != nil {
 		return err
 	}
-	res, err := s.propose(ctx, "", "put artifact", &api.Op{Op: &api.Op_ArtifactSet{ArtifactSet: &api.ArtifactSet{Artifact: a}}})
+	res, err := s.propose(ctx, "", "put artifact", &api.Op{Op: &api.Op_ArtifactSet{ArtifactSet: set}})
 	if err != nil {
 		return err
 	}

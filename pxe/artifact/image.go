@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -14,28 +15,27 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/bootpath"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
-// An image that many machines get at once is downloaded by one peer: the one
-// that its checksum picks among the live ones. The others ask that peer, again
-// and again, so that nothing hangs on one long call.
+// An image that many machines get at once is downloaded by one peer: the first
+// in an order that its checksum gives to the live ones. The others ask that
+// peer, again and again, so that nothing hangs on one long call. The second in
+// that order takes its copy while the image arrives: should the first one die,
+// it is the one that goes on, at the origin, from where its copy ends.
 
 // image is the download of one image at this peer.
 type image struct {
-	source source
-	done   bool
-	digest string
-	err    error
-	ended  time.Duration // elapsed
+	fl    *flight // guarded by Keeper.mu, as the others; nil before it has begun
+	done  bool
+	err   error
+	ended time.Duration // elapsed
 }
 
 // imageErrorKept is how long a failed download is told to those who ask before
 // the next one is begun.
 const imageErrorKept = 10 * time.Second
-
-// imagePoll is the pause between two questions to the peer that downloads.
-const imagePoll = time.Second
 
 // CacheImage implements api.ArtifactsServer.
 func (k *Keeper) CacheImage(ctx context.Context, req *api.CacheImageRequest) (*api.CacheImageReply, error) {
@@ -50,8 +50,8 @@ func (k *Keeper) cacheImage(ctx context.Context, req *api.CacheImageRequest) (*a
 	if err != nil {
 		return nil, err
 	}
-	if a := k.cfg.Store.View().ArtifactByChecksum(req.GetChecksum()); a != nil && len(a.GetCopies()) > 0 {
-		k.want(a.GetDigest())
+	v := k.cfg.Store.View()
+	if a := v.ArtifactByChecksum(req.GetChecksum()); a != nil && k.reachable(v, a) {
 		return &api.CacheImageReply{Digest: a.GetDigest(), DoneBytes: a.GetSize(), TotalBytes: a.GetSize()}, nil
 	}
 	k.mu.Lock()
@@ -62,9 +62,9 @@ func (k *Keeper) cacheImage(ctx context.Context, req *api.CacheImageRequest) (*a
 		im = nil // dropped since, or to be tried again
 	}
 	if im == nil {
-		im = &image{source: source{urls: req.GetUrls(), sum: sum}}
+		im = &image{}
 		k.images[req.GetChecksum()] = im
-		j := func(ctx context.Context) { k.download(ctx, im, req) }
+		j := func(ctx context.Context) { k.download(ctx, im, sum, req) }
 		k.mu.Unlock() // Run may be slow to take it
 		err := k.start(ctx, j)
 		k.mu.Lock()
@@ -73,7 +73,10 @@ func (k *Keeper) cacheImage(ctx context.Context, req *api.CacheImageRequest) (*a
 		}
 	}
 	rep := &api.CacheImageReply{}
-	rep.DoneBytes, rep.TotalBytes = im.source.progress()
+	if im.fl != nil {
+		done, total := im.fl.progress()
+		rep.DoneBytes, rep.TotalBytes = uint64(done), uint64(max(total, 0)) //nolint:gosec // not negative
+	}
 	if im.done && im.err != nil {
 		rep.Error, rep.ErrorKind = im.err.Error(), errs.KindOf(im.err).String()
 	}
@@ -82,11 +85,11 @@ func (k *Keeper) cacheImage(ctx context.Context, req *api.CacheImageRequest) (*a
 
 // download is the life of an image's download: the bytes, a second copy, the
 // record.
-func (k *Keeper) download(ctx context.Context, im *image, req *api.CacheImageRequest) {
-	digest, err := k.obtain(ctx, im, req)
+func (k *Keeper) download(ctx context.Context, im *image, sum checksum, req *api.CacheImageRequest) {
+	err := k.obtain(ctx, im, sum, req)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	im.done, im.digest, im.err, im.ended = true, digest, err, k.cfg.Clock.Elapsed()
+	im.done, im.err, im.ended = true, err, k.cfg.Clock.Elapsed()
 	for sum, old := range k.images { // what ended long ago is of no interest
 		if old.done && im.ended-old.ended > time.Hour {
 			delete(k.images, sum)
@@ -97,26 +100,80 @@ func (k *Keeper) download(ctx context.Context, im *image, req *api.CacheImageReq
 	}
 }
 
-func (k *Keeper) obtain(ctx context.Context, im *image, req *api.CacheImageRequest) (string, error) {
-	digest, err := k.fromOrigin(ctx, &im.source)
-	if err != nil {
-		return "", err
+func (k *Keeper) obtain(ctx context.Context, im *image, sum checksum, req *api.CacheImageRequest) error {
+	if len(req.GetUrls()) == 0 {
+		return errs.About(errs.Invalid, "urls", "no URL given")
 	}
-	copies, err := k.Replicate(ctx, digest)
+	digest, err := k.arrive(ctx, im, sum, req)
 	if err != nil {
-		return "", err
+		return err
+	}
+	copies, until, err := k.replicate(ctx, digest, k.others(req.GetChecksum()))
+	if err != nil {
+		return err
 	}
 	size, _ := k.store.Size(digest)
 	a := &api.Artifact{Digest: digest, Size: uint64(size), Kind: api.Artifact_IMAGE, Name: req.GetName(), Copies: copies} //nolint:gosec // not negative
-	if im.source.sum.algo != "sha256" {
+	if sum.algo != "sha256" {
 		a.Alias = req.GetChecksum()
 	}
-	err = k.propose(ctx, "image cached", &api.Op{Op: &api.Op_ArtifactSet{ArtifactSet: &api.ArtifactSet{Artifact: a}}})
-	if err != nil {
-		return "", err
+	err = k.propose(ctx, "image cached", &api.Op{Op: &api.Op_ArtifactSet{ArtifactSet: &api.ArtifactSet{Artifact: a, BeforeTick: until}}})
+	if err == nil {
+		k.log.Info("image cached", "artifact", digest, "bytes", size, "copies", copies)
 	}
-	k.log.Info("image cached", "artifact", digest, "bytes", size, "copies", copies)
-	return digest, nil
+	return err
+}
+
+// arrive returns when an image is on this peer's disk, and on that of the next
+// one if that keeps up.
+func (k *Keeper) arrive(ctx context.Context, im *image, sum checksum, req *api.CacheImageRequest) (digest string, err error) {
+	size := int64(-1)
+	if a := k.cfg.Store.View().ArtifactByChecksum(req.GetChecksum()); a != nil { // whose copies are all away
+		sum, size = checksum{"sha256", a.GetDigest()}, int64(a.GetSize()) //nolint:gosec // sizes of files
+	}
+	for {
+		fl, err := k.fetch(ctx, sum, size, nil, req.GetUrls())
+		if err != nil {
+			return "", err
+		}
+		k.mu.Lock()
+		im.fl = fl
+		k.mu.Unlock()
+		k.besides(ctx, fl, k.others(req.GetChecksum()))
+		k.mu.Lock()
+		last := fl.last || fl.in == nil
+		k.mu.Unlock()
+		if fl.err == nil || last || ctx.Err() != nil {
+			return fl.digest, fl.err
+		}
+		// The flight that ran already ended without having asked the origin.
+	}
+}
+
+// besides waits for the end of a flight, and has the next peer follow it
+// meanwhile. That is of use, no more: nothing depends on it.
+func (k *Keeper) besides(ctx context.Context, fl *flight, others []string) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() {
+		<-fl.begun
+		if fl.in == nil || fl.want.algo != "sha256" || len(others) == 0 {
+			return // without the digest nobody could ask for it
+		}
+		size := fl.in.sized(ctx)
+		if size <= 0 {
+			return
+		}
+		if _, err := k.copyTo(ctx, others[0], fl.want.hex, size); err != nil && ctx.Err() == nil {
+			k.log.Info("no peer follows the download of an image", "artifact", fl.want.hex, "peer", others[0], "err", err)
+		}
+	})
+	<-fl.done // it ends with Run
+	if fl.err != nil {
+		cancel()
+	}
 }
 
 // Image returns when the peers have an image with a checksum as an artifact.
@@ -130,19 +187,21 @@ func (k *Keeper) Image(ctx context.Context, urls []string, checksum, name string
 		if a := v.ArtifactByChecksum(checksum); a != nil && k.reachable(v, a) {
 			return a, nil
 		}
-		rep, err := k.askImage(ctx, k.downloader(v, checksum), req)
+		rep, err := k.askImage(ctx, k.order(v, checksum)[0], req)
 		switch {
-		case err != nil:
+		case errors.Is(err, errs.Invalid):
+			return nil, err
+		case err != nil: // that peer is not to be had
 			last = err
 		case rep.GetError() != "":
 			last = errs.New(errs.ParseKind(rep.GetErrorKind()), "%s", rep.GetError())
+			if final(last) {
+				return nil, last
+			}
 		default:
 			progress(rep.GetDoneBytes(), rep.GetTotalBytes())
 		}
-		if last != nil && final(last) {
-			return nil, last
-		}
-		if sleep(ctx, imagePoll) != nil {
+		if clock.Pause(ctx, k.cfg.Poll) != nil {
 			if last != nil {
 				return nil, last
 			}
@@ -174,24 +233,36 @@ func (k *Keeper) askImage(ctx context.Context, peer string, req *api.CacheImageR
 	return api.NewArtifactsClient(conn).CacheImage(ctx, req)
 }
 
-// reachable says whether a live member has an artifact.
+// reachable says whether a member that can be asked has an artifact.
 func (k *Keeper) reachable(v *fsm.View, a *api.Artifact) bool {
-	return slices.ContainsFunc(a.GetCopies(), func(id string) bool { return id == k.cfg.Self || v.LiveLease(id) != nil })
+	return slices.ContainsFunc(a.GetCopies(), func(id string) bool {
+		if id == k.cfg.Self {
+			return k.Has(a.GetDigest())
+		}
+		return v.LiveLease(id) != nil
+	})
 }
 
-// downloader is the peer that downloads an image: the same one as all peers
-// see it, as long as it lives.
-func (k *Keeper) downloader(v *fsm.View, checksum string) string {
-	best, most := k.cfg.Self, uint64(0)
+// order is the live peers in the order in which they download an image: the
+// same one as all peers see it, as long as they live.
+func (k *Keeper) order(v *fsm.View, checksum string) []string {
+	var out []string
 	for _, m := range v.Members() {
-		if m.GetPhase() != api.Member_READY || v.LiveLease(m.GetId()) == nil {
-			continue
-		}
-		if score := xxhash.Sum64String(checksum + "\x00" + m.GetId()); score >= most {
-			best, most = m.GetId(), score
+		if m.GetPhase() == api.Member_READY && v.LiveLease(m.GetId()) != nil {
+			out = append(out, m.GetId())
 		}
 	}
-	return best
+	score := func(id string) uint64 { return xxhash.Sum64String(checksum + "\x00" + id) }
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(cmp.Compare(score(b), score(a)), cmp.Compare(a, b)) })
+	if len(out) == 0 {
+		return []string{k.cfg.Self}
+	}
+	return out
+}
+
+// others is that order without this peer.
+func (k *Keeper) others(checksum string) []string {
+	return slices.DeleteFunc(k.order(k.cfg.Store.View(), checksum), func(id string) bool { return id == k.cfg.Self })
 }
 
 // Path is where the boot listeners serve an artifact.

@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -21,8 +22,11 @@ type incoming struct {
 	store *Store
 	path  string
 	keep  bool // what was written is of use after an abort
-	sum   hash.Hash
-	bound int64 // look at the disk once so much is written
+	want  checksum
+	sum   hash.Hash // SHA-256
+	other hash.Hash // of want's algorithm, nil when that is SHA-256
+	old   int64     // bytes of an earlier try that it began with
+	bound int64     // look at the disk once so much is written
 
 	mu    sync.Mutex
 	f     *os.File
@@ -41,58 +45,139 @@ const (
 	failed
 )
 
-// receive begins a file whose digest is not proven yet; size -1: not known.
-func (s *Store) receive(size int64) (*incoming, error) {
-	if err := s.room(size); err != nil {
+func newIncoming(s *Store, f *os.File, want checksum, size int64) *incoming {
+	in := &incoming{store: s, path: f.Name(), want: want, sum: sha256.New(), f: f, size: size, more: make(chan struct{})}
+	if want.algo != "sha256" {
+		in.other = want.hash()
+	}
+	return in
+}
+
+// receive begins a file, of which nothing is kept when it does not come in
+// full.
+func (s *Store) receive(want checksum, size int64) (*incoming, error) {
+	if err := s.Room(size); err != nil {
 		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Join(s.dir, dirIncoming), "*")
 	if err != nil {
 		return nil, err
 	}
-	return &incoming{store: s, path: f.Name(), sum: sha256.New(), bound: boundEvery, f: f, size: size, more: make(chan struct{})}, nil
+	in := newIncoming(s, f, want, size)
+	in.bound = boundEvery
+	return in, nil
 }
 
-// resume begins a file of known digest and size, or goes on with what is
-// there of it. What is there is hashed first, because a crash of the host may
+// resume begins a file, or goes on with what is there of it; size -1: not
+// known yet. What is there is hashed first, because a crash of the host may
 // have left anything in it; a file that is too long is begun anew.
-func (s *Store) resume(digest string, size int64) (*incoming, error) {
-	f, err := os.OpenFile(s.partial(digest), os.O_RDWR|os.O_CREATE, 0o600)
+func (s *Store) resume(want checksum, size int64) (*incoming, error) {
+	f, err := os.OpenFile(s.partial(want.hex), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	in := &incoming{store: s, path: f.Name(), keep: true, sum: sha256.New(), f: f, size: size, more: make(chan struct{})}
-	if in.n, err = io.Copy(in.sum, f); err == nil && in.n > size {
-		in.n = 0
-		in.sum.Reset()
-		if err = f.Truncate(0); err == nil {
-			_, err = f.Seek(0, io.SeekStart)
-		}
+	in := newIncoming(s, f, want, size)
+	in.keep = true
+	st, err := f.Stat()
+	if err == nil {
+		err = s.Room(size - st.Size()) // before all is read in vain
 	}
 	if err == nil {
-		err = s.room(size - in.n)
+		in.n, err = io.Copy(writerFunc(in.hashed), f)
+	}
+	if err == nil && size >= 0 && in.n > size {
+		err = in.anew()
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		in.abort(err)
+		return nil, err
 	}
-	in.bound = in.n + boundEvery
+	in.old, in.bound = in.n, in.n+boundEvery
 	return in, nil
+}
+
+// anew throws away what there is.
+func (in *incoming) anew() error {
+	in.n = 0
+	in.sum.Reset()
+	if in.other != nil {
+		in.other.Reset()
+	}
+	if err := in.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := in.f.Seek(0, io.SeekStart)
+	return err
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
+
+// hashed takes bytes into the hashes.
+func (in *incoming) hashed(p []byte) (int, error) {
+	in.sum.Write(p)
+	if in.other != nil {
+		in.other.Write(p)
+	}
+	return len(p), nil
+}
+
+// announce says how many bytes the whole has, where that was not known.
+func (in *incoming) announce(size int64) error {
+	have, known := in.progress()
+	switch {
+	case size > MaxSize:
+		return errs.New(errs.Invalid, "it has %d bytes, an artifact at most %d", size, int64(MaxSize))
+	case known >= 0 && size != known:
+		return errs.New(errs.Invalid, "it has %d bytes, not %d", size, known)
+	case known >= 0:
+		return nil
+	}
+	if err := in.store.Room(size - have); err != nil {
+		return err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.size = size
+	in.wakeLocked()
+	return nil
+}
+
+// sized waits until the size of the whole is known; -1 when that will not be.
+func (in *incoming) sized(ctx context.Context) int64 {
+	for {
+		in.mu.Lock()
+		size, state, more := in.size, in.state, in.more
+		in.mu.Unlock()
+		if size >= 0 || state != arriving {
+			return size
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return -1
+		}
+	}
 }
 
 // Write implements io.Writer.
 func (in *incoming) Write(p []byte) (int, error) {
 	have, size := in.progress()
-	if size >= 0 && have+int64(len(p)) > size {
-		return 0, errs.New(errs.Invalid, "more than the %d bytes announced", size)
+	if size < 0 {
+		size = MaxSize
+	}
+	if have+int64(len(p)) > size {
+		return 0, errs.New(errs.Invalid, "more than the %d bytes announced, or than an artifact may have", size)
 	}
 	if have+int64(len(p)) > in.bound {
-		if err := in.store.room(int64(len(p))); err != nil {
+		if err := in.store.Room(int64(len(p))); err != nil {
 			return 0, err
 		}
 		in.bound = have + boundEvery
 	}
 	n, err := in.f.Write(p)
-	in.sum.Write(p[:n])
+	_, _ = in.hashed(p[:n]) // hashes do not fail
 	in.mu.Lock()
 	in.n += int64(n)
 	in.wakeLocked()
@@ -115,10 +200,20 @@ func (in *incoming) progress() (have, size int64) {
 // digest is that of what was written so far.
 func (in *incoming) digest() string { return hex.EncodeToString(in.sum.Sum(nil)) }
 
-// commit puts the file in its place when it is whole and has the digest. After
-// an error the file is gone: what is wrong is not gone on with.
-func (in *incoming) commit(digest string) error {
-	err := in.place(digest)
+// whole reports whether what was written has the checksum that it should have.
+func (in *incoming) whole() bool {
+	if in.other != nil {
+		return hex.EncodeToString(in.other.Sum(nil)) == in.want.hex
+	}
+	return in.digest() == in.want.hex
+}
+
+// commit puts the file in its place when it is whole and has the checksum.
+// After an error the file is gone: what is wrong is not gone on with. The
+// error is Conflict when bytes of an earlier try may be what is wrong: another
+// try is worth it.
+func (in *incoming) commit() error {
+	err := in.place()
 	if err != nil {
 		in.keep = false
 		in.abort(err)
@@ -131,13 +226,21 @@ func (in *incoming) commit(digest string) error {
 	return nil
 }
 
-func (in *incoming) place(digest string) error {
+func (in *incoming) place() error {
 	have, size := in.progress()
 	if size >= 0 && have != size {
 		return errs.New(errs.Invalid, "%d bytes came, %d were announced", have, size)
 	}
-	if got := in.digest(); got != digest {
-		return errs.New(errs.Invalid, "the bytes have the digest %s, not %s", got, digest)
+	digest := in.digest()
+	if !in.whole() {
+		got, kind := checksum{"sha256", digest}, errs.Invalid
+		if in.other != nil {
+			got = checksum{in.want.algo, hex.EncodeToString(in.other.Sum(nil))}
+		}
+		if in.old > 0 {
+			kind = errs.Conflict
+		}
+		return errs.About(kind, "checksum", "the bytes have the checksum %s, not %s", got, in.want)
 	}
 	if err := in.f.Sync(); err != nil {
 		return fmt.Errorf("store artifact %s: %w", digest[:12], err)
@@ -162,8 +265,10 @@ func (in *incoming) abort(err error) {
 	in.state, in.err = failed, err
 	in.wakeLocked()
 	in.mu.Unlock()
+	st, serr := in.f.Stat()
+	empty := serr == nil && st.Size() == 0
 	_ = in.f.Close() // what it holds is hashed again before it is used
-	if !in.keep {
+	if !in.keep || empty {
 		_ = os.Remove(in.path) // at the latest the next start removes it
 	}
 }
@@ -178,18 +283,19 @@ type follower struct {
 	f     *os.File
 	off   int64
 	stall time.Duration
+	ended <-chan struct{} // of the reader's context
 }
 
-// follow opens a reader; the size must be known.
-func (in *incoming) follow() (*follower, error) {
-	in.mu.Lock()
-	path := in.path
-	in.mu.Unlock()
-	f, err := os.Open(path)
+// follow opens a reader, for as long as ctx lasts; the size must be known.
+func (in *incoming) follow(ctx context.Context) (*follower, error) {
+	if _, size := in.progress(); size < 0 {
+		return nil, errs.New(errs.NotFound, "the size of the file is not known yet")
+	}
+	f, err := os.Open(in.path)
 	if err != nil {
 		return nil, err
 	}
-	return &follower{in: in, f: f, stall: followStall}, nil
+	return &follower{in: in, f: f, stall: followStall, ended: ctx.Done()}, nil
 }
 
 // Seek implements io.Seeker.
@@ -236,6 +342,8 @@ func (r *follower) Read(p []byte) (int, error) {
 		}
 		select {
 		case <-more:
+		case <-r.ended:
+			return 0, context.Canceled
 		case <-stalled.C:
 			return 0, errs.New(errs.Timeout, "no byte of the file came for %s", r.stall)
 		}

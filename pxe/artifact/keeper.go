@@ -36,7 +36,11 @@ type Config struct {
 	Caller func(ctx context.Context) (string, error)
 	// Period is that of the look at files and records; 0: a minute.
 	Period time.Duration
-	// Unrecorded is how long a file without a record is kept; 0: an hour.
+	// Poll is the pause between two questions to the peer that downloads an
+	// image; 0: a second.
+	Poll time.Duration
+	// Unrecorded is how long, of the cluster's clock, a file without a record is
+	// kept; 0: an hour.
 	Unrecorded time.Duration
 	// ScrubRate is the pace of the check of all files in bytes per second; 0:
 	// 8 MiB/s.
@@ -56,9 +60,12 @@ type Keeper struct {
 	reads chan struct{} // a place for each file being sent to a peer
 
 	mu      sync.Mutex
-	flights map[string]*flight       // guarded by mu; by digest
+	flights map[string]*flight       // guarded by mu; by the hex digits of what is known of the file
 	images  map[string]*image        // guarded by mu; by checksum
-	asked   map[string]time.Duration // guarded by mu; digest: when it was last asked for or first seen without a record, elapsed
+	asked   map[string]uint64        // guarded by mu; file: when it was last wanted or first seen without a record, cluster's clock
+	pins    map[string]int           // guarded by mu; file: how many are at work with it
+	swept   moment                   // guarded by mu; of the last sweep
+	ahead   time.Duration            // guarded by mu; see catchUpLocked
 	retry   map[string]time.Duration // guarded by mu; digest: not to be fetched for the leader before, elapsed
 }
 
@@ -71,6 +78,7 @@ const maxReads = 32
 // New opens the files. Run must follow: until then nothing is fetched.
 func New(cfg Config) (*Keeper, error) {
 	def(&cfg.Period, time.Minute)
+	def(&cfg.Poll, time.Second)
 	def(&cfg.Unrecorded, time.Hour)
 	def(&cfg.ScrubRate, 8<<20)
 	def(&cfg.ScrubEvery, 24*time.Hour)
@@ -86,7 +94,7 @@ func New(cfg Config) (*Keeper, error) {
 	}
 	return &Keeper{
 		cfg: cfg, store: store, log: cfg.Logger, jobs: make(chan job), reads: make(chan struct{}, maxReads),
-		flights: map[string]*flight{}, images: map[string]*image{}, asked: map[string]time.Duration{}, retry: map[string]time.Duration{},
+		flights: map[string]*flight{}, images: map[string]*image{}, asked: map[string]uint64{}, pins: map[string]int{}, retry: map[string]time.Duration{},
 	}, nil
 }
 
@@ -134,9 +142,10 @@ func (k *Keeper) start(ctx context.Context, j job) error {
 	}
 }
 
-// Open opens a file for a machine. When it is not here but a record names it,
-// it is fetched from another peer, and can be read while it comes. errs.NotFound
-// when there is no such artifact.
+// Open opens a file for a machine, for as long as ctx lasts. When it is not
+// here but a record names it, it is fetched from another peer, and can be read
+// while it comes; a peer whose disk is full passes it on without keeping it.
+// errs.NotFound when there is no such artifact.
 func (k *Keeper) Open(ctx context.Context, digest string) (io.ReadSeekCloser, error) {
 	if f, err := k.store.Open(digest); err == nil {
 		return f, nil
@@ -147,7 +156,7 @@ func (k *Keeper) Open(ctx context.Context, digest string) (io.ReadSeekCloser, er
 	if a == nil {
 		return nil, errs.New(errs.NotFound, "no such artifact")
 	}
-	fl, err := k.fetch(ctx, digest, int64(a.GetSize()), nil) //nolint:gosec // sizes of files
+	fl, err := k.fetch(ctx, checksum{"sha256", digest}, int64(a.GetSize()), nil, nil) //nolint:gosec // sizes of files
 	if err != nil {
 		return nil, err
 	}
@@ -157,9 +166,12 @@ func (k *Keeper) Open(ctx context.Context, digest string) (io.ReadSeekCloser, er
 		return nil, ctx.Err()
 	}
 	if fl.in != nil {
-		if r, err := fl.in.follow(); err == nil {
+		if r, err := fl.in.follow(ctx); err == nil {
 			return r, nil
 		}
+	}
+	if errors.Is(fl.failure(), errs.Busy) {
+		return k.passOn(ctx, a)
 	}
 	f, err := k.store.Open(digest) // it may have arrived just now
 	if err == nil {
@@ -210,11 +222,4 @@ func (k *Keeper) live() []string {
 		}
 	}
 	return slices.Concat(after, before)
-}
-
-// want notes that somebody needs a file now: it is not deleted for a while.
-func (k *Keeper) want(digest string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.asked[digest] = k.cfg.Clock.Elapsed()
 }

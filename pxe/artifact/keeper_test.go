@@ -2,11 +2,8 @@ package artifact
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"sync"
@@ -33,7 +30,7 @@ func TestPutIsOnTwoPeersBeforeItIsUsed(t *testing.T) {
 func TestPutNeedsASecondPeer(t *testing.T) {
 	w := newWorld(t, "a", "b")
 	w.peer("b").stop()
-	if _, err := w.put("a", random(1, 1000)); !errors.Is(err, errs.Unreachable) {
+	if _, err := w.put("a", random(1, 1000), nil); !errors.Is(err, errs.Unreachable) {
 		t.Errorf("error %v", err)
 	}
 	if w.store.View().Artifact(sum256(random(1, 1000))) != nil {
@@ -59,18 +56,8 @@ func TestAlonePeerHasOneCopyAndGetsASecond(t *testing.T) {
 
 func TestPutRefuses(t *testing.T) {
 	w := newWorld(t, "a")
-	data := random(3, 1000)
+	data, here := random(3, 1000), random(29, 1000)
 	p := w.peer("a")
-	feed := func(b []byte) func() ([]byte, error) {
-		return func() ([]byte, error) {
-			if b == nil {
-				return nil, io.EOF
-			}
-			x := b
-			b = nil
-			return x, nil
-		}
-	}
 	for name, err := range map[string]error{
 		"other bytes": p.Receive(sum256(data), 1000, feed(random(4, 1000))),
 		"too few":     p.Receive(sum256(data), 1000, feed(data[:999])),
@@ -82,6 +69,15 @@ func TestPutRefuses(t *testing.T) {
 		if !errors.Is(err, errs.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if err := w.peer("a").Receive(sum256(here), uint64(len(here)), feed(here)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Receive(sum256(here), uint64(len(here))+1, feed(here)); !errors.Is(err, errs.Invalid) {
+		t.Errorf("another size of a file that is here: %v", err)
+	}
+	if err := p.store.Remove(sum256(here)); err != nil {
+		t.Fatal(err)
 	}
 	broken := errors.New("connection lost")
 	if err := p.Receive(sum256(data), 1000, func() ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
@@ -130,11 +126,11 @@ func TestServedWhileItArrives(t *testing.T) {
 	}
 	data := random(6, 10_000)
 	for _, good := range []bool{true, false} {
-		in, err := s.resume(sum256(data), int64(len(data)))
+		in, err := s.resume(checksum{"sha256", sum256(data)}, int64(len(data)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := in.follow()
+		r, err := in.follow(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +161,7 @@ func TestServedWhileItArrives(t *testing.T) {
 			t.Fatalf("%d bytes before the file was verified", len(b))
 		case <-time.After(50 * time.Millisecond):
 		}
-		if err := in.commit(sum256(data)); (err == nil) != good {
+		if err := in.commit(); (err == nil) != good {
 			t.Errorf("commit: %v", err)
 		}
 		if b := <-rest; (len(b) == 1) != good {
@@ -293,96 +289,4 @@ func TestRecordsFollowTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "a has it again", func() bool { return copies(w.store.View().Artifact(a.GetDigest())) == "[a b]" })
-}
-
-func TestUnrecordedFilesGo(t *testing.T) {
-	w := newWorld(t)
-	w.join("a")
-	p := w.start("a", t.TempDir(), func(c *Config) { c.Unrecorded = 200 * time.Millisecond })
-	keep, drop := random(12, 1000), random(13, 1000)
-	w.mustPut("a", keep)
-	a := w.mustPut("a", drop)
-	w.ok(&api.Op{Op: &api.Op_ArtifactDrop{ArtifactDrop: &api.ArtifactDrop{Digest: a.GetDigest()}}})
-	if !p.Has(a.GetDigest()) {
-		t.Error("deleted at once: machines may be reading it")
-	}
-	await(t, "the file is gone", func() bool { return !p.Has(a.GetDigest()) })
-	if !p.Has(sum256(keep)) {
-		t.Error("a recorded file is gone")
-	}
-}
-
-// origin serves an image and counts what it sent.
-type origin struct {
-	data []byte
-	sent atomic.Int64
-	cut  atomic.Int64 // the next answers break off after so many bytes, 0: not
-}
-
-func (o *origin) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	http.ServeContent(&counted{rw, o}, r, "image", time.Unix(1, 0), bytes.NewReader(o.data))
-}
-
-type counted struct {
-	http.ResponseWriter
-	o *origin
-}
-
-func (c *counted) Write(p []byte) (int, error) {
-	if cut := c.o.cut.Load(); cut > 0 && c.o.sent.Load()+int64(len(p)) > cut {
-		c.o.cut.Store(0)
-		panic(http.ErrAbortHandler)
-	}
-	c.o.sent.Add(int64(len(p)))
-	return c.ResponseWriter.Write(p)
-}
-
-func TestImageIsDownloadedOnce(t *testing.T) {
-	w := newWorld(t, "a", "b", "c")
-	o := &origin{data: random(14, 3<<20)}
-	o.cut.Store(1 << 20) // and over a break of the connection
-	srv := httptest.NewServer(o)
-	defer srv.Close()
-	sum := "sha256:" + sum256(o.data)
-	var all sync.WaitGroup
-	for _, id := range []string{"a", "b", "c", "a", "b", "c"} {
-		all.Go(func() {
-			a, err := w.peer(id).Image(t.Context(), []string{srv.URL + "/i?secret=1"}, sum, "image.raw", func(_, _ uint64) {})
-			if err != nil || len(a.GetCopies()) < 2 || a.GetKind() != api.Artifact_IMAGE {
-				t.Errorf("%s: %v, %v", id, a, err)
-			}
-		})
-	}
-	all.Wait()
-	// What was in the pipe of the broken connection comes again.
-	if n := o.sent.Load(); n > int64(len(o.data))+1<<20 {
-		t.Errorf("the origin sent %d bytes of an image of %d", n, len(o.data))
-	}
-	w.wantRead("a", o.data)
-	if urls := w.peer("a").URLs(sum256(o.data), "node"); len(urls) != 3 {
-		t.Errorf("URLs %q", urls)
-	}
-}
-
-func TestImageErrors(t *testing.T) {
-	w := newWorld(t, "a", "b")
-	srv := httptest.NewServer(&origin{data: random(15, 1000)})
-	defer srv.Close()
-	gone := httptest.NewServer(http.NotFoundHandler())
-	defer gone.Close()
-	for name, x := range map[string]struct {
-		url, sum string
-		kind     errs.Kind
-	}{
-		"other bytes": {srv.URL, "sha256:" + sum256([]byte("x")), errs.Invalid},
-		"not there":   {gone.URL + "/x?token=hush", "sha256:" + sum256([]byte("y")), errs.NotFound},
-		"no checksum": {srv.URL, "md5:1234", errs.Invalid},
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		_, err := w.peer("a").Image(ctx, []string{x.url}, x.sum, "", func(_, _ uint64) {})
-		cancel()
-		if !errors.Is(err, x.kind) || bytes.Contains([]byte(err.Error()), []byte("hush")) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
 }

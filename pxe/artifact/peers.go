@@ -25,23 +25,23 @@ func (k *Keeper) Read(req *api.ReadArtifactRequest, stream grpc.ServerStreamingS
 	default:
 		return errs.New(errs.Unreachable, "this peer sends %d files already", maxReads)
 	}
-	f, err := k.store.Open(req.GetDigest())
+	defer k.pin(req.GetDigest())()
+	f, err := k.readable(stream.Context(), req.GetDigest())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
-	size := uint64(st.Size()) //nolint:gosec // not negative
-	if req.GetOffset() > size {
+	if req.GetOffset() > uint64(size) { //nolint:gosec // not negative
 		return errs.New(errs.Invalid, "offset %d is behind the end at %d", req.GetOffset(), size)
 	}
 	if _, err := f.Seek(int64(req.GetOffset()), io.SeekStart); err != nil { //nolint:gosec // bounded above
 		return err
 	}
-	if err := stream.Send(&api.ArtifactChunk{Size: size}); err != nil {
+	if err := stream.Send(&api.ArtifactChunk{Size: uint64(size)}); err != nil { //nolint:gosec // not negative
 		return err
 	}
 	buf := make([]byte, chunk)
@@ -61,6 +61,24 @@ func (k *Keeper) Read(req *api.ReadArtifactRequest, stream grpc.ServerStreamingS
 	}
 }
 
+// readable opens a file for another peer: one that is here, or one that comes
+// from its origin. What comes from peers is not passed on to peers, so that no
+// two wait for each other.
+func (k *Keeper) readable(ctx context.Context, digest string) (io.ReadSeekCloser, error) {
+	f, err := k.store.Open(digest)
+	if !errors.Is(err, errs.NotFound) {
+		return f, err
+	}
+	k.mu.Lock()
+	fl := k.flights[digest]
+	fed := fl != nil && fl.last
+	k.mu.Unlock()
+	if fed {
+		return fl.in.follow(ctx)
+	}
+	return nil, err
+}
+
 // Fetch implements api.ArtifactsServer.
 func (k *Keeper) Fetch(ctx context.Context, req *api.FetchArtifactRequest) (*api.FetchArtifactReply, error) {
 	if _, err := k.cfg.Caller(ctx); err != nil {
@@ -69,16 +87,22 @@ func (k *Keeper) Fetch(ctx context.Context, req *api.FetchArtifactRequest) (*api
 	if !validDigest.MatchString(req.GetDigest()) || req.GetSize() == 0 || int64(req.GetSize()) < 0 { //nolint:gosec // that is what is asked
 		return nil, errs.New(errs.Invalid, "a digest and a size are needed")
 	}
-	return &api.FetchArtifactReply{}, k.get(ctx, req.GetDigest(), int64(req.GetSize()), req.GetFrom()) //nolint:gosec // checked above
+	defer k.pin(req.GetDigest())()
+	if err := k.get(ctx, req.GetDigest(), int64(req.GetSize()), req.GetFrom()); err != nil { //nolint:gosec // checked above
+		return nil, err
+	}
+	return &api.FetchArtifactReply{KeptUntilTick: k.want(req.GetDigest())}, nil
 }
 
-// get returns when a file is on this peer's disk.
+// get returns when a file is on this peer's disk. The caller has pinned it.
 func (k *Keeper) get(ctx context.Context, digest string, size int64, from []string) error {
-	k.want(digest)
-	if k.Has(digest) {
+	if have, ok := k.store.Size(digest); ok {
+		if have != size {
+			return errs.About(errs.Invalid, digest, "artifact %s has %d bytes, not %d", digest[:12], have, size)
+		}
 		return nil
 	}
-	fl, err := k.fetch(ctx, digest, size, from)
+	fl, err := k.fetch(ctx, checksum{"sha256", digest}, size, from, nil)
 	if err != nil {
 		return err
 	}
@@ -86,9 +110,6 @@ func (k *Keeper) get(ctx context.Context, digest string, size int64, from []stri
 	case <-fl.done:
 	case <-ctx.Done():
 		return ctx.Err() // the transfer goes on
-	}
-	if k.Has(digest) {
-		return nil
 	}
 	return fl.err
 }

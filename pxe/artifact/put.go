@@ -14,8 +14,8 @@ import (
 const MaxSize = 1 << 40
 
 // Receive stores a file whose bytes next gives, io.EOF after the last. The
-// bytes must have the digest and the size. When the file is here already next
-// is not called.
+// bytes must have the digest and the size. When the file is here already, and
+// has the size, next is not called.
 func (k *Keeper) Receive(digest string, size uint64, next func() ([]byte, error)) error {
 	switch {
 	case !validDigest.MatchString(digest):
@@ -23,11 +23,14 @@ func (k *Keeper) Receive(digest string, size uint64, next func() ([]byte, error)
 	case size == 0 || size > MaxSize:
 		return errs.About(errs.Invalid, "size", "an artifact has 1 byte to 1 TiB, not %d bytes", size)
 	}
-	k.want(digest)
-	if _, ok := k.store.Size(digest); ok {
+	defer k.pin(digest)()
+	if have, ok := k.store.Size(digest); ok {
+		if uint64(have) != size { //nolint:gosec // not negative
+			return errs.About(errs.Invalid, "size", "artifact %s is here and has %d bytes, not %d", digest[:12], have, size)
+		}
 		return nil
 	}
-	in, err := k.store.receive(int64(size)) //nolint:gosec // bounded above
+	in, err := k.store.receive(checksum{"sha256", digest}, int64(size)) //nolint:gosec // bounded above
 	if err != nil {
 		return err
 	}
@@ -44,45 +47,62 @@ func (k *Keeper) Receive(digest string, size uint64, next func() ([]byte, error)
 			return err
 		}
 	}
-	return in.commit(digest)
+	return in.commit()
 }
 
 // Replicate has another peer take a copy of a file that is here, and gives
-// all members that have it: the copies to commit. Where the cluster has only
-// this peer that is one; the leader sees to a second one later.
-func (k *Keeper) Replicate(ctx context.Context, digest string) (copies []string, err error) {
+// all members that have it: the copies to commit, before the cluster's clock is
+// at until (hold.go). Where the cluster has only this peer that is one copy;
+// the leader sees to a second one later.
+func (k *Keeper) Replicate(ctx context.Context, digest string) (copies []string, until uint64, err error) {
+	return k.replicate(ctx, digest, k.live())
+}
+
+// replicate asks peers in turn.
+func (k *Keeper) replicate(ctx context.Context, digest string, peers []string) (copies []string, until uint64, err error) {
+	defer k.pin(digest)()
 	size, ok := k.store.Size(digest)
 	if !ok {
-		return nil, errs.About(errs.NotFound, digest, "artifact %s is not on this peer", digest[:12])
+		return nil, 0, errs.About(errs.NotFound, digest, "artifact %s is not on this peer", digest[:12])
 	}
-	k.want(digest)
 	copies = []string{k.cfg.Self}
 	var failures []error
-	for _, peer := range k.live() {
-		conn, err := k.cfg.PeerConn(peer)
+	for _, peer := range peers {
+		kept, err := k.copyTo(ctx, peer, digest, size)
 		if err == nil {
-			_, err = api.NewArtifactsClient(conn).Fetch(ctx, &api.FetchArtifactRequest{
-				Digest: digest, Size: uint64(size), From: []string{k.cfg.Self}, //nolint:gosec // not negative
-			})
-		}
-		if err == nil {
-			return append(copies, peer), nil
+			if until = k.want(digest); kept > 0 {
+				until = min(until, kept)
+			}
+			return append(copies, peer), until, nil
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		}
 		k.log.Warn("a peer could not take a copy of an artifact", "artifact", digest, "to", peer, "err", err)
 		failures = append(failures, fmt.Errorf("%s: %w", peer, err))
 	}
-	if others := k.others(); others > 0 {
-		return nil, errs.About(errs.Unreachable, digest, "no second peer could take a copy, and an artifact is used only when two have it: %w",
+	if others := k.members(); others > 0 {
+		return nil, 0, errs.About(errs.Unreachable, digest, "no second peer could take a copy, and an artifact is used only when two have it: %w",
 			errors.Join(append(failures, errs.New(errs.Unreachable, "%d other members", others))...))
 	}
-	return copies, nil
+	return copies, k.want(digest), nil
 }
 
-// others is how many members there are besides this one.
-func (k *Keeper) others() int {
+// copyTo has a peer fetch a file from this one, and returns when it has it:
+// with the tick until which it keeps that without a record.
+func (k *Keeper) copyTo(ctx context.Context, peer, digest string, size int64) (until uint64, err error) {
+	conn, err := k.cfg.PeerConn(peer)
+	if err != nil {
+		return 0, err
+	}
+	rep, err := api.NewArtifactsClient(conn).Fetch(ctx, &api.FetchArtifactRequest{
+		Digest: digest, Size: uint64(size), From: []string{k.cfg.Self}, //nolint:gosec // not negative
+	})
+	return rep.GetKeptUntilTick(), err
+}
+
+// members is how many members there are besides this one.
+func (k *Keeper) members() int {
 	n := 0
 	for _, m := range k.cfg.Store.View().Members() {
 		if m.GetId() != k.cfg.Self && m.GetPhase() != api.Member_LEFT {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
 )
 
 // retryAfter is the pause between two attempts at a copy that the leader wants.
@@ -67,12 +68,12 @@ func (k *Keeper) reconcile(ctx context.Context) error {
 			k.log.Error("an artifact that this peer should have is not on its disk", "artifact", digest, "name", a.GetName())
 			err = errors.Join(err, k.say(ctx, digest, api.ArtifactCopy_LACKS))
 		case !has && slices.Contains(a.GetWanted(), k.cfg.Self) && k.due(digest):
-			if _, ferr := k.fetch(ctx, digest, int64(a.GetSize()), nil); ferr != nil { //nolint:gosec // sizes of files
+			if _, ferr := k.fetch(ctx, checksum{"sha256", digest}, int64(a.GetSize()), nil, nil); ferr != nil { //nolint:gosec // sizes of files
 				err = errors.Join(err, ferr)
 			}
 		}
 	}
-	return errors.Join(err, k.sweep(v, slices.Concat(full, partial)))
+	return errors.Join(err, k.sweep(v, full, partial))
 }
 
 // due says whether a wanted copy may be tried, and puts the next try off.
@@ -85,44 +86,6 @@ func (k *Keeper) due(digest string) bool {
 	}
 	k.retry[digest] = now + retryAfter
 	return true
-}
-
-// sweep deletes files that no record has named for a while. A file that is
-// asked for between the look and the deletion is safe because both happen
-// under the lock.
-func (k *Keeper) sweep(v *fsm.View, have []string) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := k.cfg.Clock.Elapsed()
-	seen := map[string]bool{}
-	var err error
-	for _, digest := range have {
-		seen[digest] = true
-		if v.Artifact(digest) != nil {
-			delete(k.asked, digest)
-			continue
-		}
-		since, known := k.asked[digest]
-		switch {
-		case !known:
-			k.asked[digest] = now
-		case k.flights[digest] == nil && now-since >= k.cfg.Unrecorded:
-			k.log.Info("deleting a file that is no artifact any more", "artifact", digest)
-			err = errors.Join(err, k.store.Remove(digest))
-			delete(k.asked, digest)
-		}
-	}
-	for digest, since := range k.asked {
-		if !seen[digest] && now-since >= k.cfg.Unrecorded {
-			delete(k.asked, digest)
-		}
-	}
-	for digest, at := range k.retry {
-		if now >= at {
-			delete(k.retry, digest)
-		}
-	}
-	return err
 }
 
 // scrub reads all files again and again, slowly, until ctx ends.
@@ -138,10 +101,10 @@ func (k *Keeper) scrub(ctx context.Context) {
 		for _, digest := range full {
 			k.check(ctx, digest)
 		}
-		if sleep(ctx, k.cfg.ScrubEvery-time.Since(start)) != nil {
+		if clock.Pause(ctx, k.cfg.ScrubEvery-time.Since(start)) != nil {
 			return
 		}
-		if sleep(ctx, time.Second) != nil { // with nothing to read it is no busy loop
+		if clock.Pause(ctx, time.Second) != nil { // with nothing to read it is no busy loop
 			return
 		}
 	}
@@ -166,7 +129,7 @@ func (k *Keeper) check(ctx context.Context, digest string) {
 	if a == nil {
 		return
 	}
-	if _, err := k.fetch(ctx, digest, int64(a.GetSize()), nil); err != nil { //nolint:gosec // sizes of files
+	if _, err := k.fetch(ctx, checksum{"sha256", digest}, int64(a.GetSize()), nil, nil); err != nil { //nolint:gosec // sizes of files
 		k.log.Warn("a damaged artifact could not be fetched anew", "artifact", digest, "err", err)
 	}
 }

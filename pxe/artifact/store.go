@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -33,6 +34,10 @@ const DefaultDiskPercent = 80
 const boundEvery = 32 << 20
 
 var validDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// validPartial is the names of files that are here in part: the checksum that
+// is known of them, which for an image may be of SHA-512.
+var validPartial = regexp.MustCompile(`^([0-9a-f]{64}|[0-9a-f]{128})$`)
 
 // Store is the files of one peer. The caller makes sure that no other process
 // uses the directory.
@@ -75,8 +80,8 @@ func statfs(dir string) (used, total uint64, err error) {
 	return used, used + st.Bavail*size, nil
 }
 
-// room refuses bytes that would fill the disk above the bound; errs.Busy.
-func (s *Store) room(bytes int64) error {
+// Room refuses bytes that would fill the disk above the bound; errs.Busy.
+func (s *Store) Room(bytes int64) error {
 	used, total, err := s.usage(s.dir)
 	if err != nil {
 		return fmt.Errorf("look at the disk of %s: %w", s.dir, err)
@@ -93,7 +98,7 @@ func (s *Store) path(digest string) string {
 	return filepath.Join(s.dir, dirFiles, digest[:2], digest)
 }
 
-func (s *Store) partial(digest string) string { return filepath.Join(s.dir, dirPartial, digest) }
+func (s *Store) partial(name string) string { return filepath.Join(s.dir, dirPartial, name) }
 
 // Size is the size of a file that is here in full.
 func (s *Store) Size(digest string) (size int64, ok bool) {
@@ -119,42 +124,49 @@ func (s *Store) Open(digest string) (*os.File, error) {
 	return f, err
 }
 
-// Digests are the files that are here in full, and those that are in part.
+// Digests are the files that are here in full, and the names of those that are
+// in part.
 func (s *Store) Digests() (full, partial []string, err error) {
 	folders, err := os.ReadDir(filepath.Join(s.dir, dirFiles))
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, d := range folders {
-		if full, err = digestsIn(filepath.Join(s.dir, dirFiles, d.Name()), full); err != nil {
+		if full, err = namesIn(filepath.Join(s.dir, dirFiles, d.Name()), validDigest, full); err != nil {
 			return nil, nil, err
 		}
 	}
-	partial, err = digestsIn(filepath.Join(s.dir, dirPartial), nil)
+	partial, err = namesIn(filepath.Join(s.dir, dirPartial), validPartial, nil)
 	return full, partial, err
 }
 
-func digestsIn(dir string, out []string) ([]string, error) {
+func namesIn(dir string, valid *regexp.Regexp, out []string) ([]string, error) {
 	list, err := os.ReadDir(dir)
 	for _, e := range list {
-		if e.Type().IsRegular() && validDigest.MatchString(e.Name()) {
+		if e.Type().IsRegular() && valid.MatchString(e.Name()) {
 			out = append(out, e.Name())
 		}
 	}
 	return out, err
 }
 
-// Remove deletes a file and what there is of it in part.
+// Remove deletes a file that is here in full.
 func (s *Store) Remove(digest string) error {
 	if !validDigest.MatchString(digest) {
 		return errs.New(errs.NotFound, "no such artifact")
 	}
-	for _, p := range []string{s.path(digest), s.partial(digest)} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	if err := os.Remove(s.path(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return syncDir(filepath.Dir(s.path(digest)))
+}
+
+// removePartial deletes what there is of a file in part.
+func (s *Store) removePartial(name string) error {
+	if err := os.Remove(s.partial(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // one that comes back after a crash of the host is found again
 }
 
 // quarantine moves a damaged file away, where the last one of its digest is
@@ -193,7 +205,7 @@ func (s *Store) Verify(ctx context.Context, digest string, bytesPerSecond int64)
 		if bytesPerSecond > 0 {
 			ahead = time.Duration(float64(n)/float64(bytesPerSecond)*float64(time.Second)) - time.Since(start)
 		}
-		if err := sleep(ctx, ahead); err != nil {
+		if err := clock.Pause(ctx, ahead); err != nil {
 			return err
 		}
 	}
@@ -201,21 +213,6 @@ func (s *Store) Verify(ctx context.Context, digest string, bytesPerSecond int64)
 		return fmt.Errorf("artifact %s: %w: its bytes have the digest %s", digest[:12], errDamaged, got[:12])
 	}
 	return nil
-}
-
-// sleep waits, unless the context ends before.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // syncDir makes the entries of a folder survive a crash of the host. A folder

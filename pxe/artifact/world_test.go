@@ -12,6 +12,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,9 +35,37 @@ type world struct {
 	t     *testing.T
 	store *fsm.Store
 
+	skipped atomic.Int64 // by which the host's clock is ahead of the real one
+
 	mu    sync.Mutex
 	index uint64           // guarded by mu
 	peers map[string]*peer // guarded by mu
+}
+
+// Now and Elapsed make the world the clock of its peers.
+func (w *world) Now() time.Time { return time.Now() }
+func (w *world) Elapsed() time.Duration {
+	return clock.System{}.Elapsed() + time.Duration(w.skipped.Load())
+}
+
+// pass lets time go by, of the host's and of the cluster's clock.
+func (w *world) pass(d time.Duration) {
+	w.t.Helper()
+	for ; d > 0; d -= 10 * time.Second {
+		w.skipped.Add(int64(10 * time.Second))
+		w.tick(10 * time.Second)
+	}
+}
+
+func (w *world) tick(d time.Duration) {
+	w.t.Helper()
+	w.ok(&api.Op{Op: &api.Op_Tick{Tick: &api.Tick{Ms: uint64(d.Milliseconds()), Term: 1}}})
+}
+
+// lose ends the lease of a member.
+func (w *world) lose(id string) {
+	w.t.Helper()
+	w.ok(&api.Op{Op: &api.Op_LeaseRelease{LeaseRelease: &api.LeaseRelease{LeaseId: "l-" + id}}})
 }
 
 // peer is one Keeper with its listener.
@@ -68,8 +97,8 @@ func (w *world) join(id string) {
 func (w *world) start(id, dir string, tune func(*Config)) *peer {
 	w.t.Helper()
 	cfg := Config{
-		Dir: dir, Self: id, Store: w.store, Propose: w.propose, PeerConn: w.conn, Clock: clock.System{},
-		Logger: slog.New(slog.DiscardHandler), Period: 50 * time.Millisecond,
+		Dir: dir, Self: id, Store: w.store, Propose: w.propose, PeerConn: w.conn, Clock: w,
+		Logger: slog.New(slog.DiscardHandler), Period: 50 * time.Millisecond, Poll: 20 * time.Millisecond,
 		Caller: func(context.Context) (string, error) { return "peer", nil },
 		Usage:  func(string) (uint64, uint64, error) { return 0, 1 << 40, nil },
 	}
@@ -112,6 +141,15 @@ func (w *world) start(id, dir string, tune func(*Config)) *peer {
 	return p
 }
 
+// stopAll ends all peers before the test does.
+func (w *world) stopAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.peers {
+		p.stop()
+	}
+}
+
 func (w *world) peer(id string) *peer {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -151,33 +189,51 @@ func (w *world) ok(ops ...*api.Op) {
 	}
 }
 
-// put stores bytes at a peer as the service does.
-func (w *world) put(id string, data []byte) (*api.Artifact, error) {
-	p, digest := w.peer(id), sum256(data)
-	rest := data
-	if err := p.Receive(digest, uint64(len(data)), func() ([]byte, error) {
-		if len(rest) == 0 {
+// feed gives bytes in parts.
+func feed(data []byte) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		if len(data) == 0 {
 			return nil, io.EOF
 		}
-		part := rest[:min(len(rest), 100_000)]
-		rest = rest[len(part):]
+		part := data[:min(len(data), 100_000)]
+		data = data[len(part):]
 		return part, nil
-	}); err != nil {
+	}
+}
+
+// Moments of a put.
+const (
+	received   = "received"   // one copy is on disk
+	replicated = "replicated" // two are, nothing is recorded
+	proposed   = "proposed"   // and recorded, and nobody knows
+)
+
+// put stores bytes at a peer as the service does. at is called at each moment
+// of it, and ends it there unless it says to go on.
+func (w *world) put(id string, data []byte, at func(moment string) bool) (*api.Artifact, error) {
+	p, digest := w.peer(id), sum256(data)
+	if at == nil {
+		at = func(string) bool { return true }
+	}
+	if err := p.Receive(digest, uint64(len(data)), feed(data)); err != nil || !at(received) {
 		return nil, err
 	}
-	copies, err := p.Replicate(w.t.Context(), digest)
-	if err != nil {
+	copies, until, err := p.Replicate(context.Background(), digest)
+	if err != nil || !at(replicated) {
 		return nil, err
 	}
-	_, err = w.propose(w.t.Context(), &api.Command{Meta: &api.Meta{Principal: "system", Reason: "test"}, Ops: []*api.Op{{Op: &api.Op_ArtifactSet{ArtifactSet: &api.ArtifactSet{
-		Artifact: &api.Artifact{Digest: digest, Size: uint64(len(data)), Copies: copies},
+	_, err = w.propose(context.Background(), &api.Command{Meta: &api.Meta{Principal: "system", Reason: "test"}, Ops: []*api.Op{{Op: &api.Op_ArtifactSet{ArtifactSet: &api.ArtifactSet{
+		Artifact: &api.Artifact{Digest: digest, Size: uint64(len(data)), Copies: copies}, BeforeTick: until,
 	}}}}})
+	if err == nil {
+		at(proposed)
+	}
 	return w.store.View().Artifact(digest), err
 }
 
 func (w *world) mustPut(id string, data []byte) *api.Artifact {
 	w.t.Helper()
-	a, err := w.put(id, data)
+	a, err := w.put(id, data, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
