@@ -211,7 +211,11 @@ func (w *work) flowEnd(op *api.FlowEnd, out *api.OpResult) error {
 		}
 		return nil
 	}
-	next, err := w.newFlow(n, op.GetNext(), f.GetMeta())
+	who := f.GetMeta()
+	if undeploys {
+		who = f.GetRequestMeta()
+	}
+	next, err := w.newFlow(n, op.GetNext(), who)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"encoding/hex"
 	"slices"
 	"strings"
@@ -105,11 +106,16 @@ func clearCertificateFault(n *api.Node) {
 	}
 }
 
-// forgetBMC drops what was known of a BMC once driver or driver_info have
-// changed: it may be another one. The certificate stays, for the address that
-// it is of.
-func forgetBMC(n *api.Node) {
-	n.BmcPark, n.Bmc = nil, nil
+// doubtBMC is what a change of driver or driver_info means: it may be another
+// BMC, which has refused nothing yet. What was known of it stays, to be compared
+// with before anything is changed at the new one; that it was read with other
+// driver_info, driver_rev tells. The certificate stays, for the address that it
+// is of.
+func doubtBMC(n *api.Node, wasDriver string, wasInfo []byte) {
+	n.BmcPark = nil
+	if n.GetDriver() != wasDriver || !bytes.Equal(n.GetDriverInfo(), wasInfo) {
+		n.DriverRev = n.GetRev()
+	}
 	if n.GetBmcTls() != nil {
 		n.BmcTls.ChangedTo, n.BmcTls.ChangedMs = "", 0
 		clearCertificateFault(n)
@@ -126,8 +132,9 @@ func uuidKey(n *api.Node) (string, bool) {
 	return node.UUIDKey(u), true
 }
 
-// checkBMC keeps BMCs and machines unique: what one node was verified with no
-// other node can be.
+// checkBMC keeps BMCs and machines unique: what one node is verified with no
+// other node can be. What a node was verified with before its driver_info
+// changed does not count here: a person may give its machine to another node.
 func (w *work) checkBMC(id string, facts *api.BmcFacts) error {
 	key := facts.GetBmcKey()
 	if err := checkSize("bmc_key", len(key), maxBMCKey); err != nil {
@@ -137,7 +144,7 @@ func (w *work) checkBMC(id string, facts *api.BmcFacts) error {
 		return errs.About(errs.Invalid, "bmc_key", "bmc_key has a NUL")
 	}
 	other := func(found []*api.Node) *api.Node {
-		if i := slices.IndexFunc(found, func(n *api.Node) bool { return n.GetId() != id }); i >= 0 {
+		if i := slices.IndexFunc(found, func(n *api.Node) bool { return n.GetId() != id && node.Verified(n) }); i >= 0 {
 			return found[i]
 		}
 		return nil

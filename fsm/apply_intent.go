@@ -3,6 +3,7 @@ package fsm
 import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
 )
 
 // quarantine adds a wait before the next mutating BMC call of a node. It never
@@ -52,6 +53,9 @@ func (w *work) intentOpen(op *api.IntentOpen, out *api.OpResult) error {
 	}
 	if err := w.outOfQuarantine(id); err != nil {
 		return err
+	}
+	if node.BMCChanged(get(w, nodes, id)) {
+		return errs.About(errs.WrongState, id, "node %s: its BMC is not verified since driver or driver_info have changed", id)
 	}
 	n, err := w.editNode(id)
 	if err != nil {

@@ -109,11 +109,12 @@ func (w *work) nodePatch(op *api.NodePatch, out *api.OpResult) error {
 	if err != nil {
 		return err
 	}
+	driver, info := n.GetDriver(), n.GetDriverInfo()
 	if err := node.Apply(n, fields, op.GetNode()); err != nil {
 		return err
 	}
 	if slices.Contains(fields, "driver") || slices.Contains(fields, "driver_info") {
-		forgetBMC(n)
+		doubtBMC(n, driver, info)
 	}
 	if slices.Contains(fields, "maintenance") && !n.GetMaintenance() {
 		n.MaintenanceReason, n.Fault = "", ""
@@ -221,6 +222,10 @@ func (w *work) writeFlowFields(id string, fields []string, from *api.Node, out *
 	if slices.Contains(fields, "bmc") {
 		if err := w.checkBMC(id, from.GetBmc()); err != nil {
 			return err
+		}
+		if is := get(w, nodes, id); from.GetBmc() != nil && node.BMCChanged(&api.Node{Bmc: from.GetBmc(), DriverRev: is.GetDriverRev()}) {
+			return errs.About(errs.Conflict, id, "node %s: its BMC was asked with the driver_info of rev %d, which has changed at rev %d",
+				id, from.GetBmc().GetDriverRev(), is.GetDriverRev())
 		}
 	}
 	n, err := w.editNode(id)

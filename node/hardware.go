@@ -19,6 +19,8 @@ var (
 	StepSetIndicator  = StepID{"management", "set_indicator"}
 	StepSendNMI       = StepID{"management", "send_nmi"}
 	StepClearEvents   = StepID{"management", "clear_events"}
+	// StepAcceptMachine changes the record only: another machine is the node's.
+	StepAcceptMachine = StepID{"management", "accept_machine"}
 )
 
 // HardwareArgs are the arguments of these steps; each uses its own.
@@ -30,7 +32,12 @@ type HardwareArgs struct {
 	Slot       string         `json:"slot,omitempty"`
 	Image      string         `json:"image,omitempty"`
 	Indicator  api.Indicator  `json:"indicator,omitempty"`
+	Machine    string         `json:"machine,omitempty"` // see IsMachine
 }
+
+// maxMachineName bounds what a machine is called by; a BMC's address is the
+// longest.
+const maxMachineName = 1024
 
 // maxImageURL bounds the URL of a virtual medium: BMCs take no longer ones.
 const maxImageURL = 255
@@ -74,6 +81,11 @@ func HardwareStep(req *api.ChangeHardwareRequest) (*api.Step, error) {
 	case *api.ChangeHardwareRequest_ClearEvents:
 		if id = StepClearEvents; !c.ClearEvents {
 			return nil, errs.About(errs.Invalid, "clear_events", "clear_events must be true")
+		}
+	case *api.ChangeHardwareRequest_AcceptMachine:
+		id, args = StepAcceptMachine, HardwareArgs{Machine: strings.TrimSpace(c.AcceptMachine)}
+		if args.Machine == "" || len(args.Machine) > maxMachineName || strings.ContainsFunc(args.Machine, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return nil, errs.About(errs.Invalid, "accept_machine", "the machine that is accepted must be named: its UUID or serial number, at most %d characters", maxMachineName)
 		}
 	default:
 		return nil, errs.About(errs.Invalid, "change", "nothing to change was named")

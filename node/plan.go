@@ -66,6 +66,7 @@ var stepRules = map[StepID]stepRule{
 	StepSetIndicator:  {api.ResumePolicy_RESUME_OBSERVE, 2 * time.Minute, 0, false},
 	StepSendNMI:       {api.ResumePolicy_RESUME_GUARDED, 2 * time.Minute, 0, false},
 	StepClearEvents:   {api.ResumePolicy_RESUME_IDEMPOTENT, 2 * time.Minute, 0, false},
+	StepAcceptMachine: {api.ResumePolicy_RESUME_IDEMPOTENT, 90 * time.Second, 0, false},
 	StepBootRamdisk:   {api.ResumePolicy_RESUME_IDEMPOTENT, time.Minute, 0, false},
 	StepBootLocal:     {api.ResumePolicy_RESUME_IDEMPOTENT, time.Minute, 0, false},
 	StepBootNothing:   {api.ResumePolicy_RESUME_IDEMPOTENT, time.Minute, 0, false},

@@ -91,7 +91,7 @@ func (a *Access) Power(ctx context.Context, node string) (state api.PowerState, 
 
 // SetPower asks for on, off or soft off.
 func (a *Access) SetPower(ctx context.Context, node string, g drivers.Grant, action api.PowerAction) error {
-	return call(a, ctx, node, "set power", changeTimeout, func(ctx context.Context, d drivers.PowerSetter, t drivers.Target) error {
+	return change(a, ctx, node, "set power", func(ctx context.Context, d drivers.PowerSetter, t drivers.Target) error {
 		return d.SetPower(ctx, t, g, action)
 	})
 }
@@ -107,29 +107,63 @@ func (a *Access) BootDevice(ctx context.Context, node string) (dev api.BootDevic
 
 // SetBootDevice chooses the boot device of the boots to come.
 func (a *Access) SetBootDevice(ctx context.Context, node string, g drivers.Grant, dev api.BootDevice, opts drivers.BootOptions) error {
-	return call(a, ctx, node, "set boot device", changeTimeout, func(ctx context.Context, d drivers.BootDeviceSetter, t drivers.Target) error {
+	return change(a, ctx, node, "set boot device", func(ctx context.Context, d drivers.BootDeviceSetter, t drivers.Target) error {
 		return d.SetBootDevice(ctx, t, g, dev, opts)
 	})
 }
 
-// Identify asks the BMC who it is and which machine it belongs to.
+// Identify asks the BMC who it is and which machine it belongs to. The facts say
+// which driver_info it was asked with.
 func (a *Access) Identify(ctx context.Context, node string) (facts *api.BmcFacts, err error) {
-	err = call(a, ctx, node, "identify", a.cfg.ReadTimeout, func(ctx context.Context, d drivers.Identifier, t drivers.Target) error {
+	n, err := a.node(node)
+	if err != nil {
+		return nil, err
+	}
+	err = callOn(a, ctx, n, "identify", a.cfg.ReadTimeout, func(ctx context.Context, d drivers.Identifier, t drivers.Target) error {
 		facts, err = d.Identify(ctx, t)
 		return err
 	})
 	if err == nil {
-		facts.ReadMs = a.cfg.Clock.Now().UnixMilli()
+		facts.ReadMs, facts.DriverRev = a.cfg.Clock.Now().UnixMilli(), n.GetDriverRev()
 	}
 	return facts, err
 }
 
-// call finds the capability D of the node's driver and calls it once.
-func call[D any](a *Access, ctx context.Context, nodeID, what string, limit time.Duration, do func(context.Context, D, drivers.Target) error) error {
-	node := a.cfg.Store.View().Node(nodeID)
-	if node == nil {
-		return errs.About(errs.NotFound, nodeID, "no node %s", nodeID)
+func (a *Access) node(id string) (*api.Node, error) {
+	n := a.cfg.Store.View().Node(id)
+	if n == nil {
+		return nil, errs.About(errs.NotFound, id, "no node %s", id)
 	}
+	return n, nil
+}
+
+// call is callOn with the record that the node has now, for what changes
+// nothing.
+func call[D any](a *Access, ctx context.Context, nodeID, what string, limit time.Duration, do func(context.Context, D, drivers.Target) error) error {
+	node, err := a.node(nodeID)
+	if err != nil {
+		return err
+	}
+	return callOn(a, ctx, node, what, limit, do)
+}
+
+// change is call for what changes the machine. It is refused where the record
+// that driver_info is taken from does not know its BMC: the caller should have
+// asked before who it is.
+func change[D any](a *Access, ctx context.Context, nodeID, what string, do func(context.Context, D, drivers.Target) error) error {
+	node, err := a.node(nodeID)
+	if err != nil {
+		return err
+	}
+	if nodes.BMCChanged(node) {
+		return errs.About(errs.Denied, nodeID, "%s of node %s: its BMC is not verified since driver or driver_info have changed", what, nodes.Label(node))
+	}
+	return callOn(a, ctx, node, what, changeTimeout, do)
+}
+
+// callOn finds the capability D of the node's driver and calls it once.
+func callOn[D any](a *Access, ctx context.Context, node *api.Node, what string, limit time.Duration, do func(context.Context, D, drivers.Target) error) error {
+	nodeID := node.GetId()
 	leave, err := a.enter(ctx, node)
 	if err != nil {
 		return err

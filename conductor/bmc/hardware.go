@@ -19,8 +19,8 @@ func reading[D, V any](a *Access, ctx context.Context, node, what string, read f
 }
 
 // changing is call for what changes the machine.
-func changing[D any](a *Access, ctx context.Context, node, what string, change func(D, context.Context, drivers.Target) error) error {
-	return call(a, ctx, node, what, changeTimeout, func(ctx context.Context, d D, t drivers.Target) error { return change(d, ctx, t) })
+func changing[D any](a *Access, ctx context.Context, node, what string, do func(D, context.Context, drivers.Target) error) error {
+	return change(a, ctx, node, what, func(ctx context.Context, d D, t drivers.Target) error { return do(d, ctx, t) })
 }
 
 // BootMode reads the firmware's boot mode.

@@ -30,7 +30,7 @@ func TestEveryStepHasAnExecutor(t *testing.T) {
 			}
 		}
 	}
-	for _, req := range []*api.ChangeHardwareRequest{insertISO, ejectISO, lightOn, toBIOS, secureOn, fromPXE, clearLog, nmi} {
+	for _, req := range []*api.ChangeHardwareRequest{insertISO, ejectISO, lightOn, toBIOS, secureOn, fromPXE, clearLog, nmi, accept("x")} {
 		step, err := node.HardwareStep(req)
 		if err != nil || executors[node.IDOf(step)] == nil {
 			t.Errorf("%v has no executor (%v)", node.IDOf(step), err)

@@ -1,8 +1,6 @@
 package flow
 
 import (
-	"encoding/hex"
-	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,8 +33,8 @@ func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, po
 	proof = append(proof, "mac")
 	tied := false
 	for _, f := range []*api.BmcFacts{facts, n.GetBmc()} {
-		if us := uuids(f); len(us) > 0 && node.TellingUUID(inv.SystemUUID) {
-			if !slices.ContainsFunc(us, func(u string) bool { return sameUUID(u, inv.SystemUUID) }) {
+		if us := node.TellingUUIDs(f); len(us) > 0 && node.TellingUUID(inv.SystemUUID) {
+			if !slices.ContainsFunc(us, func(u string) bool { return node.SameUUID(u, inv.SystemUUID) }) {
 				return nil, mismatch("UUID", inv.SystemUUID, "the BMC says "+us[0])
 			}
 			tied, proof = true, append(proof, "uuid")
@@ -62,21 +60,11 @@ func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, po
 	if tied {
 		return proof, nil
 	}
-	var props struct {
-		IdentityCheck string `json:"identity_check"`
-	}
-	_ = json.Unmarshal(n.GetProperties(), &props) // canonical JSON: checked on entry
-	if props.IdentityCheck == "mac-only" {
+	if macOnly(n) {
 		return proof, nil
 	}
 	return nil, errs.About(errs.Denied, n.GetId(),
 		"identity mismatch: neither UUID, serial number nor BMC address is named by both the machine and its BMC, so nothing ties them together; nothing was written. If you know that they belong together: ironring node set %s --property identity_check=mac-only", n.GetId())
-}
-
-// uuids are all readings of the UUID that a BMC gave, the likeliest first.
-func uuids(f *api.BmcFacts) []string {
-	all := append([]string{f.GetSystemUuid()}, f.GetSystemUuids()...)
-	return slices.DeleteFunc(all, func(u string) bool { return !node.TellingUUID(u) })
 }
 
 // addresses are IP addresses that can belong to one BMC only, in one form.
@@ -102,26 +90,4 @@ func macs(texts []string) (out []string) {
 
 func overlap(a, b []string) bool {
 	return slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
-}
-
-// sameUUID compares UUIDs, allowing for firmware that writes the first three
-// fields in the other byte order (SMBIOS 2.6 and later against RFC 4122 and
-// IPMI's Get System GUID).
-func sameUUID(a, b string) bool {
-	x, errA := hex.DecodeString(strings.ReplaceAll(strings.ToLower(a), "-", ""))
-	y, errB := hex.DecodeString(strings.ReplaceAll(strings.ToLower(b), "-", ""))
-	if errA != nil || errB != nil || len(x) != 16 || len(y) != 16 {
-		return strings.EqualFold(a, b)
-	}
-	reversed := slices.Clone(x)
-	slices.Reverse(reversed)
-	return slices.Equal(x, y) || slices.Equal(swapped(x), y) || slices.Equal(reversed, y)
-}
-
-func swapped(u []byte) []byte {
-	s := slices.Clone(u)
-	slices.Reverse(s[0:4])
-	slices.Reverse(s[4:6])
-	slices.Reverse(s[6:8])
-	return s
 }

@@ -230,14 +230,3 @@ func (r *runner) sendNMI(ctx context.Context, p position) (outcome, error) {
 	}
 	return outcome{ops: r.closing("sent")}, nil
 }
-
-// unclaimed refuses a BMC or a machine that another node was verified with, so
-// that a person reads it as the reason; that two nodes verified at the same time
-// do not both get it, the replicated state sees to.
-func (r *runner) unclaimed(facts *api.BmcFacts) error {
-	if other := r.cfg.Store.View().NodeWithBMC(facts, r.node); other != nil {
-		return errs.About(errs.Exists, r.node, "node %s has this BMC (%s) or its machine (UUID %s) already: two nodes cannot be one machine; check driver_info of both",
-			node.Label(other), facts.GetBmcKey(), facts.GetSystemUuid())
-	}
-	return nil
-}

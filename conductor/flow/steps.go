@@ -39,6 +39,7 @@ var executors = map[node.StepID]executor{
 	node.StepSetIndicator:  (*runner).setIndicator,
 	node.StepSendNMI:       (*runner).sendNMI,
 	node.StepClearEvents:   (*runner).clearEvents,
+	node.StepAcceptMachine: (*runner).acceptMachine,
 	node.StepBootRamdisk:   (*runner).bootRamdisk,
 	node.StepBootLocal:     (*runner).bootLocal,
 	node.StepBootNothing:   (*runner).bootNothing,
@@ -131,6 +132,9 @@ func (r *runner) execute(ctx context.Context, exec executor, p position) (outcom
 	if p.step.GetWaits() {
 		<-r.slots
 		defer func() { r.slots <- struct{}{} }()
+	}
+	if err := r.verified(ctx, p); err != nil {
+		return outcome{}, err
 	}
 	if out, ok, err := r.leftOut(ctx, p); ok || err != nil {
 		return out, err

@@ -5,21 +5,18 @@
 // puts the machine back; those flows go through the same door as a user's.
 //
 // A machine that a flow left in the ramdisk, for the next one to find its
-// agent, is switched off the same way once its node has been in its state for
-// ten minutes of the cluster clock: whoever owns it then finds that in the
-// record. In maintenance it is left alone, as all machines are.
+// agent, is switched off the same way (idle.go).
 //
 // Rules: only the assigned owner polls; locked nodes, nodes with unfinished
 // work, in maintenance, in enroll, or with a parked BMC are left alone; a poll
-// never takes a lock, so it never makes a user's call wait.
+// never takes a lock, so it never makes a user's call wait; what the BMC of
+// another machine says, after a change of driver_info, is recorded of no node.
 package power
 
 import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -45,7 +42,12 @@ type Config struct {
 }
 
 // Sync polls until its context ends.
-type Sync struct{ cfg Config }
+type Sync struct {
+	cfg Config
+
+	mu   sync.Mutex
+	offs map[string]*off // guarded by mu; by node, of idle machines
+}
 
 // New makes a Sync.
 func New(cfg Config) *Sync {
@@ -55,7 +57,7 @@ func New(cfg Config) *Sync {
 	if cfg.Workers == 0 {
 		cfg.Workers = 8
 	}
-	return &Sync{cfg: cfg}
+	return &Sync{cfg: cfg, offs: map[string]*off{}}
 }
 
 // Run polls every owned node once in each period, a few at a time.
@@ -78,6 +80,7 @@ func (s *Sync) round(ctx context.Context) {
 	slots := make(chan struct{}, s.cfg.Workers)
 	var all sync.WaitGroup
 	defer all.Wait()
+	s.forget()
 	for n := range s.cfg.Store.View().NodesAssigned(s.cfg.Member) {
 		id := n.GetId()
 		if s.due(id) == nil {
@@ -113,8 +116,11 @@ func (s *Sync) look(ctx context.Context, id string) {
 	if before == nil {
 		return
 	}
-	if s.idle(before) {
+	if s.idle(before) && s.again(before) {
 		s.switchOff(ctx, before)
+		return
+	}
+	if before.GetBmc() != nil && node.BMCChanged(before) && !s.itsMachine(ctx, before) {
 		return
 	}
 	is, err := s.cfg.BMC.Power(ctx, id)
@@ -151,67 +157,4 @@ func (s *Sync) look(ctx context.Context, id string) {
 	if err != nil {
 		s.cfg.Logger.Debug("power state not recorded", "node", n.GetId(), "err", err)
 	}
-}
-
-// idleTicks is how long a machine may wait in the ramdisk for the next flow, on
-// the cluster clock.
-const idleTicks = 10 * 60 * 1000
-
-// idle says whether a machine was left in the ramdisk and nothing came of it.
-// The recorded power does not count: who was seen off may have been switched on
-// since, and its record is to end all the same.
-func (s *Sync) idle(n *api.Node) bool {
-	return n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && s.cfg.Store.View().Globals().GetTicks()-n.GetStateSinceTick() >= idleTicks
-}
-
-// switchOff has a flow end the boot of an idle machine. Nobody has asked for
-// that, so it first looks whether the BMC is still that of the machine: its
-// address may have been changed meanwhile. A record that knows no BMC, as after
-// a change of driver_info, cannot tell: that machine stays on.
-func (s *Sync) switchOff(ctx context.Context, n *api.Node) {
-	if n.GetBmc() == nil {
-		s.cfg.Logger.Debug("idle machine not switched off: its BMC is not verified since driver_info changed", "node", n.GetId())
-		return
-	}
-	facts, err := s.cfg.BMC.Identify(ctx, n.GetId())
-	if err != nil {
-		s.cfg.Logger.Debug("idle machine not switched off", "node", n.GetId(), "err", err)
-		return
-	}
-	if anotherMachine(facts, n.GetBmc()) {
-		s.cfg.Logger.Warn("the BMC is not that of the machine which was left in the ramdisk: it is not switched off", "node", n.GetId(),
-			"uuid", facts.GetSystemUuid(), "serial", facts.GetSerial())
-		return
-	}
-	// As after a tenant: off, then no boot and no medium.
-	steps, err := node.Plan(api.FlowKind_FLOW_TEARDOWN, api.PowerAction_POWER_ACTION_NONE)
-	if err != nil {
-		return
-	}
-	const reason = "nothing came for the machine in the ramdisk"
-	_, err = s.cfg.Propose(ctx, &api.Command{
-		Meta: &api.Meta{Principal: "peer:" + s.cfg.Member, Reason: reason, WallMs: s.cfg.Clock.Now().UnixMilli()},
-		Ops: []*api.Op{{Op: &api.Op_FlowCreate{FlowCreate: &api.FlowCreate{NodeId: n.GetId(), Rev: n.GetRev(), Flow: &api.Flow{
-			Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_POWER, Steps: steps,
-			Meta: &api.Meta{Principal: "peer:" + s.cfg.Member, Reason: reason},
-		}}}}},
-	})
-	if err != nil {
-		s.cfg.Logger.Debug("idle machine not switched off", "node", n.GetId(), "err", err)
-	}
-}
-
-// anotherMachine says whether a BMC contradicts what the record says of the
-// machine behind it. Pure.
-func anotherMachine(is, was *api.BmcFacts) bool {
-	uuids := func(f *api.BmcFacts) []string {
-		return slices.DeleteFunc(append([]string{f.GetSystemUuid()}, f.GetSystemUuids()...), func(u string) bool { return !node.TellingUUID(u) })
-	}
-	if a, b := uuids(is), uuids(was); len(a) > 0 && len(b) > 0 {
-		return !slices.ContainsFunc(a, func(x string) bool {
-			return slices.ContainsFunc(b, func(y string) bool { return strings.EqualFold(x, y) })
-		})
-	}
-	a, b := is.GetSerial(), was.GetSerial()
-	return node.TellingSerial(a) && node.TellingSerial(b) && !strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
 }

@@ -127,7 +127,7 @@ func (s *Service) capable(n *api.Node, step *api.Step) error {
 	can := map[node.StepID]bool{
 		node.StepSetBootDevice: c.BootDeviceSet, node.StepSetBootMode: c.BootMode, node.StepSetSecureBoot: c.SecureBoot,
 		node.StepInsertMedia: c.Media, node.StepEjectMedia: c.Media, node.StepSetIndicator: c.Indicator,
-		node.StepSendNMI: c.NMI, node.StepClearEvents: c.ClearEvents,
+		node.StepSendNMI: c.NMI, node.StepClearEvents: c.ClearEvents, node.StepAcceptMachine: true,
 	}
 	if !can[node.IDOf(step)] {
 		return errs.About(errs.Unsupported, n.GetId(), "driver %s cannot %s", d.Name(), strings.ReplaceAll(step.GetName(), "_", " "))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/ironring/ironring/api"
@@ -53,7 +54,8 @@ func testTwoDisks(t *testing.T, f *fixture) {
 
 // testSwappedBMCs: two machines, each behind the BMC of the other, which here
 // is the same as nodes with each other's BMC addresses. Nothing is written on
-// either, and both are deployed once the addresses are right.
+// either, and both are deployed once the addresses are right. A node that was
+// verified with its machine does not even switch the other one.
 func testSwappedBMCs(t *testing.T, f *fixture) {
 	t.Run("from the start", func(t *testing.T) {
 		t.Parallel()
@@ -65,12 +67,14 @@ func testSwappedBMCs(t *testing.T, f *fixture) {
 		for _, n := range pair {
 			f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
 		}
-		mismatch(t, f, pair, api.Event_EV_PROVIDE, nil, api.State_AVAILABLE, api.State_CLEAN_FAILED)
+		mismatch(t, f, pair, api.Event_EV_PROVIDE, nil, api.State_AVAILABLE, api.State_CLEAN_FAILED, "identity mismatch", "nothing was written", "Is the BMC address that of another machine?")
 		for _, n := range pair {
 			if got := readAt(t, n.machine.DiskPath(0), 0, len(planted)); string(got) != planted {
 				t.Errorf("%s: the head of the disk was changed", n.name)
 			}
 			f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
+			// It was managed with the other machine: a person says that this is it.
+			f.says(t, 0, nil, "node", "bmc", "accept-machine", n.name, "--is", "SIM"+n.name, "--wait")
 			f.fails(t, n, api.Event_EV_PROVIDE, nil, api.State_AVAILABLE, api.State_CLEAN_FAILED, "nothing was erased", "unknown data", "--wipe-existing")
 			untouched(t, n)
 			f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
@@ -81,8 +85,9 @@ func testSwappedBMCs(t *testing.T, f *fixture) {
 	t.Run("after the clean", func(t *testing.T) {
 		t.Parallel()
 		pair := [2]*node{f.ready(t), f.ready(t)}
+		leftAlone(t, f, pair[0], pair[1])
 		swap(t, f, pair)
-		mismatch(t, f, pair, api.Event_EV_DEPLOY, f.image, api.State_ACTIVE, api.State_DEPLOY_FAILED)
+		mismatch(t, f, pair, api.Event_EV_DEPLOY, f.image, api.State_ACTIVE, api.State_DEPLOY_FAILED, "belongs to another machine", "Nothing was changed there")
 		for _, n := range pair {
 			unbootable(t, n, 0)
 			if got := f.images.served(n.name); got != 0 {
@@ -120,6 +125,29 @@ func address(t *testing.T, f *fixture, n, of *node) {
 	f.set(t, n, map[string]string{"driver_info": string(doc)})
 }
 
+// leftAlone gives a node the address of another's BMC: the machine there is not
+// switched, nor is its indicator, and the node has its own again afterwards.
+func leftAlone(t *testing.T, f *fixture, n, other *node) {
+	t.Helper()
+	address(t, f, n, other)
+	was, asked := other.bmc.Power(), len(other.bmc.Trace())
+	for _, args := range [][]string{
+		{"node", "power", n.name, "off", "--wait"}, {"node", "power", n.name, "on", "--wait"}, {"node", "bmc", "indicator", n.name, "on", "--wait"},
+	} {
+		f.says(t, 1, []string{"belongs to another machine", "SIM" + other.name, "SIM" + n.name, "ironring node set " + n.name, "Nothing was changed there"}, args...)
+	}
+	if got := other.bmc.Power(); got != was || len(other.bmc.Trace()) != asked {
+		t.Errorf("%s was touched: power %v, was %v; %v", other.name, got, was, other.bmc.Trace()[asked:])
+	}
+	f.says(t, 0, []string{"not verified"}, "node", "show", n.name)
+	address(t, f, n, n)
+	f.says(t, 0, nil, "node", "bmc", "indicator", n.name, "on", "--wait")
+	out, _ := f.ironring("node", "show", n.name)
+	if strings.Contains(out, "not verified") {
+		t.Errorf("with its own address again:\n%s", out)
+	}
+}
+
 func swap(t *testing.T, f *fixture, pair [2]*node) {
 	t.Helper()
 	address(t, f, pair[0], pair[1])
@@ -128,7 +156,7 @@ func swap(t *testing.T, f *fixture, pair [2]*node) {
 
 // mismatch has both nodes of a swapped pair do something, which must fail with
 // nothing written, and gives each its own BMC back.
-func mismatch(t *testing.T, f *fixture, pair [2]*node, verb api.Event, args func(*node) map[string]any, want, rest api.State) {
+func mismatch(t *testing.T, f *fixture, pair [2]*node, verb api.Event, args func(*node) map[string]any, want, rest api.State, why ...string) {
 	t.Helper()
 	var after [2]uint64
 	for i, n := range pair {
@@ -139,7 +167,7 @@ func mismatch(t *testing.T, f *fixture, pair [2]*node, verb api.Event, args func
 		after[i] = f.asks(t, n, verb, doc)
 	}
 	for i, n := range pair {
-		f.rests(t, n, after[i], want, rest, "identity mismatch", "nothing was written", "Is the BMC address that of another machine?")
+		f.rests(t, n, after[i], want, rest, why...)
 	}
 	for _, n := range pair {
 		untouched(t, n)

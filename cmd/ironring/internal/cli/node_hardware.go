@@ -29,7 +29,7 @@ reading; --wait waits for the end.`,
 	}
 	cmd.AddCommand(
 		newBMCSensorsCmd(f), newBMCEventsCmd(f), newBMCItemsCmd(f), newBMCClearEventsCmd(f), newBMCIndicatorCmd(f), newBMCNMICmd(f),
-		newBMCBootDeviceCmd(f), newBMCBootModeCmd(f), newBMCSecureBootCmd(f), newBMCMediaCmd(f), newBMCAcceptCmd(f),
+		newBMCBootDeviceCmd(f), newBMCBootModeCmd(f), newBMCSecureBootCmd(f), newBMCMediaCmd(f), newBMCAcceptCmd(f), newBMCAcceptMachineCmd(f),
 	)
 	return cmd
 }

@@ -156,6 +156,9 @@ func (f *Factory) printNode(rep *api.NodeReply, ports []*api.Port) error {
 	if b := n.GetBmc(); b != nil {
 		line("bmc", strings.Join(strings.Fields(b.GetVendor()+" "+b.GetModel()+" "+b.GetFirmware()), " "))
 		line("system uuid", b.GetSystemUuid())
+		if node.BMCChanged(n) {
+			t.add("bmc is", cell{"not verified since driver or driver_info changed: asked who it is before it is used", yellow})
+		}
 	}
 	if tls := n.GetBmcTls(); tls != nil {
 		line("bmc certificate", tls.GetFingerprint())
