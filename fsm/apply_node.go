@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
@@ -260,7 +262,7 @@ func checkFlowFields(n *api.Node) error {
 	for _, s := range []string{
 		n.GetBoot().GetNonce(),
 		n.GetRootDisk().GetName(), n.GetRootDisk().GetSerial(), n.GetRootDisk().GetWwn(),
-		n.GetRootDisk().GetByPath(), n.GetRootDisk().GetModel(),
+		n.GetRootDisk().GetByPath(), n.GetRootDisk().GetModel(), n.GetRootDisk().GetFlowId(),
 		n.GetBmc().GetSystemUuid(), n.GetBmc().GetSerial(), n.GetBmc().GetVendor(), n.GetBmc().GetModel(),
 		n.GetBmc().GetFirmware(), n.GetBmc().GetBmcKey(), n.GetErasure().GetFlowId(), n.GetBmcPark().GetMessage(),
 		string(n.GetBmcPark().GetCredentialsDigest()),
@@ -273,6 +275,9 @@ func checkFlowFields(n *api.Node) error {
 		for _, s := range list {
 			size += len(s) + 1
 		}
+	}
+	for _, d := range n.GetErasure().GetErased() {
+		size += proto.Size(d)
 	}
 	return checkSize("flow fields of a node", size, maxDocument)
 }
