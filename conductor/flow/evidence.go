@@ -32,15 +32,18 @@ type EvidencePolicy struct {
 	PhoneHome bool       // it calls a peer's boot listener
 	Host      netip.Addr // of a port; invalid: the addresses of the node's ports
 	Port      uint16     // it answers on a TCP port
+	Console   string     // it prints a line with this pattern (RE2) on the serial console
 }
 
 // None says whether nothing but the boot entry is looked at.
-func (p EvidencePolicy) None() bool { return !p.PhoneHome && p.Port == 0 }
+func (p EvidencePolicy) None() bool { return p == EvidencePolicy{} }
 
 func (p EvidencePolicy) String() string {
 	switch {
 	case p.PhoneHome:
 		return "phone_home"
+	case p.Console != "":
+		return "console:" + p.Console
 	case p.Port != 0 && p.Host.IsValid():
 		return "port:" + netip.AddrPortFrom(p.Host, p.Port).String()
 	case p.Port != 0:
@@ -49,16 +52,19 @@ func (p EvidencePolicy) String() string {
 	return "none"
 }
 
-// ParseEvidence reads "none", "phone_home", "port:22" or "port:192.0.2.7:22".
+// ParseEvidence reads "none", "phone_home", "port:22", "port:192.0.2.7:22" or
+// "console:login:".
 func ParseEvidence(text string) (EvidencePolicy, error) {
-	const forms = "none, phone_home, port:PORT or port:ADDRESS:PORT"
+	const forms = "none, phone_home, port:PORT, port:ADDRESS:PORT or console:REGEXP"
 	switch {
 	case text == "" || text == "none":
 		return EvidencePolicy{}, nil
 	case text == "phone_home":
 		return EvidencePolicy{PhoneHome: true}, nil
 	case text == "console" || strings.HasPrefix(text, "console:"):
-		return EvidencePolicy{}, errs.About(errs.Unsupported, "evidence", "evidence: a pattern on the console is not supported, because consoles are not recorded; use %s", forms)
+		pattern := strings.TrimPrefix(strings.TrimPrefix(text, "console"), ":")
+		_, err := parsePattern(pattern)
+		return EvidencePolicy{Console: pattern}, err
 	}
 	spec, ok := strings.CutPrefix(text, "port:")
 	if !ok {
@@ -235,6 +241,9 @@ func (r *runner) waitForEvidence(ctx context.Context, p position) (outcome, erro
 	policy, err := args.evidence(r.cfg.Store.View().Node(r.node))
 	if err != nil {
 		return outcome{}, err
+	}
+	if policy.Console != "" {
+		return r.waitForConsole(ctx, p, policy)
 	}
 	sig, stop := r.cfg.Watch.Subscribe(r.node)
 	defer stop()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -267,6 +268,13 @@ func (c *cable) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts, 
 		return nil, err
 	}
 	return c.Driver.Identify(ctx, t)
+}
+
+func (c *cable) ReadConsole(ctx context.Context, t drivers.Target, g drivers.Grant, opened func(), w io.Writer) error {
+	if err := c.cut(); err != nil {
+		return err
+	}
+	return c.Driver.ReadConsole(ctx, t, g, opened, w)
 }
 
 func (r *rig) setOnChange(f func(peer string, after bool)) {

@@ -33,6 +33,7 @@ type runner struct {
 	begun    uint32        // the attempt that this runner has started itself
 	quiet    time.Duration // on Clock.Elapsed: until then our calls to the BMC may take effect
 	refusals int           // of the BMC in this step
+	console  *consoleWatch // nil while the console is not read
 }
 
 // lost is an error once the lock is no longer ours to work under.
@@ -83,6 +84,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err := r.acquire(ctx); err != nil {
 		return err
 	}
+	defer r.stopConsole()
 	// An earlier task of ours may have called the BMC a moment ago.
 	r.quiet = r.cfg.Clock.Elapsed() + r.effectLimit()
 	for {
@@ -118,6 +120,7 @@ func (r *runner) run(ctx context.Context) error {
 
 // park releases the lock of a flow that goes on elsewhere.
 func (r *runner) park(ctx context.Context, why error) error {
+	r.stopConsole()
 	if f := r.flow(); f != nil {
 		r.event(f, fmt.Sprintf("%s leaves %s at step %d to another peer: %v", r.cfg.Member, purpose(f), f.GetCursor()+1, why))
 	}
@@ -278,6 +281,7 @@ func (r *runner) done(ctx context.Context, f *api.Flow, step *api.Step, out outc
 // end commits the end of the flow, the state that follows and the release of
 // the lock as one.
 func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, msg string) error {
+	r.stopConsole()
 	// An intent may be open that no step will close, such as a former holder's
 	// when the flow is aborted.
 	if r.intent() != nil {
@@ -289,6 +293,8 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 		r.stopAgent(ctx, f)
 	}
 	n := r.cfg.Store.View().Node(r.node)
+	endsBoot := status != api.FlowStatus_FLOW_DONE && n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && failureEndsBoot(f)
+	medium := endsBoot && r.leavesMedium(ctx, f)
 	op := &api.FlowEnd{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Status: status, Error: msg}
 	ops := r.closing("given up")
 	switch {
@@ -310,10 +316,10 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 			op.Event = api.Event_EV_ABORT
 		}
 	}
-	if status != api.FlowStatus_FLOW_DONE && n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && failureEndsBoot(f) {
+	if endsBoot {
 		// The boot nonce ends with the flow: a machine that still runs the
 		// ramdisk gets no orders, and its next boot gets nothing.
-		ops = append(ops, r.write(f, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING}}))
+		ops = append(ops, r.write(f, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING, Medium: medium}}))
 	}
 	ops = append(ops, &api.Op{Op: &api.Op_FlowEnd{FlowEnd: op}}, r.release())
 	text := purpose(f) + " done"

@@ -43,6 +43,9 @@ func (r *runner) identifyBMC(ctx context.Context, p position) (outcome, error) {
 }
 
 func (r *runner) powerOn(ctx context.Context, p position) (outcome, error) {
+	if err := r.watchBeforePowerOn(ctx, p); err != nil {
+		return outcome{}, err
+	}
 	return r.power(ctx, p, "power_on", api.PowerState_POWER_ON, api.PowerAction_POWER_ACTION_ON, powerSettle)
 }
 
@@ -55,14 +58,17 @@ func (r *runner) powerSoftOff(ctx context.Context, p position) (outcome, error) 
 }
 
 func (r *runner) power(ctx context.Context, p position, kind string, want api.PowerState, action api.PowerAction, settle time.Duration) (outcome, error) {
-	if r.endsBoot(p) != nil && r.usesMedia() {
+	medium := r.mediumLeft(p)
+	if medium {
 		// Whoever wants the power changed gets it with a medium in the drive too:
-		// its path is dead, and the next boot ejects it.
-		if err := r.ejectBootMedia(ctx, p); err != nil && (ctx.Err() != nil || r.hard.Err() != nil || r.lost() != nil) {
+		// its path is dead, and the next flow ejects it.
+		err := r.ejectBootMedia(ctx, p)
+		if err != nil && (ctx.Err() != nil || r.hard.Err() != nil || r.lost() != nil) {
 			return outcome{}, err
 		} else if err != nil {
 			r.log.Warn("the boot medium is left in the drive", "err", err)
 		}
+		medium = err != nil
 	}
 	ops, err := r.mutate(ctx, change{
 		kind: kind, settle: settle, tries: 2,
@@ -81,7 +87,7 @@ func (r *runner) power(ctx context.Context, p position, kind string, want api.Po
 		return outcome{}, err
 	}
 	out := outcome{ops: append(ops, r.write(p.flow, []string{"power_state", "target_power"}, &api.Node{PowerState: want}))}
-	out.ops = append(out.ops, r.endsBoot(p)...)
+	out.ops = append(out.ops, r.endsBoot(p, medium)...)
 	if len(ops) > 0 && want == api.PowerState_POWER_ON { // an intent is closed: it was not on before
 		out.powerOns = 1
 	}
@@ -152,9 +158,10 @@ func (r *runner) bootRamdisk(_ context.Context, p position) (outcome, error) {
 func (r *runner) newBoot(tries uint32) *api.Boot {
 	nonce := make([]byte, 16)
 	_, _ = rand.Read(nonce) // never fails
+	v := r.cfg.Store.View()
 	return &api.Boot{
 		Target: api.BootTarget_BOOT_RAMDISK, Nonce: hex.EncodeToString(nonce),
-		MintedTick: r.cfg.Store.View().Globals().GetTicks(), Tries: tries,
+		MintedTick: v.Globals().GetTicks(), Tries: tries, Medium: v.Node(r.node).GetBoot().GetMedium(),
 	}
 }
 
@@ -168,7 +175,7 @@ func (r *runner) bootNothing(ctx context.Context, p position) (outcome, error) {
 
 // bootRecord ends the boots of the ramdisk, and takes its medium out.
 func (r *runner) bootRecord(ctx context.Context, p position, target api.BootTarget) (outcome, error) {
-	if r.usesMedia() {
+	if r.usesMedia() || r.cfg.Store.View().Node(r.node).GetBoot().GetMedium() {
 		if err := r.ejectBootMedia(ctx, p); err != nil {
 			return outcome{}, err
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/conductor/bmc"
 	"github.com/ironring/ironring/conductor/flow"
 	"github.com/ironring/ironring/internal/canon"
 	"github.com/ironring/ironring/internal/errs"
@@ -169,6 +170,11 @@ func (s *Service) deployArgs(f *api.Flow, n *api.Node, doc []byte) error {
 	}
 	if err := flow.AddEvidence(f, &a, n); err != nil {
 		return err
+	}
+	if flow.WatchesConsole(a) {
+		if err := bmc.HasConsole(s.cfg.Registry, n); err != nil {
+			return err
+		}
 	}
 	secretURL := flow.SecretURL(u)
 	if secretURL {

@@ -515,7 +515,7 @@ func TestDeployEvidence(t *testing.T) {
 			kind errs.Kind
 			says string
 		}{
-			`"evidence":"console:login"}`:                                  {errs.Unsupported, "not supported"},
+			`"evidence":"console:(login"}`:                                 {errs.Invalid, "console:REGEXP: error parsing"},
 			`"evidence":"ping"}`:                                           {errs.Invalid, "phone_home, port:PORT"},
 			`"evidence":"port:99999"}`:                                     {errs.Invalid, "no port"},
 			`"evidence":"port:22","evidence_timeout":99999999}`:            {errs.Invalid, "evidence_timeout"},

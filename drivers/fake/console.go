@@ -69,3 +69,10 @@ func (d *Driver) ReadConsole(ctx context.Context, t drivers.Target, g drivers.Gr
 		}
 	}
 }
+
+// ConsoleOpen says whether somebody reads the console.
+func (b *BMC) ConsoleOpen() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.console != nil
+}

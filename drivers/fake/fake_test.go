@@ -37,6 +37,7 @@ func TestConformance(t *testing.T) {
 			Secrets:       []string{"s3cret-pw", "wr0ng-one"},
 			Changes:       b.Changes,
 			Silence:       func() { b.Inject(fake.Fault{Kind: fake.Die}) },
+			Console:       b.Print,
 		}
 	})
 }

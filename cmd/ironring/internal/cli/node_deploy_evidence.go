@@ -11,19 +11,27 @@ import (
 // evidenceFlags say what must be seen of a deployed system before its node is
 // active.
 type evidenceFlags struct {
-	policy, token string
-	timeout       time.Duration
+	policy, token, pattern string
+	timeout                time.Duration
 }
 
 func (e *evidenceFlags) register(fl *pflag.FlagSet) {
-	fl.StringVar(&e.policy, "evidence", "", "what must be seen before the node is active: `POLICY` none, phone_home, port:PORT or port:ADDRESS:PORT")
+	fl.StringVar(&e.policy, "evidence", "", "what must be seen before the node is active: `POLICY` none, phone_home, port:PORT, port:ADDRESS:PORT or console")
+	fl.StringVar(&e.pattern, "console-pattern", "", "with --evidence console: `REGEXP` (RE2) that is to be found in a line on the serial console, such as 'login:'")
 	fl.DurationVar(&e.timeout, "evidence-timeout", 0, "how long to wait for it (default 20m)")
 	fl.StringVar(&e.token, "phone-home-token", "", "`TOKEN` in the URL that the system calls, POST http://PEER/phone-home/TOKEN; if left out one is made for the config drive")
 }
 
 // into adds what was given to the arguments of a deploy.
 func (e *evidenceFlags) into(doc map[string]any) error {
-	if e.policy != "" {
+	switch {
+	case e.policy == "console" && e.pattern == "":
+		return errs.New(errs.Invalid, "--evidence console needs --console-pattern REGEXP")
+	case e.policy == "console":
+		doc["evidence"] = "console:" + e.pattern
+	case e.pattern != "":
+		return errs.New(errs.Invalid, "--console-pattern is of use with --evidence console only")
+	case e.policy != "":
 		doc["evidence"] = e.policy
 	}
 	if e.token != "" {
