@@ -3,11 +3,13 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ironring/ironring/internal/errs"
 )
@@ -163,6 +165,34 @@ func TestLoad(t *testing.T) {
 	}
 	if _, err := Load(p); err == nil || !strings.Contains(err.Error(), p) || !strings.Contains(err.Error(), "line 2") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestStalls: files that keep a YAML parser busy are refused at once, and what
+// aliases multiply is not followed.
+func TestStalls(t *testing.T) {
+	laughs := "data_dir: /d\nid: &a0 [x, x, x, x, x, x, x, x]\n"
+	for i := range 12 {
+		laughs += fmt.Sprintf("a%d: &a%d [*a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d]\n", i+1, i+1, i, i, i, i, i, i, i, i)
+	}
+	inside := "data_dir: /d\njoin: &a0 [x, x]\ndrivers: "
+	for i := range 30 {
+		inside += fmt.Sprintf("&a%d [*a%d, ", i+1, i)
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"deep":           {"data_dir: /d\njoin: " + strings.Repeat("[", 900), "line 2: nested more than 64 deep"},
+		"empty lines":    {"data_dir: |\n /d\n" + strings.Repeat("\n", 1<<16), "more than 100 empty lines in a row"},
+		"aliases":        {laughs, "unknown key"},
+		"nested aliases": {inside + "x" + strings.Repeat("]", 30) + "\n", ""},
+	} {
+		start := time.Now()
+		_, err := Parse([]byte(c.text), testHost())
+		if err == nil || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 4000 {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if took := time.Since(start); took > 5*time.Second { // hundredths of one, without a race detector beside it
+			t.Errorf("%s: refused after %s", name, took)
+		}
 	}
 }
 

@@ -11,9 +11,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/yamlbound"
 )
 
 // maxSize bounds the file; a real one has a few kilobytes.
@@ -25,7 +25,7 @@ func decode(data []byte, cfg *Config) error {
 	if len(data) > maxSize {
 		return errs.New(errs.Invalid, "file has %d bytes, more than %d", len(data), maxSize)
 	}
-	file, err := parser.ParseBytes(data, 0)
+	file, err := yamlbound.Parse(data)
 	if err != nil {
 		return yamlError(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -293,11 +294,31 @@ func TestExportRoundTrip(t *testing.T) {
 	})
 }
 
+// TestFleetStalls: a file that keeps a YAML parser busy is refused at once, and
+// the error says where and why.
+func TestFleetStalls(t *testing.T) {
+	for want, text := range map[string]string{
+		"line 2: nested more than 64 deep":             "nodes:\n" + strings.Repeat("- ", 1<<16),
+		"line 105: more than 100 empty lines in a row": "nodes:\n- description: |\n    a\n" + strings.Repeat("\n", 1<<16),
+	} {
+		start := time.Now()
+		d := newDesk(t)
+		code, _, stderr := d.run(nil, "node", "apply", "-f", d.file("fleet.yaml", text), "--dry-run")
+		if code != 3 || !strings.Contains(stderr, want) {
+			t.Errorf("%d %s, want %s", code, stderr, want)
+		}
+		if took := time.Since(start); took > 5*time.Second { // hundredths of one, without a race detector beside it
+			t.Errorf("refused after %s", took)
+		}
+	}
+}
+
 // Files from anywhere are an error or a plan, never more.
 func FuzzFleetYAML(f *testing.F) {
 	f.Add([]byte(twoNodes))
 	f.Add([]byte("- {name: n1, ports: [1, {address: 2}], extra: {a: [{env: X}]}}"))
 	f.Add([]byte("nodes: &a\n- <<: *a\n"))
+	f.Add([]byte("nodes:\n- description: |\n    a\n" + strings.Repeat("\n", 90)))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		p := &problems{path: "f"}
 		for _, e := range parseYAML(data, p) {

@@ -10,10 +10,10 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/yamlbound"
 )
 
 // maxYAMLDepth bounds how deep a file may be nested.
@@ -25,7 +25,7 @@ var plainNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-
 // parseYAML reads a mapping with the list `nodes`, and perhaps `cluster`, or
 // that list alone.
 func parseYAML(data []byte, p *problems) []*entry {
-	file, err := parser.ParseBytes(data, 0)
+	file, err := yamlbound.Parse(data)
 	if err != nil {
 		line, text := yamlProblem(err)
 		p.add(line, "%s", text)
@@ -187,6 +187,10 @@ func lineOf(n ast.Node) int {
 // yamlProblem is the line and the first sentence of an error of the library,
 // which quotes the file over several lines.
 func yamlProblem(err error) (int, string) {
+	var bound *yamlbound.Error
+	if errors.As(err, &bound) {
+		return bound.Line, bound.Text
+	}
 	var at yaml.Error
 	if !errors.As(err, &at) {
 		return 1, "is no YAML"
