@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
@@ -158,13 +160,27 @@ func (r *runner) untilShown(ctx context.Context, p position) (_ context.Context,
 	}, cancel
 }
 
-// endsBoot is what a power action commits besides: a machine that was left in
-// the ramdisk is not to come back into it.
-func (r *runner) endsBoot(p position) []*api.Op {
-	if p.flow.GetKind() != api.FlowKind_FLOW_POWER || r.cfg.Store.View().Node(r.node).GetBoot().GetTarget() != api.BootTarget_BOOT_RAMDISK {
+// endsBoot is what a change of the power commits besides: a machine that was
+// left in the ramdisk is not to come back into it after a power action, and
+// whether our medium is still in its drive.
+func (r *runner) endsBoot(p position, medium bool) []*api.Op {
+	boot := r.cfg.Store.View().Node(r.node).GetBoot()
+	switch {
+	case r.powersLeftBoot(p):
+		boot = &api.Boot{Target: api.BootTarget_BOOT_NOTHING, Medium: medium}
+	case boot.GetMedium() && !medium:
+		boot = proto.CloneOf(boot)
+		boot.Medium = false
+	default:
 		return nil
 	}
-	return []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: &api.Boot{Target: api.BootTarget_BOOT_NOTHING}})}
+	return []*api.Op{r.write(p.flow, []string{"boot"}, &api.Node{Boot: boot})}
+}
+
+// powersLeftBoot says whether a power action meets a machine that was left in
+// the ramdisk.
+func (r *runner) powersLeftBoot(p position) bool {
+	return p.flow.GetKind() == api.FlowKind_FLOW_POWER && r.cfg.Store.View().Node(r.node).GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK
 }
 
 // agesBoot is what a change commits besides that the machine takes up when it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/bootpath"
@@ -59,6 +60,57 @@ func (r *runner) ejectBootMedia(ctx context.Context, p position) error {
 		return nil
 	}
 	return r.commitMedia(ctx, "boot medium ejected")(r.eject(ctx, p, now.GetSlot()))
+}
+
+// mediumLeft says whether our medium may be in the drive although nobody boots
+// from it any more: of a boot that this power action ends, or of a flow that
+// failed and could not eject it.
+func (r *runner) mediumLeft(p position) bool {
+	return r.cfg.Store.View().Node(r.node).GetBoot().GetMedium() || r.usesMedia() && r.powersLeftBoot(p)
+}
+
+// leftLimit is how long a flow that fails looks after its medium, leftRoom how
+// long its lock must last besides what a change may need to land.
+const (
+	leftLimit = 20 * time.Second
+	leftRoom  = 30 * time.Second
+)
+
+// leavesMedium ejects the boot medium of a flow that fails, and says whether it
+// is left in the drive; then the node's next flow that switches the power ejects
+// it. What failed matters more: nothing is tried where the BMC is not known to be
+// the machine's or where the lock or the state runs out soon, and nothing again
+// by a new holder: an eject that hangs for longer costs the lock, once.
+func (r *runner) leavesMedium(ctx context.Context, f *api.Flow) bool {
+	n := r.cfg.Store.View().Node(r.node)
+	if !r.usesMedia() && !n.GetBoot().GetMedium() {
+		return false
+	}
+	if !node.Verified(n) || r.isStopping() || r.begun != f.GetAttempt() || r.room() < leftRoom+r.effectLimit() {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, leftLimit)
+	defer cancel()
+	if err := r.ejectBootMedia(ctx, position{flow: f}); err != nil {
+		r.log.Warn("the boot medium is left in the drive", "err", err)
+		r.event(f, "the boot medium is left in the drive: "+err.Error())
+		return true
+	}
+	return false
+}
+
+// room is how long the lock and the node's state last, on the cluster clock.
+func (r *runner) room() time.Duration {
+	v := r.cfg.Store.View()
+	l := v.Lock(r.node)
+	ends := v.Node(r.node).GetStateDeadlineTick()
+	if limit := l.GetHoldLimitMs(); limit > 0 && (ends == 0 || l.GetAcquiredTick()+limit < ends) {
+		ends = l.GetAcquiredTick() + limit
+	}
+	if ends == 0 {
+		return time.Hour
+	}
+	return time.Duration(int64(ends)-int64(v.Globals().GetTicks())) * time.Millisecond
 }
 
 // commitMedia commits what closes the intent of a change to the drive: another
