@@ -21,27 +21,30 @@ import (
 // driveFlags are the flags that say what is on the config drive. What may be
 // secret comes from files or standard input, never from the command line.
 type driveFlags struct {
-	f                         *Factory
-	drive, userData, metaData string
+	drive, checksum, userData, metaData string
 }
 
 func (d *driveFlags) register(fl *pflag.FlagSet) {
-	fl.StringVar(&d.drive, "config-drive", "", "`FILE` (image or JSON object), directory or URL of the config drive")
+	fl.StringVar(&d.drive, "config-drive", "", "`FILE` (image, JSON object or text with a URL), directory or URL of the config drive, - for standard input")
+	fl.StringVar(&d.checksum, "config-drive-checksum", "", "`ALGORITHM:HEX` of the file behind the config drive's URL, as served: sha256 or sha512; required for http")
 	fl.StringVar(&d.userData, "user-data", "", "`FILE` with the user data of the config drive, - for standard input")
 	fl.StringVar(&d.metaData, "meta-data", "", "`FILE` with the meta data of the config drive, a JSON object")
 }
 
 // into puts the config drive into the arguments of a deploy, if one is given.
-func (d *driveFlags) into(doc map[string]any) error {
+func (d *driveFlags) into(doc map[string]any, v *values) error {
+	if d.checksum != "" {
+		doc["config_drive_checksum"] = d.checksum
+	}
 	if d.drive == "" && d.userData == "" && d.metaData == "" {
 		return nil
 	}
-	raw, err := d.given()
+	raw, err := d.given(v)
 	if err != nil {
 		return err
 	}
 	if d.userData != "" || d.metaData != "" {
-		if raw, err = d.with(raw); err != nil {
+		if raw, err = d.with(v, raw); err != nil {
 			return err
 		}
 	}
@@ -54,21 +57,37 @@ func (d *driveFlags) into(doc map[string]any) error {
 }
 
 // given is what --config-drive means, in JSON.
-func (d *driveFlags) given() (json.RawMessage, error) {
-	if d.drive == "" {
+func (d *driveFlags) given(v *values) (json.RawMessage, error) {
+	switch {
+	case d.drive == "":
 		return json.RawMessage("{}"), nil
-	}
-	if strings.HasPrefix(d.drive, "http://") || strings.HasPrefix(d.drive, "https://") {
+	case d.drive == "-":
+		if err := v.claimStdin("config-drive", ""); err != nil {
+			return nil, err
+		}
+		return driveOf(limited(v.f.In, "standard input", configdrive.MaxImage))
+	case strings.HasPrefix(d.drive, "env:"):
+		text, _, err := v.from("config-drive", "", d.drive)
+		return driveOf([]byte(text), err)
+	case strings.HasPrefix(d.drive, "http://") || strings.HasPrefix(d.drive, "https://"):
+		if err := checkTypedURL("config-drive", d.drive); err != nil {
+			return nil, err
+		}
 		return json.Marshal(d.drive)
 	}
-	st, err := os.Stat(d.drive)
+	path := strings.TrimPrefix(d.drive, "@")
+	st, err := os.Stat(path)
 	if err != nil {
 		return nil, errs.About(errs.Invalid, "config-drive", "--config-drive: %w", err)
 	}
 	if st.IsDir() {
-		return driveOfDir(d.drive)
+		return driveOfDir(path)
 	}
-	b, err := readLimited(d.drive, configdrive.MaxImage)
+	return driveOf(readLimited(path, configdrive.MaxImage))
+}
+
+// driveOf is what was read, in JSON: an image, or a text.
+func driveOf(b []byte, err error) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +142,7 @@ func driveOfDir(dir string) (json.RawMessage, error) {
 }
 
 // with adds user data and meta data to documents.
-func (d *driveFlags) with(raw json.RawMessage) (json.RawMessage, error) {
+func (d *driveFlags) with(v *values, raw json.RawMessage) (json.RawMessage, error) {
 	text := string(raw)
 	if strings.HasPrefix(text, `"`) {
 		if err := json.Unmarshal(raw, &text); err != nil {
@@ -138,7 +157,7 @@ func (d *driveFlags) with(raw json.RawMessage) (json.RawMessage, error) {
 		if file == "" {
 			continue
 		}
-		b, err := d.document(key, file)
+		b, err := document(v, key, file)
 		if err != nil {
 			return nil, err
 		}
@@ -149,15 +168,14 @@ func (d *driveFlags) with(raw json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(doc)
 }
 
-func (d *driveFlags) document(key, file string) ([]byte, error) {
+func document(v *values, key, file string) ([]byte, error) {
 	if file != "-" || key != "user_data" {
 		return readLimited(file, configdrive.MaxText)
 	}
-	b, err := io.ReadAll(io.LimitReader(d.f.In, configdrive.MaxText+1)) // Parse refuses what is longer
-	if err != nil {
-		return nil, errs.About(errs.Invalid, "user-data", "--user-data: %w", err)
+	if err := v.claimStdin("user-data", ""); err != nil {
+		return nil, err
 	}
-	return b, nil
+	return limited(v.f.In, "standard input", configdrive.MaxText)
 }
 
 // readLimited reads a file of at most so many bytes.
@@ -167,12 +185,16 @@ func readLimited(path string, most int64) ([]byte, error) {
 		return nil, errs.About(errs.Invalid, "config-drive", "config drive: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	return limited(f, path, most)
+}
+
+func limited(r io.Reader, name string, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err != nil {
 		return nil, errs.About(errs.Invalid, "config-drive", "config drive: %w", err)
 	}
 	if int64(len(b)) > most {
-		return nil, errs.About(errs.Invalid, "config-drive", "config drive: %s has more than %d bytes; serve the drive over http and give the URL", path, most)
+		return nil, errs.About(errs.Invalid, "config-drive", "config drive: %s has more than %d bytes; serve the drive over https and give the URL", name, most)
 	}
 	return b, nil
 }

@@ -52,9 +52,8 @@ func TestDriveFlags(t *testing.T) {
 		"meta data, no JSON": {driveFlags{metaData: user}, "meta_data is not an object", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.d.f = &Factory{In: strings.NewReader("from stdin")}
 			doc := map[string]any{}
-			err := c.d.into(doc)
+			err := c.d.into(doc, &values{f: &Factory{In: strings.NewReader("from stdin")}})
 			if c.fails {
 				if err == nil || !strings.Contains(err.Error(), c.files) {
 					t.Errorf("%v, want %q", err, c.files)
@@ -86,7 +85,7 @@ func TestDriveFlags(t *testing.T) {
 		})
 	}
 	doc := map[string]any{}
-	if err := (&driveFlags{}).into(doc); err != nil || len(doc) != 0 {
+	if err := (&driveFlags{}).into(doc, &values{}); err != nil || len(doc) != 0 {
 		t.Errorf("%v %v", doc, err)
 	}
 }

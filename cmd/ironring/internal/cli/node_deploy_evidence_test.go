@@ -21,7 +21,7 @@ func TestEvidenceFlags(t *testing.T) {
 		{evidenceFlags{policy: "port:22", pattern: "login:"}, nil},
 	} {
 		doc := map[string]any{}
-		err := test.flags.into(doc)
+		err := test.flags.into(doc, &values{}, true)
 		if test.want == nil != errors.Is(err, errs.Invalid) || doc["evidence"] != test.want {
 			t.Errorf("%+v: %v, %v", test.flags, doc, err)
 		}

@@ -141,13 +141,15 @@ const rebuildLong = `Write an image to the root disk of a node that is active, o
 failed, and boot it from there. What the disk holds is lost; where Ironring did
 not put it there, only with --wipe-existing.
 
-The image and the hints are given anew; they mean the same as with deploy.`
+The image and the hints are given anew; they mean the same as with deploy.
+
+` + deploySecretsHelp
 
 // newNodeDeployCmd is deploy, or rebuild: the same work on a node that has been
 // deployed before.
 func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
 	var image, checksum, compress, format, source string
-	drive := &driveFlags{f: f}
+	drive := &driveFlags{}
 	evidence := &evidenceFlags{}
 	var hints []string
 	var wipe bool
@@ -168,20 +170,31 @@ read, nothing is written: the deployment fails and names the disk, and
 --wipe-existing must be given.
 
 A config drive is what cloud-init reads at the first boot. It goes onto a
-partition of its own at the end of the disk.`,
+partition of its own at the end of the disk.
+
+` + deploySecretsHelp,
 		Example: `  ironring node deploy n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait
   ironring node deploy n1 --image https://images/debian.raw.zst --compress zstd --checksum sha256:fcde2b2e... --root-device serial=S4EVNX0R
-  ironring node deploy n1 --image https://images/debian.qcow2 --checksum sha256:9f86d081... --user-data cloud-config.yaml`,
+  ironring node deploy n1 --image https://images/debian.qcow2 --checksum sha256:9f86d081... --user-data cloud-config.yaml
+  ironring node deploy n1 --image @signed-url.txt --checksum sha256:9f86d081... --evidence phone_home --phone-home-token @token.txt
+  ironring node deploy n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --config-drive http://drives/n1.iso --config-drive-checksum sha256:baa5a096...`,
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
 		doc := map[string]any{}
-		for k, v := range map[string]string{"image": image, "checksum": checksum, "compress": compress, "image_format": format, "image_download_source": source} {
+		for k, v := range map[string]string{"checksum": checksum, "compress": compress, "image_format": format, "image_download_source": source} {
 			if v != "" {
 				doc[k] = v
 			}
 		}
 		v := &values{f: f}
+		if image != "" {
+			text, err := v.url("image", image)
+			if err != nil {
+				return err
+			}
+			doc["image"] = text
+		}
 		root, err := v.document("root-device", hints)
 		if err != nil {
 			return err
@@ -189,10 +202,10 @@ partition of its own at the end of the disk.`,
 		if root != nil {
 			doc["root_device"] = json.RawMessage(root)
 		}
-		if err := drive.into(doc); err != nil {
+		if err := drive.into(doc, v); err != nil {
 			return err
 		}
-		if err := evidence.into(doc); err != nil {
+		if err := evidence.into(doc, v, len(args) == 1 && s.where == ""); err != nil {
 			return err
 		}
 		if wipe {
@@ -214,7 +227,7 @@ partition of its own at the end of the disk.`,
 		cmd.Example = "  ironring node rebuild n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait"
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&image, "image", "", "http or https `URL` of the image")
+	fl.StringVar(&image, "image", "", "http or https `URL` of the image; @FILE, - or env:NAME for one with a user, a password or a signature")
 	fl.StringVar(&checksum, "checksum", "", "`ALGORITHM:HEX` of the file as served: sha256 or sha512")
 	fl.StringVar(&source, "image-source", "", "`WHERE` the agent gets it: http, its URL, or local, the peers, which download it once (default: as node and settings say)")
 	fl.StringVar(&compress, "compress", "", "`FORMAT` of the file: gzip or zstd")

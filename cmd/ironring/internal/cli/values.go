@@ -46,19 +46,11 @@ func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err
 		}
 		return k, json.RawMessage(text), nil
 	}
-	switch {
-	case text == seal.Mask:
-		err = errs.About(errs.Invalid, key, "--%s %s: %s is what is shown in the place of a secret; to keep the secret leave the key out", flag, key, seal.Mask)
-	case text == "-":
-		text, err = v.stdin(flag, key)
-	case strings.HasPrefix(text, "@"):
-		text, err = v.file(flag, key, text[1:])
-	case strings.HasPrefix(text, "env:"):
-		name := text[len("env:"):]
-		if text = v.f.Getenv(name); text == "" {
-			err = errs.About(errs.Invalid, key, "--%s %s: the environment variable %s is not set", flag, key, name)
-		}
-	case seal.LooksSecret(key):
+	if text == seal.Mask {
+		return "", nil, errs.About(errs.Invalid, key, "--%s %s: %s is what is shown in the place of a secret; to keep the secret leave the key out", flag, key, seal.Mask)
+	}
+	text, read, err := v.from(flag, key, text)
+	if err == nil && !read && seal.LooksSecret(key) {
 		err = plainSecret(flag, key)
 	}
 	if err != nil {
@@ -68,27 +60,55 @@ func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err
 	return key, value, err
 }
 
+// from reads a value from where it is said to be: -, @FILE or env:NAME. read is
+// false for one that was typed. key is "" for flags that have one value only.
+func (v *values) from(flag, key, text string) (value string, read bool, err error) {
+	what := strings.TrimSpace("--" + flag + " " + key)
+	switch {
+	case text == "-":
+		if err := v.claimStdin(flag, key); err != nil {
+			return "", true, err
+		}
+		value, err = readValue(v.f.In, what)
+	case strings.HasPrefix(text, "@"):
+		value, err = v.file(what, key, text[1:])
+	case strings.HasPrefix(text, "env:"):
+		name := text[len("env:"):]
+		if value = v.f.Getenv(name); value == "" {
+			err = errs.About(errs.Invalid, key, "%s: the environment variable %s is not set", what, name)
+		}
+	default:
+		return text, false, nil
+	}
+	return value, true, err
+}
+
 func plainSecret(flag, key string) error {
 	return errs.About(errs.Invalid, key,
 		"--%s %s: looks like a secret, and the command line can be read by every user of this host; give it as %s=@FILE, %s=- (standard input) or %s=env:NAME",
 		flag, key, key, key, key)
 }
 
-func (v *values) stdin(flag, key string) (string, error) {
-	if v.usedStdin != "" {
-		return "", errs.About(errs.Invalid, key, "--%s %s: standard input was read for %s already", flag, key, v.usedStdin)
+// claimStdin gives standard input to one value of the command.
+func (v *values) claimStdin(flag, key string) error {
+	name := key
+	if key == "" {
+		name = "--" + flag
 	}
-	v.usedStdin = key
-	return readValue(v.f.In, "--"+flag+" "+key)
+	if v.usedStdin != "" {
+		return errs.About(errs.Invalid, key, "%s: standard input was read for %s already", strings.TrimSpace("--"+flag+" "+key), v.usedStdin)
+	}
+	v.usedStdin = name
+	return nil
 }
 
-func (v *values) file(flag, key, path string) (string, error) {
+func (v *values) file(what, key, path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return "", errs.About(errs.Invalid, key, "--%s %s: %w", flag, key, err)
+		return "", errs.About(errs.Invalid, key, "%s: %w", what, err)
 	}
 	defer file.Close()
-	return readValue(file, "--"+flag+" "+key)
+	return readValue(file, what)
 }
 
 // readValue reads a value to its end, without the line break that editors add.
