@@ -104,7 +104,9 @@ func TestExportIsNoChangeAtHome(t *testing.T) {
 	d := newDesk(t)
 	d.env = map[string]string{"ONE": "hunter1", "TWO": "hunter2", "THREE": "hunter3"}
 	d.does(0, "2 done", "node", "apply", "--yes", "-f", d.file("fleet.yaml", secretive))
-	d.fake.Change("n2", func(n *api.Node, _ *api.Flow) { n.Extra = []byte(`{"a": {"b/c": 1, "c_token": "hunter4", "d": [{"e_secret": "hunter5"}]}}`) })
+	d.fake.Change("n2", func(n *api.Node, _ *api.Flow) {
+		n.Extra = []byte(`{"a": {"b/c": 1, "c_token": "hunter4", "d": [{"e_secret": "hunter5"}]}}`)
+	})
 	d.env = map[string]string{}
 	for _, c := range []struct{ pattern, want string }{
 		{"file:secrets/{node}/{path}", "secrets/n1/driver_info/redfish_password"},

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -72,7 +71,7 @@ func (e *entry) check(p *problems) {
 
 // checkTwice refuses what can be of one node only and is given to two.
 func checkTwice(entries []*entry, p *problems) {
-	seen := map[string]*entry{}
+	seen, places := map[string]*entry{}, map[string][]*entry{}
 	once := func(e *entry, line int, what, value string) {
 		if value == "" {
 			return
@@ -90,32 +89,16 @@ func checkTwice(entries []*entry, p *problems) {
 		for _, port := range e.ports {
 			once(e, e.at("ports"), "the MAC address", port.GetAddress())
 		}
-		once(e, e.at("driver_info"), "the BMC", bmcKey(e.documents["driver_info"]))
-	}
-}
-
-// bmcKey tells one BMC, or one system of a BMC, from others: what driver_info
-// says of its address. "" when it says nothing.
-func bmcKey(info map[string]any) string {
-	address, more := "", ""
-	for _, k := range slices.Sorted(maps.Keys(info)) {
-		v := info[k]
-		switch {
-		case strings.HasSuffix(k, "_address"):
-			text, _ := v.(string)
-			_, host, found := strings.Cut(text, "://")
-			if !found {
-				host = text
-			}
-			address = strings.TrimSuffix(strings.ToLower(strings.TrimRight(host, "/")), ":443")
-		case strings.HasSuffix(k, "_port"), strings.HasSuffix(k, "_system_id"):
-			if text := fmt.Sprint(v); text != "623" { // IPMI's own
-				more += " " + text
+		place := placeOf(e.documents["driver_info"])
+		if place.address == "" {
+			continue
+		}
+		for _, before := range places[place.address] {
+			if was := placeOf(before.documents["driver_info"]); was.same(place) {
+				p.add(e.at("driver_info"), "the BMC %s is given to %s already, on line %d", place, before.label(), before.line)
+				break
 			}
 		}
+		places[place.address] = append(places[place.address], e)
 	}
-	if address == "" {
-		return ""
-	}
-	return address + more
 }

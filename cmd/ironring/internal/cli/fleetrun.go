@@ -29,7 +29,7 @@ type outcome struct {
 func (o *outcome) good() bool { return o.Result == "done" || o.Result == "would be done" }
 
 func (o *outcome) fail(result string, err error) {
-	o.Result, o.Error, o.Kind = result, err.Error(), errs.KindOf(err).String()
+	o.Result, o.Text, o.Error, o.Kind = result, "", err.Error(), errs.KindOf(err).String()
 }
 
 func dry(nodes []*api.Node, w work) []outcome {

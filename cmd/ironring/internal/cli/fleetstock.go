@@ -7,13 +7,20 @@ import (
 
 // stock is what the cluster has, by what can be of one node only.
 type stock struct {
-	byID, byName, byBMC map[string]*api.Node
-	ports               map[string][]*api.Port // by node id
-	macs                map[string]string      // to node ids
+	byID, byName map[string]*api.Node
+	byBMC        map[string][]placed    // by address
+	ports        map[string][]*api.Port // by node id
+	macs         map[string]string      // to node ids
+}
+
+// placed is a node at its BMC.
+type placed struct {
+	node *api.Node
+	at   bmcPlace
 }
 
 func newStock(nodes []*api.Node, ports []*api.Port) *stock {
-	s := &stock{map[string]*api.Node{}, map[string]*api.Node{}, map[string]*api.Node{}, map[string][]*api.Port{}, map[string]string{}}
+	s := &stock{map[string]*api.Node{}, map[string]*api.Node{}, map[string][]placed{}, map[string][]*api.Port{}, map[string]string{}}
 	for _, n := range nodes {
 		s.byID[n.GetId()] = n
 		if n.GetName() != "" {
@@ -21,8 +28,8 @@ func newStock(nodes []*api.Node, ports []*api.Port) *stock {
 		}
 		if v, ok := jsonValue(string(n.GetDriverInfo())); ok {
 			info, _ := v.(map[string]any)
-			if key := bmcKey(info); key != "" {
-				s.byBMC[key] = n
+			if at := placeOf(info); at.address != "" {
+				s.byBMC[at.address] = append(s.byBMC[at.address], placed{n, at})
 			}
 		}
 	}
@@ -56,13 +63,15 @@ func (s *stock) conflicts(e *entry, n *api.Node, mine map[string]*entry, p *prob
 			p.add(e.at("ports"), "the MAC address %s is of node %s: one machine cannot be two nodes", port.GetAddress(), node.Label(s.byID[owner]))
 		}
 	}
-	key := bmcKey(e.documents["driver_info"])
-	other := s.byBMC[key]
-	if key == "" || other == nil || other.GetId() == n.GetId() {
+	at := placeOf(e.documents["driver_info"])
+	for _, other := range s.byBMC[at.address] {
+		if !other.at.same(at) || other.node.GetId() == n.GetId() {
+			continue
+		}
+		if o := mine[other.node.GetId()]; o != nil && o.documents["driver_info"] != nil && !placeOf(o.documents["driver_info"]).same(at) {
+			continue // the file gives that node another one
+		}
+		p.add(e.at("driver_info"), "the BMC %s is of node %s: one machine cannot be two nodes", at, node.Label(other.node))
 		return
 	}
-	if o := mine[other.GetId()]; o != nil && o.documents["driver_info"] != nil && bmcKey(o.documents["driver_info"]) != key {
-		return // the file gives that node another one
-	}
-	p.add(e.at("driver_info"), "the BMC %s is of node %s: one machine cannot be two nodes", key, node.Label(other))
 }
