@@ -26,6 +26,7 @@ type node struct {
 	ipmi    *bmc.RMCP // the BMC's IPMI face; nil: the peers speak Redfish to it
 	machine *machine.Machine
 	port    string // MAC
+	disks   int
 	written uint64 // bytes on its disks, as Stats counts them, when it was last available
 }
 
@@ -95,7 +96,7 @@ func ipmitool() bool {
 // addMachineOf is addMachine with a choice of BMC.
 func (l *lab) addMachineOf(personality string, disks ...machine.Disk) (*node, error) {
 	i := len(l.nodes) + 1
-	n := &node{name: fmt.Sprintf("n%03d", i), port: fmt.Sprintf("52:54:00:1a:%02x:%02x", i>>8, i&0xff)}
+	n := &node{name: fmt.Sprintf("n%03d", i), port: fmt.Sprintf("52:54:00:1a:%02x:%02x", i>>8, i&0xff), disks: len(disks)}
 	disks = slices.Clone(disks)
 	for d := range disks {
 		if disks[d].Serial == "" {
