@@ -103,13 +103,21 @@ func Updatable(s api.State) bool { return in(s, stable) || stateRules[s].updatab
 // without maintenance.
 func Deletable(s api.State) bool { return stateRules[s].deletable }
 
-// CheckDelete is the rule for deleting a node's record: the state allows it,
-// or the node is in maintenance; and it is not protected.
+// CheckDelete is the rule for deleting a node's record: the state allows it and
+// its machine is not kept on in the ramdisk, which nobody would switch off any
+// more, or the node is in maintenance; and it is not protected.
 func CheckDelete(n *api.Node) error {
 	if n.GetProtected() {
 		return errs.About(errs.Denied, n.GetId(), "delete node %s: it is protected", n.GetId())
 	}
-	if Deletable(n.GetState()) || n.GetMaintenance() {
+	switch {
+	case n.GetMaintenance():
+		return nil
+	case n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && Deletable(n.GetState()):
+		return errs.About(errs.WrongState, n.GetId(),
+			"delete node %s: its machine is kept on in the ramdisk for its next flow, and nobody would switch it off; `ironring node power %s off` first, or set maintenance to leave it as it is",
+			n.GetId(), Label(n))
+	case Deletable(n.GetState()):
 		return nil
 	}
 	return errs.About(errs.WrongState, n.GetId(),

@@ -330,6 +330,9 @@ func TestCheckDelete(t *testing.T) {
 		want error
 	}{
 		{&api.Node{State: enroll}, nil},
+		{&api.Node{State: available, Boot: &api.Boot{Target: api.BootTarget_BOOT_LOCAL}}, nil},
+		{&api.Node{State: available, Boot: &api.Boot{Target: api.BootTarget_BOOT_RAMDISK}}, errs.WrongState}, // it would stay on
+		{&api.Node{State: available, Boot: &api.Boot{Target: api.BootTarget_BOOT_RAMDISK}, Maintenance: true}, nil},
 		{&api.Node{State: active}, errs.WrongState},
 		{&api.Node{State: active, Maintenance: true}, nil},
 		{&api.Node{State: active, Maintenance: true, Protected: true}, errs.Denied},

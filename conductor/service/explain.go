@@ -84,6 +84,7 @@ func explain(out *api.ExplainReply, v *fsm.View, now time.Time) {
 	if f.GetPowerOns() > 0 {
 		out.Notes = append(out.Notes, fmt.Sprintf("power-ons for the %s flow: %d", strings.ToLower(strings.TrimPrefix(f.GetKind().String(), "FLOW_")), f.GetPowerOns()))
 	}
+	out.Notes = append(out.Notes, machineNotes(v.Node(n.GetId()), f, out.GetLive(), v.Globals().GetTicks(), now)...)
 	out.Notes = append(out.Notes, reachNotes(v, v.Node(n.GetId()))...)
 	// The record as it is stored: parking is bound to the sealed credentials.
 	if err := bmc.Parked(v.Node(n.GetId())); err != nil {

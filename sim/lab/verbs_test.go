@@ -162,6 +162,10 @@ func testLife(t *testing.T, f *fixture) {
 		f.says(t, 0, []string{n.name, note}, append([]string{"node"}, args...)...)
 	}
 
+	// Nobody would switch it off any more.
+	f.says(t, 0, []string{"kept on in the ramdisk for its next flow", "is switched off in "}, "node", "explain", n.name)
+	f.says(t, 6, []string{"kept on in the ramdisk", "ironring node power " + n.name + " off"}, "node", "delete", n.name, "--yes")
+	f.powers(t, n, api.PowerAction_POWER_ACTION_OFF, api.PowerState_POWER_OFF)
 	f.says(t, 0, []string{"deleted"}, "node", "delete", n.name, "--yes")
 	_, err = f.client.GetNode(within(t), &api.GetNodeRequest{Node: n.name})
 	refused(t, err, client.NotFound, n.name)
