@@ -72,16 +72,20 @@ fuzz: ## every fuzz test for FUZZTIME (20s) each
 	done
 
 .PHONY: bench
-bench: ## benchmarks (BENCH=regexp), with the ceilings measured in the same run
-	$(GO) test -run "^$$" -bench "$(BENCH)" -benchtime 1x -timeout 30m ./cmd/ironring/internal/serve ./cluster/clustertest ./pxe
+bench: ## all benchmarks (BENCH=regexp), with the ceilings measured in the same run, and a table of goals (BENCH_CHECK=1 fails below them)
+	@BENCH="$(BENCH)" tools/bench $(if $(BENCH_CHECK),check)
+
+.PHONY: bench-check
+bench-check: ## bench, and fail unless every goal of docs/testing.md is met
+	@BENCH="$(BENCH)" tools/bench check
 
 .PHONY: bench-agent
 bench-agent: ## how fast the agent writes images to a loop device, beside dd and sha256sum (root)
-	$(GO) test -tags $(TAGS),bench -run "^$$" -bench "WriteImage" -benchtime 1x -timeout 20m ./agent
+	@BENCH=WriteImage tools/bench
 
 .PHONY: bench-storm
 bench-storm: ## 300 simulated machines come on within 10 s, and one of three peers is killed
-	$(GO) test -run "^$$" -bench BootStorm -benchtime 1x -timeout 15m ./sim/lab
+	@BENCH=BootStorm tools/bench
 
 .PHONY: clean
 clean: ## remove what was built and what the e2e runs wrote; caches stay

@@ -33,6 +33,28 @@ type Side struct {
 	Each    int // how many operations it does at once; 0: one
 }
 
+// NotRun ends a benchmark that cannot measure here. `make bench` shows the
+// reason in the place of figures.
+func NotRun(b *testing.B, format string, args ...any) {
+	b.Helper()
+	fmt.Printf("NOT RUN %s: %s\n", b.Name(), fmt.Sprintf(format, args...)) // the log of a skipped benchmark is not printed
+	b.SkipNow()
+}
+
+// Alone is Compare without a ceiling, with the reason why there is none: there
+// is no ratio then.
+func Alone(b *testing.B, ours Side, format string, args ...any) {
+	b.Helper()
+	var us []float64
+	for range rounds {
+		us = append(us, rate(b, ours))
+	}
+	slices.Sort(us)
+	b.Logf("NOT RUN %s: %s", b.Name(), fmt.Sprintf(format, args...))
+	b.ReportMetric(us[rounds/2], "ours/s")
+	b.ReportMetric(0, "ns/op")
+}
+
 // Compare runs ours and ceiling in turn and reports operations a second.
 func Compare(b *testing.B, ours, ceiling Side) {
 	b.Helper()
