@@ -14,6 +14,7 @@ func TestBadInput(t *testing.T) {
 		{"images", testImages},
 		{"abort", testAbort},
 		{"two disks", testTwoDisks},
+		{"another disk", testAnotherDisk},
 		{"swapped BMCs", testSwappedBMCs},
 		{"wrong password", testWrongPassword},
 		{"BMCs", testBadBMCs},

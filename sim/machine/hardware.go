@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync/atomic"
 
 	"github.com/ironring/ironring/agent/filehw"
@@ -24,8 +25,11 @@ func (m *Machine) hardware() (*hardware, error) {
 		CPUs: 2, CPUModel: "simulated", Arch: runtime.GOARCH, MemoryBytes: 4 << 30, BMC: m.cfg.BMC,
 		Interfaces: []agentproto.Interface{{Name: "eth0", MAC: m.cfg.MAC, Carrier: true}},
 	}
+	m.mu.Lock()
+	disks := slices.Clone(m.cfg.Disks)
+	m.mu.Unlock()
 	files := map[string]string{}
-	for i, d := range m.cfg.Disks {
+	for i, d := range disks {
 		name := diskName(i)
 		files[name] = m.disk[i]
 		inv.Disks = append(inv.Disks, agentproto.Disk{
@@ -36,6 +40,15 @@ func (m *Machine) hardware() (*hardware, error) {
 	var err error
 	h.Machine, err = filehw.New(filehw.Config{Inventory: inv, Files: files, OnPowerOff: func() { h.off.Store(true) }})
 	return h, err
+}
+
+// ExchangeDisk has the next boot find another disk in the place of one, of the
+// same size and with the same bytes.
+func (m *Machine) ExchangeDisk(i int, serial string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cfg.Disks = slices.Clone(m.cfg.Disks)
+	m.cfg.Disks[i].Serial = serial
 }
 
 func diskName(i int) string { return fmt.Sprintf("/dev/sd%c", 'a'+i) }
