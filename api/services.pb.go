@@ -847,7 +847,7 @@ type ProvisionRequest struct {
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Verb          Event                  `protobuf:"varint,2,opt,name=verb,proto3,enum=ironring.v1.Event" json:"verb,omitempty"`
 	Rev           uint64                 `protobuf:"varint,3,opt,name=rev,proto3" json:"rev,omitempty"`
-	Args          []byte                 `protobuf:"bytes,4,opt,name=args,proto3" json:"args,omitempty"` // JSON object; deploy: {image, checksum, root_device}
+	Args          []byte                 `protobuf:"bytes,4,opt,name=args,proto3" json:"args,omitempty"` // JSON object; provide: {wipe_existing}; deploy, rebuild: {image, checksum, root_device, wipe_existing, ...}
 	RequestId     string                 `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
