@@ -299,3 +299,46 @@ func TestQuestionSurvivesKills(t *testing.T) {
 		})
 	}
 }
+
+// The agent loses its memory in the middle of a write. What lies on the disk
+// then is this flow's own, also where the disk tells nothing of itself; of
+// another flow it would be asked about, and so is another disk.
+func TestHalfAnImageIsOfTheFlow(t *testing.T) {
+	bare := agentproto.Disk{Name: "/dev/sda", Model: "V", ByPath: "pci-1", SizeBytes: 100 << 30, Tran: "virtio"}
+	half, larger := bare, bare
+	half.Contents = []string{"unknown data"}
+	larger.Contents, larger.SizeBytes = []string{"unknown data"}, 200<<30
+	for _, test := range []struct {
+		name string
+		now  agentproto.Disk
+		want api.State
+	}{
+		{"the same", half, api.State_ACTIVE},
+		{"another", larger, api.State_DEPLOY_FAILED},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, func(c *conductortest.MachineConfig) { c.Disks = []agentproto.Disk{bare} }, func(r *rig) {
+				r.start("p1")
+				r.ready("p1")
+				r.begin(api.Event_EV_DEPLOY)
+				conductortest.Until(r, 10*time.Minute, "the write", func() bool { n, _ := r.written(); return n == 1 })
+				conductortest.Pass(5 * time.Second)
+				r.machine.SetDisks(test.now)
+				r.machine.ForgetAll()
+				r.idle(20 * time.Minute)
+				images, _ := r.written()
+				if r.state() != test.want || test.want == api.State_DEPLOY_FAILED && images != 1 {
+					r.Errorf("%d images were begun: %s", images, r.describe())
+				}
+				if test.want != api.State_ACTIVE {
+					r.says("nothing was written", "200.0 GiB", "unknown data")
+					return
+				}
+				r.begin(api.Event_EV_REBUILD)
+				r.idle(20 * time.Minute)
+				r.wants(api.State_DEPLOY_FAILED, api.FlowStatus_FLOW_FAILED)
+				r.says("nothing was written", "unknown data")
+			})
+		})
+	}
+}
