@@ -3,7 +3,10 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +23,12 @@ import (
 
 func TestMain(m *testing.M) {
 	syscall.Umask(0o022) // a data directory that a group may write to is refused
+	// Clusters that wait for their timers cost little: more of them than there
+	// are processors run side by side.
+	flag.Parse()
+	if set := flag.Lookup("test.parallel"); set.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = set.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))) // a number
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -41,6 +50,7 @@ func command(requestID string, ops ...*api.Op) *api.Command {
 }
 
 func TestThreePeers(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	leader := k.WaitLeader()
 
@@ -99,6 +109,7 @@ func TestThreePeers(t *testing.T) {
 }
 
 func TestQuorumLostAndFound(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	k.Kill("p2")
 	k.Kill("p3")
@@ -136,6 +147,7 @@ func TestQuorumLostAndFound(t *testing.T) {
 }
 
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	old := k.WaitLeader()
 	k.Partition(old.ID)
@@ -170,6 +182,7 @@ func TestPartition(t *testing.T) {
 
 // A command with a request id is repeated through elections and acts once.
 func TestRepeatedRequestActsOnce(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 3, clustertest.Options{})
 	for i := range 3 {
 		leader := k.WaitLeader()
@@ -204,6 +217,7 @@ func TestRepeatedRequestActsOnce(t *testing.T) {
 }
 
 func TestSnapshotAndRestart(t *testing.T) {
+	t.Parallel()
 	small := func(_ string, c *cluster.Config) { c.SnapshotThreshold, c.TrailingLogs = 20, 5 }
 	k := clustertest.Start(t, 3, clustertest.Options{Configure: small})
 	k.Kill("p3") // must be brought up by a snapshot later

@@ -141,6 +141,7 @@ func TestAssignmentAndExpiry(t *testing.T) {
 }
 
 func TestRenewedLeaseSurvivesElections(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 4, clustertest.Options{})
 	r := leases(t, k, "p4") // has no vote, so that it never leads
 	for range 3 {
@@ -196,10 +197,13 @@ func TestLockLimits(t *testing.T) {
 	}
 }
 
+// calm is for tests that load a cluster: elections are not what they test.
+func calm(_ string, c *cluster.Config) {
+	c.Raft = cluster.RaftTimeouts{Heartbeat: time.Second}
+}
+
 // Many callers at once become few entries.
 func TestPacking(t *testing.T) {
-	// Elections under this load are not what is tested.
-	calm := func(_ string, c *cluster.Config) { c.Raft = cluster.RaftTimeouts{Heartbeat: time.Second} }
 	k := clustertest.Start(t, 3, clustertest.Options{Configure: calm})
 	via := k.Peer("p1")
 	if via.IsLeader() {
@@ -231,6 +235,7 @@ func TestPacking(t *testing.T) {
 }
 
 func TestProposeLimits(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 1, clustertest.Options{})
 	big := createNode("big")
 	big.GetNodeCreate().GetNode().Extra = make([]byte, 300<<10)

@@ -68,6 +68,7 @@ func (l *hangingLog) StoreLogs(logs []*raft.Log) error {
 }
 
 func TestHangingDiskEndsTheLeader(t *testing.T) {
+	t.Parallel()
 	told := make(chan error, 1)
 	c := alone(t, func(c *Config) { c.OnFatal = func(err error) { told <- err } })
 	disk := &hangingLog{logStore: c.storage.log, free: make(chan struct{})}
@@ -95,6 +96,7 @@ func TestHangingDiskEndsTheLeader(t *testing.T) {
 }
 
 func TestUnknownEntryEndsThePeer(t *testing.T) {
+	t.Parallel()
 	told := make(chan error, 1)
 	c := alone(t, func(c *Config) { c.OnFatal = func(err error) { told <- err } })
 	_, result := running(t, c)
@@ -118,6 +120,7 @@ func TestUnknownEntryEndsThePeer(t *testing.T) {
 
 // Nobody but peers of this cluster gets through the handshake.
 func TestClusterListenerAdmitsPeersOnly(t *testing.T) {
+	t.Parallel()
 	c := alone(t, nil)
 	stop, result := running(t, c)
 	address, _ := c.Addresses()

@@ -210,6 +210,7 @@ func TestDataDirectory(t *testing.T) {
 }
 
 func TestLeaveAndRemove(t *testing.T) {
+	t.Parallel()
 	k := clustertest.Start(t, 4, clustertest.Options{})
 	if err := k.Peer("p1").Remove(within(t, 10*time.Second), "p4"); !errors.Is(err, errs.WrongState) {
 		t.Errorf("a live member was removed: %v", err)

@@ -16,7 +16,8 @@ import (
 // Commands that are proposed together have outcomes of their own, in order,
 // through the leader and through others, and nothing is done twice.
 func TestProposeAll(t *testing.T) {
-	k := clustertest.Start(t, 3, clustertest.Options{})
+	t.Parallel()
+	k := clustertest.Start(t, 3, clustertest.Options{Configure: calm})
 	k.WaitLeader()
 	const many = 300 // more than an entry takes
 	for _, p := range k.Peers() {

@@ -1,7 +1,9 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,7 +18,7 @@ import (
 // withFullDisks starts three peers, of which some have disks that can be filled.
 func withFullDisks(t *testing.T, stall time.Duration) (k *clustertest.Kit, full map[string]*atomic.Bool) {
 	full = map[string]*atomic.Bool{"p1": {}, "p2": {}, "p3": {}}
-	k = clustertest.Start(t, 3, clustertest.Options{Configure: func(id string, c *cluster.Config) {
+	k = clustertest.Start(t, 3, clustertest.Options{Verbose: os.Getenv("V") != "", Configure: func(id string, c *cluster.Config) {
 		c.CommitStall = stall
 		// A busy machine must not change leaders in the middle.
 		c.Raft = cluster.RaftTimeouts{Heartbeat: time.Second, Election: time.Second, LeaderLease: 500 * time.Millisecond}
@@ -59,6 +61,11 @@ func TestLeaderStaysWhenFollowersCannotStore(t *testing.T) {
 			full[a.ID].Store(true)
 			heal, says := second(k, b, full[b.ID])
 			var refused error
+			defer func() {
+				if t.Failed() {
+					t.Logf("the last refusal: %v; status: %v", refused, leader.Status(context.Background()))
+				}
+			}()
 			k.Wait("changes are refused at once, with the reason", func() bool {
 				_, refused = leader.Propose(within(t, 200*time.Millisecond), command("", createNode("during")))
 				return errors.Is(refused, errs.NoQuorum) && strings.Contains(refused.Error(), a.ID+": its disk is full") && strings.Contains(refused.Error(), says)
@@ -96,6 +103,7 @@ func TestLeaderStaysWhenFollowersCannotStore(t *testing.T) {
 
 // A peer with a full disk takes no change: it would not see it done.
 func TestFullDiskRefusesAtOnce(t *testing.T) {
+	t.Parallel()
 	k, full := withFullDisks(t, 5*time.Second)
 	leader := k.WaitLeader()
 	p, _ := others(k, leader)

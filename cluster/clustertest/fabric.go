@@ -22,8 +22,11 @@ type fabric struct {
 // wire is an open connection between two peers.
 type wire struct {
 	net.Conn
-	f        *fabric
-	from, to string
+	f    *fabric
+	from string
+	// to is an address. Whose it is may become known later: others call a peer
+	// that joins before it has said where it listens.
+	to string
 }
 
 func newFabric() *fabric {
@@ -33,14 +36,14 @@ func newFabric() *fabric {
 // dialer is the Dial of one peer.
 func (f *fabric) dialer(from string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if f.cut(from, f.peerAt(address)) {
+		if f.cut(from, address) {
 			return nil, errCut
 		}
 		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		w := &wire{Conn: c, f: f, from: from, to: f.peerAt(address)}
+		w := &wire{Conn: c, f: f, from: from, to: address}
 		f.mu.Lock()
 		f.conns[w] = struct{}{}
 		f.mu.Unlock()
@@ -60,20 +63,16 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
-func (f *fabric) peerAt(address string) string {
+// cut reports whether a peer cannot talk to who is at an address.
+func (f *fabric) cut(from, address string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.owner[address]
+	return f.cutLocked(from, address)
 }
 
-func (f *fabric) cut(a, b string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.cutLocked(a, b)
-}
-
-func (f *fabric) cutLocked(a, b string) bool {
-	return a != b && (f.dead[a] || f.dead[b] || f.side[a] != f.side[b])
+func (f *fabric) cutLocked(from, address string) bool {
+	to := f.owner[address]
+	return from != to && (f.dead[from] || f.dead[to] || f.side[from] != f.side[to])
 }
 
 // change changes who may talk and closes the connections of those who may not.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/cluster"
+	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/rpc"
 )
 
@@ -128,15 +129,20 @@ func (k *Kit) Join(id, token string) *Peer {
 	return p
 }
 
-// Token makes a join token at a peer.
-func (k *Kit) Token(at string) string {
+// Token makes a join token at a peer. An election on a busy machine has it try
+// again: a token that nobody was told is harmless.
+func (k *Kit) Token(at string) (token string) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Limit)
-	defer cancel()
-	token, _, err := k.Peer(at).CreateJoinToken(ctx, 0)
-	if err != nil {
-		k.t.Fatalf("make a join token at %s: %v", at, err)
-	}
+	var err error
+	k.Wait("a join token is made at "+at, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), Limit)
+		defer cancel()
+		token, _, err = k.Peer(at).CreateJoinToken(ctx, 0)
+		if kind := errs.KindOf(err); err != nil && kind != errs.Timeout && kind != errs.NoQuorum && kind != errs.NotLeader {
+			k.t.Fatalf("make a join token at %s: %v", at, err)
+		}
+		return err == nil
+	})
 	return token
 }
 
