@@ -97,16 +97,7 @@ func (s *httpService) artifact(w http.ResponseWriter, r *http.Request, digest st
 		http.ServeContent(w, r, "", time.Time{}, f)
 		return
 	}
-	say("sending")
-	d := newDownload(w, func(sent int64, took time.Duration) {
-		say("%d bytes sent in %.1f s, going on", sent, took.Seconds())
-	})
-	http.ServeContent(d, r, "", time.Time{}, f)
-	if d.err != nil {
-		say("broken off after %d bytes in %.1f s", d.sent, time.Since(d.start).Seconds())
-		return
-	}
-	say("%d, %d bytes sent in %.1f s", d.status, d.sent, time.Since(d.start).Seconds())
+	send(w, r, "", time.Time{}, f, say)
 }
 
 // artifactStage is the boot stage that an artifact is part of, "" for none.

@@ -170,6 +170,7 @@ func parseAsk(b []byte, from netip.AddrPort) (ask, bool) {
 
 // handle answers one packet, after the delay of this peer's rank.
 func (s *dhcpService) handle(ctx context.Context, pc *ipv4.PacketConn, ifindex int, a ask) {
+	heard := s.cfg.Clock.Now()
 	d := decide(s.view(), a, s.us())
 	if d.nodeID == "" {
 		if s.quiet.Allow() {
@@ -202,7 +203,10 @@ func (s *dhcpService) handle(ctx context.Context, pc *ipv4.PacketConn, ifindex i
 	case a.to.IsValid() && a.to != broadcast && !a.to.IsMulticast():
 		cm.Src = a.to.AsSlice() // from where it was asked
 	}
-	s.line.add(m, kindDHCP, stageDHCP, d.text) // before what the machine does with the answer
+	// Before what the machine does with the answer. The moment is that of the
+	// question: with the delay of this peer's rank, an offer would stand behind
+	// what the machine did with the offer of another.
+	s.line.addAt(heard, m, kindDHCP, stageDHCP, d.text)
 	if _, err := pc.WriteTo(d.reply.ToBytes(), cm, net.UDPAddrFromAddrPort(d.to)); err != nil {
 		s.log.Warn("dhcp answer could not be sent", "node", d.nodeID, "mac", d.mac, "to", d.to, "err", err)
 		s.line.add(m, kindDHCP, stageDHCP, "sending the answer failed: "+err.Error())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -238,11 +239,17 @@ func (s *httpService) ramdisk(w http.ResponseWriter, r *http.Request) {
 		say("%d bytes", st.Size())
 		return
 	}
+	send(w, r, part.file, st.ModTime(), f, say)
+}
+
+// send answers a GET with a file, or the range that is asked for, and says how
+// it goes.
+func send(w http.ResponseWriter, r *http.Request, name string, changed time.Time, f io.ReadSeeker, say func(string, ...any)) {
 	say("sending")
 	d := newDownload(w, func(sent int64, took time.Duration) {
 		say("%d bytes sent in %.1f s, going on", sent, took.Seconds())
 	})
-	http.ServeContent(d, r, part.file, st.ModTime(), f)
+	http.ServeContent(d, r, name, changed, f)
 	if d.err != nil {
 		say("broken off after %d bytes in %.1f s", d.sent, time.Since(d.start).Seconds())
 		return

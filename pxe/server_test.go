@@ -235,6 +235,21 @@ func TestBootOverLoopback(t *testing.T) {
 	}
 }
 
+// TestDelayedOffer: an offer that waits for this peer's turn stands on the
+// timeline with the moment at which it was asked for.
+func TestDelayedOffer(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Self = ranked(c.Store.View().Members(), macDeploying)[1].GetId() })
+	r.address(macDeploying)
+	l := newRelay(r)
+	l.send(discover(t, macDeploying, with(uefiModifiers, viaRelay)...).ToBytes())
+	l.receive()
+	received := time.Now()
+	at := time.UnixMilli(r.find(kindDHCP, stageDHCP, "offered").GetAtMs())
+	if ahead := received.Sub(at); ahead < rankDelay || ahead > deadline {
+		t.Errorf("the event is %s before the offer, the delay is %s", ahead, rankDelay)
+	}
+}
+
 func TestStrangersAndGarbage(t *testing.T) {
 	r := newRig(t, nil)
 	l := newRelay(r)

@@ -49,13 +49,20 @@ type timeline struct {
 }
 
 func (t *timeline) add(m machine, kind, stage, text string) {
+	if t.observe != nil {
+		t.addAt(t.now(), m, kind, stage, text)
+	}
+}
+
+// addAt adds an event of another moment than now.
+func (t *timeline) addAt(at time.Time, m machine, kind, stage, text string) {
 	if t.observe == nil || m.nodeID == "" || !t.allow(m.mac) {
 		return
 	}
 	t.observe(&api.JournalEvent{
 		NodeId:    m.nodeID,
 		Peer:      t.self,
-		AtMs:      t.now().UnixMilli(),
+		AtMs:      at.UnixMilli(),
 		Kind:      kind,
 		Stage:     stage,
 		Text:      text,
