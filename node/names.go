@@ -62,32 +62,13 @@ var eventNames = map[api.Event]string{
 	api.Event_EV_HOLD:     "hold",
 }
 
-// verbAliases are further names of verbs: those that Ironic sends as the
-// target of a provision request.
-var verbAliases = map[string]api.Event{
-	"active":  api.Event_EV_DEPLOY,
-	"deleted": api.Event_EV_DELETE,
-	"delete":  api.Event_EV_DELETE,
-}
-
-var statesByName, verbsByName = invert()
-
-func invert() (map[string]api.State, map[string]api.Event) {
+var statesByName = func() map[string]api.State {
 	states := make(map[string]api.State, len(stateNames))
 	for s, name := range stateNames {
 		states[name] = s
 	}
-	verbs := make(map[string]api.Event)
-	for ev, name := range eventNames {
-		if IsVerb(ev) {
-			verbs[name] = ev
-		}
-	}
-	for name, ev := range verbAliases {
-		verbs[name] = ev
-	}
-	return states, verbs
-}
+	return states
+}()
 
 // StateName is the wire string of a state; "" for STATE_UNSPECIFIED (Ironic's
 // null) and "unknown" for a number that this build does not know.
@@ -135,15 +116,6 @@ func VerbName(ev api.Event) string {
 		return name
 	}
 	return "unknown"
-}
-
-// ParseVerb finds a verb by its name or by Ironic's word for it: deploy or
-// active, undeploy or deleted. Events of conductors are no verbs.
-func ParseVerb(name string) (api.Event, error) {
-	if ev, ok := verbsByName[name]; ok {
-		return ev, nil
-	}
-	return api.Event_EVENT_NONE, errs.New(errs.Invalid, "no verb is called %q: the verbs are %s", name, joinVerbs(Verbs()))
 }
 
 // Verbs are all verbs in the order of their numbers.
