@@ -4,6 +4,7 @@ package ipmi_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -170,4 +171,11 @@ func TestRMCPSuites(t *testing.T) {
 	target.Info["ipmi_cipher_suite"] = 17
 	_, err := driver(t, "").PowerState(timeout(t, 20*time.Second), target)
 	wants(t, err, errs.Invalid, "ipmi_cipher_suite")
+}
+
+// A BMC without serial over LAN says so.
+func TestRMCPNoConsole(t *testing.T) {
+	r := startRMCP(t)
+	err := driver(t, "").ReadConsole(timeout(t, time.Minute), r.target(), drivertest.NewGrant(time.Minute), func() { t.Error("opened") }, io.Discard)
+	wants(t, err, errs.Unsupported, "")
 }
