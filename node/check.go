@@ -49,7 +49,7 @@ func CheckSpec(n *api.Node) error {
 // them into canonical form.
 func CheckFlatSpec(n *api.Node) error {
 	if !ValidID(n.GetId()) {
-		return invalid("id", "%q is not a UUID in lower case", clip(n.GetId()))
+		return invalid("id", "%q is not a UUID in lower case", errs.Clip(n.GetId()))
 	}
 	if n.GetName() != "" {
 		if err := ValidName(n.GetName()); err != nil {
@@ -99,7 +99,7 @@ func ValidName(name string) error {
 	case name == "" || len(name) > MaxName:
 		return invalid("name", "a name has 1 to %d characters, not %d", MaxName, len(name))
 	case !only(name, "-._~"):
-		return invalid("name", "%q: a name has letters, digits, '-', '.', '_' and '~' only", clip(name))
+		return invalid("name", "%q: a name has letters, digits, '-', '.', '_' and '~' only", errs.Clip(name))
 	case looksLikeUUID(name):
 		return invalid("name", "%q looks like a UUID", name)
 	case name == "." || name == ".." || reservedNames[strings.ToLower(name)]:
@@ -115,7 +115,7 @@ func ValidGroup(group string) error {
 	case len(group) > MaxName:
 		return invalid("conductor_group", "a group has at most %d characters, not %d", MaxName, len(group))
 	case !only(group, "-._"):
-		return invalid("conductor_group", "%q: a group has letters, digits, '-', '.' and '_' only", clip(group))
+		return invalid("conductor_group", "%q: a group has letters, digits, '-', '.' and '_' only", errs.Clip(group))
 	case group != strings.ToLower(group):
 		return invalid("conductor_group", "%q is not lower case", group)
 	}
@@ -131,7 +131,7 @@ func ValidDriverName(name string) error {
 	case len(name) > MaxName:
 		return invalid("driver", "a driver's name has at most %d characters, not %d", MaxName, len(name))
 	case !only(name, "-._") || name != strings.ToLower(name):
-		return invalid("driver", "%q: a driver's name has lower-case letters, digits, '-', '.' and '_' only", clip(name))
+		return invalid("driver", "%q: a driver's name has lower-case letters, digits, '-', '.' and '_' only", errs.Clip(name))
 	}
 	return nil
 }
@@ -196,15 +196,6 @@ func checkText(field, s string, limit int) error {
 		}
 	}
 	return nil
-}
-
-// clip bounds what a message repeats of a value from outside.
-func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 func invalid(field, format string, args ...any) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/canon"
+	"github.com/ironring/ironring/internal/errs"
 )
 
 // MaxPhysicalNetwork is the longest name of a physical network.
@@ -20,7 +21,7 @@ const MaxPhysicalNetwork = 64
 func NormalizeMAC(s string) (string, error) {
 	hw, ok := parseMAC(strings.TrimSpace(s))
 	if !ok {
-		return "", invalid("address", "%q is not a MAC address", clip(s))
+		return "", invalid("address", "%q is not a MAC address", errs.Clip(s))
 	}
 	text := fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", hw[0], hw[1], hw[2], hw[3], hw[4], hw[5])
 	switch {
@@ -76,19 +77,19 @@ func NormalizePort(p *api.Port) error {
 // CheckPort holds the rules for a port's record.
 func CheckPort(p *api.Port) error {
 	if !ValidID(p.GetId()) {
-		return invalid("id", "%q is not a UUID in lower case", clip(p.GetId()))
+		return invalid("id", "%q is not a UUID in lower case", errs.Clip(p.GetId()))
 	}
 	if !ValidID(p.GetNodeId()) {
-		return invalid("node_id", "%q is not a UUID in lower case", clip(p.GetNodeId()))
+		return invalid("node_id", "%q is not a UUID in lower case", errs.Clip(p.GetNodeId()))
 	}
 	if mac, err := NormalizeMAC(p.GetAddress()); err != nil {
 		return err
 	} else if mac != p.GetAddress() {
-		return invalid("address", "%q is not in lower case with colons", clip(p.GetAddress()))
+		return invalid("address", "%q is not in lower case with colons", errs.Clip(p.GetAddress()))
 	}
 	if len(p.GetPhysicalNetwork()) > MaxPhysicalNetwork || !only(p.GetPhysicalNetwork(), "-._") {
 		return invalid("physical_network", "%q: at most %d letters, digits, '-', '.' and '_'",
-			clip(p.GetPhysicalNetwork()), MaxPhysicalNetwork)
+			errs.Clip(p.GetPhysicalNetwork()), MaxPhysicalNetwork)
 	}
 	if _, err := canon.Object(p.GetExtra(), MaxDocument); err != nil {
 		return fieldError("extra", err)

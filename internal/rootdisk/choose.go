@@ -100,7 +100,7 @@ func text(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return clip(s)
+	return errs.Clip(s)
 }
 
 func size(b uint64) string {

@@ -85,7 +85,7 @@ func ParseHints(doc []byte) (Hints, error) {
 	for key, value := range raw {
 		t, err := parseTerm(key, value)
 		if err != nil {
-			return Hints{}, errs.About(errs.Invalid, key, "root device hint %q: %w", clip(key), err)
+			return Hints{}, errs.About(errs.Invalid, key, "root device hint %q: %w", errs.Clip(key), err)
 		}
 		h.terms = append(h.terms, t)
 	}
@@ -189,7 +189,7 @@ func parseNumber(key string, v any) (term, error) {
 	for _, v := range t.values {
 		n, err := strconv.ParseUint(v, 10, 32)
 		if err != nil || n == 0 {
-			return term{}, errs.New(errs.Invalid, "%q is not a whole number of GiB above 0", clip(v))
+			return term{}, errs.New(errs.Invalid, "%q is not a whole number of GiB above 0", errs.Clip(v))
 		}
 		t.number = float64(n)
 	}
@@ -271,13 +271,4 @@ func (t term) fitsText(s string) bool {
 	default: // "<all-in>"
 		return !slices.ContainsFunc(t.values, func(v string) bool { return !strings.Contains(s, v) })
 	}
-}
-
-// clip bounds what a message repeats of a value from outside.
-func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
 }
