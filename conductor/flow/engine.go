@@ -301,12 +301,3 @@ func agentOnly(f *api.Flow) bool {
 		return step != node.StepCheckIdentity
 	}
 }
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}

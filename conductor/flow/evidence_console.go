@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -173,7 +174,7 @@ func (w *consoleWatch) run(ctx context.Context, r *runner) {
 				return
 			}
 		}
-		pause(ctx, consoleAgain)
+		_ = clock.Pause(ctx, consoleAgain)
 	}
 }
 

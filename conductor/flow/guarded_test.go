@@ -11,6 +11,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/conductortest"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/node"
 )
 
@@ -23,7 +24,7 @@ func TestGuardedStep(t *testing.T) {
 			var runs atomic.Int32
 			executors[id] = func(r *runner, ctx context.Context, _ position) (outcome, error) {
 				runs.Add(1)
-				pause(ctx, 10*time.Second)
+				_ = clock.Pause(ctx, 10*time.Second)
 				return outcome{}, ctx.Err()
 			}
 			r.start("p1")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -137,7 +138,7 @@ func (r *runner) settled(soft context.Context, c change, unknown bool) (bool, er
 		case now >= max(least, most), now >= least && soft.Err() != nil:
 			return false, nil
 		}
-		pause(r.hard, settlePoll)
+		_ = clock.Pause(r.hard, settlePoll)
 	}
 }
 

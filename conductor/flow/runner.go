@@ -15,6 +15,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/journal"
 	"github.com/ironring/ironring/conductor/lease"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -400,7 +401,7 @@ func (r *runner) commit(ctx context.Context, reason string, ops ...*api.Op) (*ap
 		case res.GetFailure() != nil || !clusterTrouble(err):
 			return res, err
 		}
-		pause(ctx, 200*time.Millisecond)
+		_ = clock.Pause(ctx, 200*time.Millisecond)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/agents"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -120,7 +121,7 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 			r.event(f, fmt.Sprintf("%s: %v; trying again", node.IDOf(step), err))
 		}
 		last, resumed = err, true
-		pause(sctx, delay)
+		_ = clock.Pause(sctx, delay)
 		delay = min(2*delay, retryMost)
 	}
 }
