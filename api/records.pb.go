@@ -1546,6 +1546,7 @@ type RootDisk struct {
 	Model         string                 `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
 	SizeBytes     uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	FlowId        string                 `protobuf:"bytes,7,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"` // the deploy that chose it
+	Written       bool                   `protobuf:"varint,8,opt,name=written,proto3" json:"written,omitempty"`            // an image of ours has been written to it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1627,6 +1628,13 @@ func (x *RootDisk) GetFlowId() string {
 		return x.FlowId
 	}
 	return ""
+}
+
+func (x *RootDisk) GetWritten() bool {
+	if x != nil {
+		return x.Written
+	}
+	return false
 }
 
 // DiskRecord is a disk as it told of itself: what is needed to know it again,
@@ -5283,7 +5291,7 @@ const file_records_proto_rawDesc = "" +
 	"\venrolled_ms\x18\x04 \x01(\x03R\n" +
 	"enrolledMs\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\xaf\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"\xc9\x01\n" +
 	"\bRootDisk\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x10\n" +
@@ -5292,7 +5300,8 @@ const file_records_proto_rawDesc = "" +
 	"\x05model\x18\x05 \x01(\tR\x05model\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\x12\x17\n" +
-	"\aflow_id\x18\a \x01(\tR\x06flowId\"\x98\x01\n" +
+	"\aflow_id\x18\a \x01(\tR\x06flowId\x12\x18\n" +
+	"\awritten\x18\b \x01(\bR\awritten\"\x98\x01\n" +
 	"\n" +
 	"DiskRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
