@@ -88,13 +88,14 @@ peer's own host by its unix socket.
 		newVersionCmd(f),
 	)
 	root.InitDefaultCompletionCmd()
-	finish(root)
+	f.finish(root)
 	return root
 }
 
 // finish gives every command what all commands have: unknown subcommands are
-// errors, wrong numbers of arguments are of kind Invalid.
-func finish(cmd *cobra.Command) {
+// errors, wrong numbers of arguments are of kind Invalid, nodes are completed.
+func (f *Factory) finish(cmd *cobra.Command) {
+	f.complete(cmd)
 	if args := cmd.Args; args != nil {
 		cmd.Args = func(cmd *cobra.Command, a []string) error {
 			if args(cmd, a) != nil {
@@ -129,6 +130,6 @@ func finish(cmd *cobra.Command) {
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	for _, sub := range cmd.Commands() {
-		finish(sub)
+		f.finish(sub)
 	}
 }
