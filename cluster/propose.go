@@ -10,6 +10,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -177,10 +178,5 @@ func noQuorum(last error) error {
 // pause waits a little longer at each try, with jitter.
 func pause(ctx context.Context, try int) error {
 	d := time.Duration(min(try, 10)) * 20 * time.Millisecond
-	select {
-	case <-time.After(d + rand.N(d)):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return clock.Pause(ctx, d+rand.N(d))
 }
