@@ -31,21 +31,23 @@ type Cluster struct {
 	// ID is the cluster's.
 	ID string
 
-	mu       sync.Mutex
-	index    uint64
-	nodes    []*api.Node
-	ports    []*api.Port
-	networks []*api.Network
-	flows    map[string]*api.Flow     // by node id
-	answers  map[string]proto.Message // by request id
-	scripts  map[string][]Step        // by node id
-	journal  []*api.JournalEvent
-	changed  chan struct{} // closed at each change
-	status   *api.ClusterStatusReply
-	explain  *api.ExplainReply
-	settings *api.Settings // nil: the default ones
-	audit    []string      // writes that were done, in order
-	watchers int           // streams of WatchNode that have not ended
+	mu        sync.Mutex
+	index     uint64
+	nodes     []*api.Node
+	ports     []*api.Port
+	networks  []*api.Network
+	artifacts []*api.Artifact
+	ramdisks  []*api.Ramdisk
+	flows     map[string]*api.Flow     // by node id
+	answers   map[string]proto.Message // by request id
+	scripts   map[string][]Step        // by node id
+	journal   []*api.JournalEvent
+	changed   chan struct{} // closed at each change
+	status    *api.ClusterStatusReply
+	explain   *api.ExplainReply
+	settings  *api.Settings // nil: the default ones
+	audit     []string      // writes that were done, in order
+	watchers  int           // streams of WatchNode that have not ended
 }
 
 // Step is one step of a script: it changes a node and its flow, or returns

@@ -14,56 +14,63 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/ironring/ironring/agent/ramdisk"
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client/clienttest"
 	"github.com/ironring/ironring/internal/pki"
 )
 
-// commandOf is, for each method of the API, a command that calls it. With args
-// the command can be run against a cluster in memory.
-var commandOf = map[string]struct {
-	path string
-	args []string
-}{
-	"CreateNode":           {"node create", []string{"--name", "n2", "--driver", "fake"}},
-	"CreateNodes":          {"node apply", []string{"--yes", "-f", "FLEET"}},
-	"GetNode":              {"node show", []string{"n1"}},
-	"ListNodes":            {"node list", []string{}},
-	"UpdateNode":           {"node set", []string{"n1", "--description", "x"}},
-	"DeleteNode":           {"node delete", []string{"n1", "--yes"}},
-	"Provision":            {"node manage", []string{"n1"}},
-	"Power":                {"node power", []string{"n1", "on"}},
-	"GetFlow":              {"node flow", []string{"n1"}},
-	"Explain":              {"node explain", []string{"n1"}},
-	"GetInventory":         {"node inventory", []string{"n1"}},
-	"History":              {"node history", []string{"n1"}},
-	"WatchNode":            {"node manage", nil}, // --wait
-	"Journal":              {"node logs", []string{"n1"}},
-	"GetHardware":          {"node bmc sensors", nil},
-	"ChangeHardware":       {"node bmc nmi", nil},
-	"AcceptBmcCertificate": {"node bmc accept-certificate", nil},
-	"CreatePort":           {"port create", []string{"n1", "52:54:00:00:00:09"}},
-	"ListPorts":            {"port list", []string{}},
-	"DeletePort":           {"port delete", []string{"52:54:00:00:00:01"}},
-	"SetNetwork":           {"network set", []string{"prov", "--cidr", "10.0.0.0/24", "--range", "10.0.0.2-10.0.0.9"}},
-	"ListNetworks":         {"network list", []string{}},
-	"DeleteNetwork":        {"network delete", []string{"none"}},
-	"BootRecord":           {"node boot show", nil},
-	"ClusterStatus":        {"cluster status", []string{}},
-	"CreateJoinToken":      {"cluster token", []string{}},
-	"Leave":                {"cluster leave", []string{"p3", "--yes"}},
-	"CreateClientCert":     {"client-cert create", []string{"bob", "--dir", "DIR"}},
-	"Version":              {"version", []string{"--peer"}},
-	"PutArtifact":          {"artifact put", nil},
-	"GetArtifact":          {"artifact show", nil},
-	"ListArtifacts":        {"artifact list", nil},
-	"DeleteArtifact":       {"artifact rm", nil},
-	"SetRamdisk":           {"ramdisk publish", nil},
-	"ListRamdisks":         {"ramdisk list", nil},
-	"DeleteRamdisk":        {"ramdisk rm", nil},
-	"GetSettings":          {"cluster settings show", nil},
-	"SetSettings":          {"cluster settings set", nil},
-	"RotateKeys":           {"cluster rotate-keys", nil},
+// calling is a command line that calls a method.
+type calling struct {
+	path  string
+	args  []string
+	want  string   // what it says
+	code  int      // how it ends
+	first []string // a command before it
+}
+
+// commandOf is, for each method of the API, a command that calls it. FLEET, FILE
+// and RAMDISK are files, DIR is an empty directory.
+var commandOf = map[string]calling{
+	"CreateNode":           {path: "node create", args: []string{"--name", "n2", "--driver", "fake"}, want: "node n2 enrolled"},
+	"CreateNodes":          {path: "node apply", args: []string{"--yes", "-f", "FLEET"}, want: "1 done"},
+	"GetNode":              {path: "node show", args: []string{"n1"}, want: "52:54:00:00:00:01"},
+	"ListNodes":            {path: "node list", want: "n1"},
+	"UpdateNode":           {path: "node set", args: []string{"n1", "--description", "x"}, want: "node n1 changed, revision 2"},
+	"DeleteNode":           {path: "node delete", args: []string{"n1", "--yes"}, want: "node n1 deleted"},
+	"Provision":            {path: "node manage", args: []string{"n1"}, want: "manage of node n1 accepted"},
+	"Power":                {path: "node power", args: []string{"n1", "on"}, want: "power on of node n1 accepted"},
+	"GetFlow":              {path: "node flow", args: []string{"n1"}, want: "power.power_on", first: []string{"node", "power", "n1", "on"}},
+	"Explain":              {path: "node explain", args: []string{"n1"}, want: "n1"},
+	"GetInventory":         {path: "node inventory", args: []string{"n1"}, want: "/dev/vda"},
+	"History":              {path: "node history", args: []string{"n1"}, want: "create node"},
+	"WatchNode":            {path: "node manage", args: []string{"n1", "--wait"}, want: "manage done, state manageable"},
+	"Journal":              {path: "node logs", args: []string{"n1"}, want: "an agent has come"},
+	"GetHardware":          {path: "node bmc sensors", args: []string{"n1"}, want: "Inlet Temp"},
+	"ChangeHardware":       {path: "node bmc nmi", args: []string{"n1", "--yes"}, want: "nmi of node n1 accepted"},
+	"AcceptBmcCertificate": {path: "node bmc accept-certificate", args: []string{"n1", "--fingerprint", "sha256:" + strings.Repeat("ab", 32)}, want: "n1"},
+	"CreatePort":           {path: "port create", args: []string{"n1", "52:54:00:00:00:09"}, want: "created"},
+	"ListPorts":            {path: "port list", want: "52:54:00:00:00:01"},
+	"DeletePort":           {path: "port delete", args: []string{"52:54:00:00:00:01"}, want: "deleted"},
+	"SetNetwork":           {path: "network set", args: []string{"prov", "--cidr", "10.0.0.0/24", "--range", "10.0.0.2-10.0.0.9"}, want: "prov"},
+	"ListNetworks":         {path: "network list", want: "prov", first: []string{"network", "set", "prov", "--cidr", "10.0.0.0/24", "--range", "10.0.0.2-10.0.0.9"}},
+	"DeleteNetwork":        {path: "network delete", args: []string{"none"}, want: "none", code: 4},
+	"BootRecord":           {path: "node boot show", args: []string{"n1"}, want: "/ipxe/snponly.efi"},
+	"ClusterStatus":        {path: "cluster status", want: "p1"},
+	"CreateJoinToken":      {path: "cluster token", want: "for one peer"},
+	"Leave":                {path: "cluster leave", args: []string{"p3", "--yes"}, want: "p3"},
+	"CreateClientCert":     {path: "client-cert create", args: []string{"bob", "--dir", "DIR"}, want: "bob"},
+	"Version":              {path: "version", args: []string{"--peer"}, want: "p1"},
+	"PutArtifact":          {path: "artifact put", args: []string{"FILE", "--name", "debian"}, want: "stored on p1, p2"},
+	"GetArtifact":          {path: "artifact show", args: []string{"debian"}, want: "deleted 24 hours after its last use", first: []string{"artifact", "put", "FILE", "--name", "debian"}},
+	"ListArtifacts":        {path: "artifact list", want: "debian", first: []string{"artifact", "put", "FILE", "--name", "debian"}},
+	"DeleteArtifact":       {path: "artifact rm", args: []string{"debian"}, want: "artifact debian deleted", first: []string{"artifact", "put", "FILE", "--name", "debian"}},
+	"SetRamdisk":           {path: "ramdisk publish", args: []string{"RAMDISK", "--arch", "x86_64"}, want: "machines of x86_64 boot kernel"},
+	"ListRamdisks":         {path: "ramdisk list", want: "x86_64", first: []string{"ramdisk", "publish", "RAMDISK", "--arch", "x86_64"}},
+	"DeleteRamdisk":        {path: "ramdisk rm", args: []string{"x86_64"}, want: "no longer published", first: []string{"ramdisk", "publish", "RAMDISK", "--arch", "x86_64"}},
+	"GetSettings":          {path: "cluster settings show", want: "max_voters"},
+	"SetSettings":          {path: "cluster settings set", args: []string{"max_voters=5"}, want: "max_voters"},
+	"RotateKeys":           {path: "cluster rotate-keys", want: "new keys are being made"},
 }
 
 // Every method of the API has a command.
@@ -132,31 +139,55 @@ func TestFromAnotherHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	with := []string{"--ca", write("ca.crt", "CERTIFICATE", ca.CertDER()), "--cert", write("a.crt", "CERTIFICATE", clientCert), "--key", write("a.key", "PRIVATE KEY", clientKey)}
-	for method, c := range commandOf {
-		if c.args == nil {
-			continue
+	file, ramdiskDir := filepath.Join(dir, "image"), filepath.Join(dir, "ramdisk")
+	for _, path := range []string{file, filepath.Join(ramdiskDir, ramdisk.KernelFile), filepath.Join(ramdiskDir, ramdisk.InitramfsFile)} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
 		}
+		if err := os.WriteFile(path, []byte(path), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for method, c := range commandOf {
 		t.Run(method, func(t *testing.T) {
 			lis, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
-			peer := clienttest.New().Peer("p1")
+			cluster := clienttest.New()
+			peer := cluster.Peer("p1")
 			defer peer.Serve(lis, grpc.Creds(credentials.NewTLS(holder.ServerTLS(true))))()
 			if _, err := peer.CreateNode(context.Background(), &api.CreateNodeRequest{Node: &api.Node{Name: "n1", Driver: "fake"}, Ports: []*api.Port{{Address: "52:54:00:00:00:01"}}}); err != nil {
 				t.Fatal(err)
 			}
-			f, out, stderr := testFactory("", nil)
-			args := strings.Fields(c.path)
-			for _, a := range c.args {
-				args = append(args, strings.NewReplacer("FLEET", fleet, "DIR", t.TempDir()).Replace(a))
+			cluster.Log(&api.JournalEvent{Peer: "p1", Seq: 1, AtMs: testNow.UnixMilli(), Kind: "log", Text: "an agent has come"})
+			if method == "WatchNode" {
+				cluster.Script("n1", func(n *api.Node, f *api.Flow) *api.Progress {
+					n.State, f.Status = api.State_MANAGEABLE, api.FlowStatus_FLOW_DONE
+					return nil
+				})
 			}
-			code := Main(context.Background(), f, append(append(args, "--server", lis.Addr().String()), with...))
-			if want := map[bool]int{true: 4}[method == "DeleteNetwork" || method == "GetFlow" && code == 4]; code != want {
-				t.Errorf("%s: exit code %d\n%s%s", c.path, code, out, stderr)
+			run := func(args []string) (int, string) {
+				f, out, stderr := testFactory("", nil)
+				var line []string
+				for _, a := range args {
+					line = append(line, strings.NewReplacer("FLEET", fleet, "FILE", file, "RAMDISK", ramdiskDir, "DIR", t.TempDir()).Replace(a))
+				}
+				code := Main(context.Background(), f, append(append(line, "--server", lis.Addr().String()), with...))
+				return code, out.String() + stderr.String()
 			}
-			if !slices.Contains(peer.Calls(), method) {
-				t.Errorf("%s called %q, not %s", c.path, peer.Calls(), method)
+			if c.first != nil {
+				if code, out := run(c.first); code != 0 {
+					t.Fatalf("%q: exit code %d\n%s", c.first, code, out)
+				}
+			}
+			before := len(peer.Calls())
+			code, out := run(append(strings.Fields(c.path), c.args...))
+			if code != c.code || !strings.Contains(out, c.want) {
+				t.Errorf("%s: exit code %d, not %d, or no %q in\n%s", c.path, code, c.code, c.want, out)
+			}
+			if !slices.Contains(peer.Calls()[before:], method) {
+				t.Errorf("%s called %q, not %s", c.path, peer.Calls()[before:], method)
 			}
 		})
 	}
