@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
@@ -83,7 +85,10 @@ func (r *runner) chooseDisk(_ context.Context, p position) (outcome, error) {
 	if err := r.mayWrite(p, args, inv, d); err != nil {
 		return outcome{}, err
 	}
-	chosen := &api.RootDisk{Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: d.Model, SizeBytes: d.SizeBytes, FlowId: p.flow.GetId()}
+	chosen := &api.RootDisk{
+		Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: d.Model, SizeBytes: d.SizeBytes, FlowId: p.flow.GetId(),
+		Written: n.GetRootDisk().GetWritten() && rootdisk.Known(d, inv.Disks, rootID(n.GetRootDisk())), // by an earlier deploy
+	}
 	evidence, err := r.newEvidence(p.flow, args)
 	if err != nil {
 		return outcome{}, err
@@ -141,7 +146,9 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 	if res.ContentDigest == "" || res.ContentDigest != res.WrittenDigest {
 		return outcome{}, errs.About(errs.Internal, r.node, "the disk %s gave back other bytes than were written to it", disk.Name)
 	}
-	return outcome{result: res}, nil
+	written := proto.CloneOf(r.cfg.Store.View().Node(r.node).GetRootDisk())
+	written.Written = true
+	return outcome{result: res, ops: []*api.Op{r.write(p.flow, []string{"root_disk"}, &api.Node{RootDisk: written})}}, nil
 }
 
 // rootDisk is the disk that this flow committed.

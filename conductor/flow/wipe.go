@@ -55,13 +55,17 @@ func (r *runner) mayErase(p position, inv *agentproto.Inventory) error {
 		strings.Join(strange, "; "), cleanAgain(n, " --wipe-existing"))
 }
 
-// mayWrite is mayErase for the one disk that a deploy has chosen. What this
-// flow has committed to before is not asked about again: after another boot of
-// the machine half an image may be on it, and of a disk that tells nothing of
-// itself ours cannot know that it is the same.
+// mayWrite is mayErase for the one disk that a deploy has chosen. That the data
+// of others may go was said of the disk that the flow chose first: should it
+// come back to the choice, that does not hold for another one. And once the flow
+// has begun to write, half an image may be on its disk, which is its own also
+// where the disk tells nothing of itself.
 func (r *runner) mayWrite(p position, args DeployArgs, inv *agentproto.Inventory, chosen agentproto.Disk) error {
 	n := r.cfg.Store.View().Node(r.node)
-	if args.WipeExisting || n.GetRootDisk().GetFlowId() == p.flow.GetId() && sameChoice(n.GetRootDisk(), chosen) {
+	switch again := n.GetRootDisk().GetFlowId() == p.flow.GetId(); {
+	case !again && args.WipeExisting:
+		return nil
+	case again && sameChoice(n.GetRootDisk(), chosen) && (args.WipeExisting || begun(p.flow, node.StepWriteImage)):
 		return nil
 	}
 	strange := strangeData([]agentproto.Disk{chosen}, inv.Disks, n)
@@ -70,6 +74,11 @@ func (r *runner) mayWrite(p position, args DeployArgs, inv *agentproto.Inventory
 	}
 	return errs.About(errs.Denied, r.node, "nothing was written: there is data that Ironring did not put there on the chosen disk %s. If it may be lost for good, deploy with --wipe-existing: ironring node deploy %s --image URL --checksum ALGORITHM:HEX --wipe-existing --wait",
 		strings.Join(strange, "; "), node.Label(n))
+}
+
+// begun reports whether a flow has ever started a step.
+func begun(f *api.Flow, id node.StepID) bool {
+	return slices.ContainsFunc(f.GetSteps(), func(s *api.Step) bool { return node.IDOf(s) == id && s.GetStarts() > 0 })
 }
 
 // cleanAgain are the commands that begin a clean anew after one that failed.
@@ -95,10 +104,10 @@ func strangeData(some, all []agentproto.Disk, n *api.Node) []string {
 }
 
 // ours reports whether the last that is known to have been put on a disk was
-// put there by this cluster: by a clean, or by a deployment. That must be
-// certain of just this disk (rootdisk.Known).
+// put there by this cluster: by a clean, or by a deployment whose image was
+// written. That must be certain of just this disk (rootdisk.Known).
 func ours(d agentproto.Disk, all []agentproto.Disk, n *api.Node) bool {
-	if root := n.GetRootDisk(); root != nil && rootdisk.Known(d, all, rootID(root)) {
+	if root := n.GetRootDisk(); root.GetWritten() && rootdisk.Known(d, all, rootID(root)) {
 		return true
 	}
 	return slices.ContainsFunc(n.GetErasure().GetErased(), func(rec *api.DiskRecord) bool {

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/conductortest"
 	"github.com/ironring/ironring/internal/agentproto"
+	"github.com/ironring/ironring/internal/errs"
 )
 
 // ourDisk is the disk of the rig's machine, foreign one that somebody put in.
@@ -311,16 +313,18 @@ func TestHalfAnImageIsOfTheFlow(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		now  agentproto.Disk
+		args any
 		want api.State
 	}{
-		{"the same", half, api.State_ACTIVE},
-		{"another", larger, api.State_DEPLOY_FAILED},
+		{"the same", half, nil, api.State_ACTIVE},
+		{"another", larger, nil, api.State_DEPLOY_FAILED},
+		{"another, where the first might be lost", larger, deployWiping, api.State_DEPLOY_FAILED},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(c *conductortest.MachineConfig) { c.Disks = []agentproto.Disk{bare} }, func(r *rig) {
 				r.start("p1")
 				r.ready("p1")
-				r.begin(api.Event_EV_DEPLOY)
+				r.beginWith(api.Event_EV_DEPLOY, test.args)
 				conductortest.Until(r, 10*time.Minute, "the write", func() bool { n, _ := r.written(); return n == 1 })
 				conductortest.Pass(5 * time.Second)
 				r.machine.SetDisks(test.now)
@@ -341,4 +345,41 @@ func TestHalfAnImageIsOfTheFlow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A deploy that may overwrite what others left, and that fails before it wrote
+// anything, does not make the disk ours.
+func TestChosenIsNotWritten(t *testing.T) {
+	var fail atomic.Bool
+	fail.Store(true)
+	inBubble(t, func(c *conductortest.MachineConfig) {
+		c.Script = func(cmd *api.AgentCommand) *api.CommandStatus {
+			if cmd.GetName() == agentproto.CmdWriteImage && fail.Load() {
+				return &api.CommandStatus{State: api.CommandStatus_FAILED, Error: "404", ErrorKind: errs.NotFound.String()}
+			}
+			return nil
+		}
+	}, func(r *rig) {
+		r.start("p1")
+		r.ready("p1")
+		r.machine.SetDisks(foreign)
+		r.beginWith(api.Event_EV_DEPLOY, deployWiping)
+		r.idle(10 * time.Minute)
+		r.wants(api.State_DEPLOY_FAILED, api.FlowStatus_FLOW_FAILED)
+		r.says("404")
+		r.begin(api.Event_EV_DELETE)
+		r.idle(10 * time.Minute)
+		r.wants(api.State_CLEAN_FAILED, api.FlowStatus_FLOW_FAILED)
+		r.says("nothing was erased", "serial T1", "--wipe-existing")
+		r.begin(api.Event_EV_MANAGE)
+		r.beginWith(api.Event_EV_PROVIDE, CleanArgs{WipeExisting: true})
+		r.idle(10 * time.Minute)
+		fail.Store(false)
+		r.begin(api.Event_EV_DEPLOY)
+		r.idle(10 * time.Minute)
+		r.wants(api.State_ACTIVE, api.FlowStatus_FLOW_DONE)
+		if !r.node().GetRootDisk().GetWritten() {
+			r.Errorf("the record of the disk is %v", r.node().GetRootDisk())
+		}
+	})
 }

@@ -102,9 +102,10 @@ func TestStrangeData(t *testing.T) {
 		{"twins, both erased", disks{a, disk("sdb", "a ", "", data)}, erased(a, disk("sdb", "a ", "", data)), "/dev/sda /dev/sdb"},
 		{"twin without WWN", disks{disk("sda", "A", wwn, data), a}, erased(a), "/dev/sda /dev/sda"},
 		{"name spaces of one drive", disks{disk("n1", "A", "eui.1", data), disk("n2", "A", "eui.2", data)}, erased(disk("n1", "A", "eui.1", data)), "/dev/n2"},
-		{"deployed to before", disks{a}, &api.Node{RootDisk: &api.RootDisk{Name: "/dev/x", Serial: "A", SizeBytes: 1 << 30}}, ""},
-		{"deployed to another", disks{a}, &api.Node{RootDisk: &api.RootDisk{Name: "/dev/sda", Serial: "Z", SizeBytes: 1 << 30}}, "/dev/sda"},
-		{"deployed to, tells nothing", disks{bare}, &api.Node{RootDisk: &api.RootDisk{Name: "/dev/sda", ByPath: "pci-1", Model: "M", SizeBytes: 1 << 30}}, "/dev/sda"},
+		{"deployed to before", disks{a}, &api.Node{RootDisk: &api.RootDisk{Written: true, Name: "/dev/x", Serial: "A", SizeBytes: 1 << 30}}, ""},
+		{"chosen and never written", disks{a}, &api.Node{RootDisk: &api.RootDisk{Name: "/dev/x", Serial: "A", SizeBytes: 1 << 30}}, "/dev/sda"},
+		{"deployed to another", disks{a}, &api.Node{RootDisk: &api.RootDisk{Written: true, Name: "/dev/sda", Serial: "Z", SizeBytes: 1 << 30}}, "/dev/sda"},
+		{"deployed to, tells nothing", disks{bare}, &api.Node{RootDisk: &api.RootDisk{Written: true, Name: "/dev/sda", ByPath: "pci-1", Model: "M", SizeBytes: 1 << 30}}, "/dev/sda"},
 		{"never touched", disks{
 			{Name: "/dev/a", SizeBytes: 1e9, Tran: "usb", Contents: data}, {Name: "/dev/b", ReadOnly: true, Tran: "sata", Contents: data},
 		}, &api.Node{}, ""},
