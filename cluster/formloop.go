@@ -75,7 +75,9 @@ func (f *candidate) greet(ctx context.Context) (seen map[string]form.Promise, me
 	for address, reply := range f.all(ctx, formRequest{Kind: "hello"}) {
 		switch {
 		case reply.Refused != "":
+			// There is a cluster: nobody founds another one.
 			f.say(address, slog.LevelWarn, reply.Refused)
+			members = append(members, address)
 		case reply.Params.ClusterID != f.params.ClusterID:
 			f.say(address, slog.LevelWarn, fmt.Sprintf("it is for cluster %q, this peer for %q", reply.Params.ClusterID, f.params.ClusterID))
 		case reply.Member:
