@@ -42,12 +42,13 @@ func TestMistakes(t *testing.T) {
 	t.Run("machines", s.atMachines)
 	t.Run("changed while asked", s.changedWhileAsked)
 	t.Run("two clusters", s.twoClusters)
+	t.Run("swapped", s.swapped)
 	t.Run("what was meant", s.meant)
 }
 
 // set brings every node where the mistakes are made.
 func (s *scene) set(t *testing.T) {
-	make := func(name string, disks ...machine.Disk) *node {
+	add := func(name string, disks ...machine.Disk) {
 		n := s.bare(t, disks...)
 		n.name = name
 		s.machines[name] = n
@@ -56,12 +57,11 @@ func (s *scene) set(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return n
 	}
+	add("n01", machineDisk, machineDisk)
 	for _, name := range []string{"web1", "web2", "db1", "spare1", "n02", "stranger"} {
-		make(name)
+		add(name)
 	}
-	make("n01", machineDisk, machineDisk)
 	for _, name := range []string{"spare1", "n02", "stranger"} {
 		plant(t, s.machines[name])
 	}
@@ -261,7 +261,7 @@ func (s *scene) atMachines(t *testing.T) {
 		args               []string
 	}{
 		{"no disk is named of two", "the machine has 2 disks and no root device hint", "n01", deploy(right)},
-		{"the disk of another machine", "root device hint", "n01", deploy(right, "--root-device", "serial=DISKn001A")},
+		{"the disk of another machine", "root device hint", "n01", deploy(right, "--root-device", "serial=DISK"+serialOf(s.machines["web1"])+"A")},
 		{"an image that is not there", "404 Not Found", "n01", deploy(s.bad.URL+"/missing.raw", "--root-device", "serial=DISK"+serialOf(n01)+"A")},
 		{"data that nobody has named", "--wipe-existing", "spare1", []string{"node", "provide", "spare1", "--yes", "--wait"}},
 	} {
@@ -283,6 +283,8 @@ func (s *scene) atMachines(t *testing.T) {
 	}
 }
 
+// serialOf is what the serial numbers of a machine's disks begin with, after
+// "DISK": the name of its directory.
 func serialOf(n *node) string { return filepath.Base(filepath.Dir(n.machine.DiskPath(0))) }
 
 // changedWhileAsked: somebody else changes the node while a person reads the
@@ -298,6 +300,23 @@ func (s *scene) changedWhileAsked(t *testing.T) {
 		}, 7, "has changed meanwhile: "+name, nil, "node", "undeploy", "web1")
 	}
 	s.fixture.set(t, s.machines["web1"], map[string]string{"protected": "false"})
+}
+
+// swapped: web1 gets the address of web2's BMC. Whatever is then asked of web1,
+// by a person who means web1, nothing is done to web2.
+func (s *scene) swapped(t *testing.T) {
+	web1, web2 := s.machines["web1"], s.machines["web2"]
+	address(t, s.fixture, web1, web2)
+	for _, args := range [][]string{
+		{"node", "power", "web1", "off", "--wait"},
+		{"node", "power", "web1", "reboot", "--wait"},
+		{"node", "bmc", "nmi", "web1", "--yes", "--wait"},
+		{"node", "bmc", "indicator", "web1", "on", "--wait"},
+		{"node", "undeploy", "web1", "--yes", "--wait"},
+	} {
+		s.ends(t, nil, 1, "belongs to another machine than the one that node web1 was verified with: found is UUID", nil, args...)
+	}
+	address(t, s.fixture, web1, web1)
 }
 
 // meant is the proof that a change would have been seen: what was asked for,

@@ -116,7 +116,8 @@ func again(ctx context.Context, c *client.Client, was *api.Node, filter *where, 
 		}
 		flow = rep.GetFlow().GetId()
 		text, err := do(ctx, c, now)
-		if !errors.Is(err, errs.Conflict) || try == tries {
+		var failed *client.WorkFailed // was accepted, and is not asked for again
+		if !errors.Is(err, errs.Conflict) || errors.As(err, &failed) || try == tries {
 			return text, err
 		}
 	}
