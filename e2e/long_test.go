@@ -62,7 +62,8 @@ func TestRollingRestart(t *testing.T) {
 }
 
 // TestSwappedBeforeDeploy swaps the BMCs of two machines that are known and
-// clean: the deployment is refused before a byte is written.
+// clean: the deployment is refused before a byte is written, and before a
+// machine is switched.
 func TestSwappedBeforeDeploy(t *testing.T) {
 	runCase(t, "swapped-before-deploy", func(ctx context.Context, k *kase) error {
 		turn := harness.NewTurn()
@@ -102,7 +103,7 @@ func TestSwappedBeforeDeploy(t *testing.T) {
 			}
 		}
 		for left := maps.Clone(vms); len(left) > 0; {
-			if err := k.refused(ctx, "DEPLOY_FAILED", left); err != nil {
+			if err := k.refused(ctx, "DEPLOY_FAILED", "belongs to another machine", left); err != nil {
 				return err
 			}
 		}

@@ -47,7 +47,7 @@ func TestSwappedBMCs(t *testing.T) {
 		// unplugged, so that the other gets its turn.
 		vms := map[string]*harness.VM{"n1": vm1, "n2": vm2}
 		for len(vms) > 0 {
-			if err := k.refused(ctx, "CLEAN_FAILED", vms); err != nil {
+			if err := k.refused(ctx, "CLEAN_FAILED", "identity mismatch", vms); err != nil {
 				return err
 			}
 		}
@@ -66,7 +66,7 @@ func TestSwappedBMCs(t *testing.T) {
 // refused waits until one more node is in state failed for the right reason.
 // Its machine is unplugged and taken out of vms, so that the other gets its
 // turn; if nobody switched that on, the test presses its button.
-func (k *kase) refused(ctx context.Context, failed string, vms map[string]*harness.VM) error {
+func (k *kase) refused(ctx context.Context, failed, why string, vms map[string]*harness.VM) error {
 	var done string
 	err := harness.Poll(ctx, "refusal of a node", lab.Limit(4*time.Minute), func() (bool, error) {
 		if err := k.silent(); err != nil {
@@ -78,7 +78,7 @@ func (k *kase) refused(ctx context.Context, failed string, vms map[string]*harne
 				return false, err
 			}
 			switch {
-			case e.Node.State == failed && strings.Contains(e.Node.LastError, "identity mismatch"):
+			case e.Node.State == failed && strings.Contains(e.Node.LastError, why):
 				lab.Logf("%s: refused: %s", n, e.Node.LastError)
 				done = n
 				return true, nil
