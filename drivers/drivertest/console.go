@@ -11,6 +11,9 @@ import (
 	"github.com/ironring/ironring/internal/errs"
 )
 
+// consoleEnds is how long a session may take to be given back.
+const consoleEnds = 3 * time.Second
+
 // reader is a reader of a console.
 type reader struct {
 	opened chan struct{} // closed by ReadConsole; twice is a panic
@@ -84,7 +87,7 @@ func testConsole(t *testing.T, b *bench) {
 		// Other calls go on beside it.
 		_, err := b.Driver.(drivers.PowerReader).PowerState(b.ctx, b.Target)
 		b.fine(t, "power state", err)
-		b.within(t, 0, func() {
+		b.within(t, consoleEnds, func() {
 			cancel()
 			b.kind(t, "given up", <-r.ended, errs.Timeout)
 		})
@@ -92,7 +95,7 @@ func testConsole(t *testing.T, b *bench) {
 		g := NewGrant(time.Minute)
 		r = b.reads(t, b.ctx, g)
 		b.shows(t, r, "second session")
-		b.within(t, 0, func() {
+		b.within(t, consoleEnds, func() {
 			g.End()
 			b.kind(t, "grant ended", <-r.ended, errs.Fenced)
 		})
