@@ -24,7 +24,8 @@
 //     asked for so little detail that it prints neither it nor what could be
 //     used to guess it.
 //   - Each call is one login: ipmitool has no session that could be kept. At
-//     most one that reads and one that changes are under way at one BMC.
+//     most one that reads, one that changes and one that reads the console are
+//     under way at one BMC.
 //   - ipmitool runs in a process group of its own, which is killed when the
 //     call's context or grant ends. The one that reads a console is told first
 //     to give its session back, unless the grant has ended.
