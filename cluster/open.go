@@ -49,7 +49,10 @@ type Cluster struct {
 
 	announced atomic.Bool   // the member record is as this process wants it
 	leaving   atomic.Bool   // Leave was called
-	hung      chan struct{} // closed when a write of Raft hangs for too long
+	hung      chan struct{} // closed when a write of Raft hangs for too long, or Raft cannot go on
+	hungOnce  sync.Once
+	shutOnce  sync.Once
+	shut      raft.Future   // of Raft's shutdown; set in shutOnce
 	ended     chan struct{} // closed when everything of Run has ended, after Run if the disk hangs
 	left      chan struct{} // closed when this peer left the cluster
 	leftOnce  sync.Once

@@ -102,7 +102,7 @@ func (c *Cluster) run(ctx context.Context) error {
 		return err
 	}
 	defer func() {
-		if err := r.Shutdown().Error(); err != nil {
+		if err := c.shutRaft(r).Error(); err != nil {
 			c.log.Warn("stop raft", "err", err)
 		}
 		transport.CloseStreams()
@@ -197,7 +197,7 @@ func (c *Cluster) startRaft(leading chan<- bool) (*raft.Raft, *raft.NetworkTrans
 	if err := raft.ValidateConfig(conf); err != nil {
 		return nil, nil, errs.About(errs.Invalid, "raft", "raft time-outs: %w", err)
 	}
-	store := c.storage.raftLog()
+	store := lastWordsStore{c.storage.raftLog(), c.termLost, c.entryLost}
 	cache, err := raft.NewLogCache(512, store)
 	if err != nil {
 		return nil, nil, errs.New(errs.Internal, "make log cache: %w", err)
@@ -214,8 +214,11 @@ func (c *Cluster) startRaft(leading chan<- bool) (*raft.Raft, *raft.NetworkTrans
 	if err := c.foundRaft(conf, cache, transport); err != nil {
 		return fail(err)
 	}
-	r, err := raft.NewRaft(conf, c.machine, cache, store, c.storage.snapshots, transport)
-	if err != nil {
+	r, err := c.newRaft(conf, cache, store, transport)
+	switch {
+	case err != nil && c.isHung():
+		return fail(err)
+	case err != nil:
 		return fail(errs.New(errs.Internal, "start raft from %s: %w", c.dir.file(raftDir), err))
 	}
 	c.raft.Store(r)

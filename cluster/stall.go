@@ -101,9 +101,9 @@ func (w *stallWatch) look(ctx context.Context) {
 	}
 }
 
-// hangs ends this peer without waiting for its disk.
+// hangs ends this peer without waiting for its disk, or for Raft.
 func (c *Cluster) hangs(err error) {
-	close(c.hung) // before the end begins: it looks
+	c.hungOnce.Do(func() { close(c.hung) }) // before the end begins: it looks
 	c.fatal(err)
 }
 
