@@ -90,12 +90,8 @@ func (k *Keeper) fetch(ctx context.Context, want checksum, size int64, from, ori
 	return fl, nil
 }
 
-// land ends a flight. From then on the file is kept as long as one that
-// somebody has just asked for: its record may be on its way.
+// land ends a flight.
 func (k *Keeper) land(fl *flight, digest string, err error) {
-	if digest != "" {
-		k.want(digest)
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.flights, fl.want.hex)
@@ -122,7 +118,9 @@ func (k *Keeper) fly(ctx context.Context, fl *flight, size int64) {
 	digest := ""
 	if err = k.pull(ctx, fl); err == nil {
 		digest = in.digest()
-		defer k.pin(digest)() // before it has its name: there is no moment to sweep it
+		// Before it has its name, so that there is no moment to sweep it; and it
+		// counts as just wanted from then on: its record may be on its way.
+		defer k.pin(digest)()
 		if err = in.commit(); err != nil {
 			err = k.blame(fl, err)
 		}

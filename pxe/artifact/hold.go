@@ -13,30 +13,33 @@ import (
 //   - A file that is being put, read, replicated or fetched is pinned.
 //   - Any other is kept until Config.Unrecorded has passed since it was last
 //     wanted, or was first seen without a record.
-//   - That time is the cluster's, as far as this peer has applied it. A record
-//     is committed with the moment until which each of its copies is kept, and
-//     refused after it. So a peer that would delete a file has applied the
-//     record before, however long it, or whoever commits, was paused or cut
-//     off.
+//   - That time must have passed on two clocks. On the cluster's, as far as this
+//     peer has applied it: a record is committed with the moment until which
+//     each of its copies is kept, and refused after it. So a peer that would
+//     delete a file has applied the record before, however long it, or whoever
+//     commits, was paused or cut off. And on the host's: a peer that has just
+//     started applies hours of the cluster's clock at once, and may have
+//     promised something at the end of them.
 
 // moment is a time of both clocks.
 type moment struct {
-	ticks   uint64        // of the cluster
+	ticks   uint64        // of the cluster, milliseconds
 	elapsed time.Duration // of this host
 }
 
-// behind is by how much the cluster's clock may run before the host's. When it
-// is more, this peer is catching up with what happened while it was away.
-const behind = 30 * time.Second
+func (k *Keeper) now(v *fsm.View) moment {
+	return moment{v.Globals().GetTicks(), k.cfg.Clock.Elapsed()}
+}
 
 // want notes that somebody needs a file now, and gives the tick of the
 // cluster's clock until which it is kept without a record.
 func (k *Keeper) want(name string) (until uint64) {
-	now := k.cfg.Store.View().Globals().GetTicks()
+	now := k.now(k.cfg.Store.View())
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.asked[name] = max(k.asked[name], now)
-	return k.asked[name] + uint64(k.cfg.Unrecorded.Milliseconds()) //nolint:gosec // not negative
+	was := k.asked[name]
+	k.asked[name] = moment{max(now.ticks, was.ticks), max(now.elapsed, was.elapsed)}
+	return k.asked[name].ticks + uint64(k.cfg.Unrecorded.Milliseconds()) //nolint:gosec // not negative
 }
 
 // pin keeps a file until release, and from then on as one that was just
@@ -61,14 +64,14 @@ func (k *Keeper) pin(name string) (release func()) {
 func (k *Keeper) sweep(v *fsm.View, full, partial []string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.catchUpLocked(moment{v.Globals().GetTicks(), k.cfg.Clock.Elapsed()})
+	now := k.now(v)
 	seen := map[string]bool{}
 	var err error
 	for _, digest := range full {
 		seen[digest] = true
 		if v.Artifact(digest) != nil {
 			delete(k.asked, digest)
-		} else if k.forgottenLocked(digest) {
+		} else if k.forgottenLocked(digest, now) {
 			k.log.Info("deleting a file that is no artifact any more", "artifact", digest)
 			err = errors.Join(err, k.store.Remove(digest))
 			delete(k.asked, digest)
@@ -77,7 +80,7 @@ func (k *Keeper) sweep(v *fsm.View, full, partial []string) error {
 	for _, name := range partial {
 		whole := seen[name] && k.flights[name] == nil
 		seen[name] = true
-		if whole || k.forgottenLocked(name) {
+		if whole || k.forgottenLocked(name, now) {
 			err = errors.Join(err, k.store.removePartial(name))
 			if !whole {
 				delete(k.asked, name)
@@ -85,13 +88,12 @@ func (k *Keeper) sweep(v *fsm.View, full, partial []string) error {
 		}
 	}
 	for name := range k.asked {
-		if !seen[name] && k.forgottenLocked(name) {
+		if !seen[name] && k.forgottenLocked(name, now) {
 			delete(k.asked, name)
 		}
 	}
-	now := k.cfg.Clock.Elapsed()
 	for digest, at := range k.retry {
-		if now >= at {
+		if now.elapsed >= at {
 			delete(k.retry, digest)
 		}
 	}
@@ -100,26 +102,12 @@ func (k *Keeper) sweep(v *fsm.View, full, partial []string) error {
 
 // forgottenLocked says whether a file that has no record may go; one that was
 // not known of is noted.
-func (k *Keeper) forgottenLocked(name string) bool {
+func (k *Keeper) forgottenLocked(name string, now moment) bool {
 	since, known := k.asked[name]
 	if !known {
-		k.asked[name] = k.swept.ticks
+		k.asked[name] = now
 		return false
 	}
-	return k.pins[name] == 0 && k.flights[name] == nil &&
-		k.swept.ticks >= since+uint64(k.cfg.Unrecorded.Milliseconds()) //nolint:gosec // not negative
-}
-
-// catchUpLocked notes the time of a sweep. After a start or a time without
-// contact the cluster's clock runs by hours in a moment, and what this peer has
-// promised may have been promised at the end of them: all times begin anew.
-func (k *Keeper) catchUpLocked(now moment) {
-	ran := time.Duration(int64(now.ticks)-int64(k.swept.ticks)) * time.Millisecond //nolint:gosec // milliseconds of a clock
-	if k.ahead = max(0, k.ahead+ran-(now.elapsed-k.swept.elapsed)); k.ahead > behind {
-		k.ahead = 0
-		for name := range k.asked {
-			k.asked[name] = max(k.asked[name], now.ticks)
-		}
-	}
-	k.swept = now
+	return k.pins[name] == 0 && k.flights[name] == nil && now.elapsed >= since.elapsed+k.cfg.Unrecorded &&
+		now.ticks >= since.ticks+uint64(k.cfg.Unrecorded.Milliseconds()) //nolint:gosec // not negative
 }

@@ -142,7 +142,7 @@ func TestCatchingUpDeletesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.sweeps(p)
-	for range 20 * 60 { // applied as fast as it goes
+	for range 20 * 60 { // more than three hours, as fast as it goes
 		w.tick(10 * time.Second)
 	}
 	w.sweeps(p)

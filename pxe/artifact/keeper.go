@@ -39,8 +39,8 @@ type Config struct {
 	// Poll is the pause between two questions to the peer that downloads an
 	// image; 0: a second.
 	Poll time.Duration
-	// Unrecorded is how long, of the cluster's clock, a file without a record is
-	// kept; 0: an hour.
+	// Unrecorded is how long a file without a record is kept (hold.go); 0: an
+	// hour.
 	Unrecorded time.Duration
 	// ScrubRate is the pace of the check of all files in bytes per second; 0:
 	// 8 MiB/s.
@@ -62,10 +62,8 @@ type Keeper struct {
 	mu      sync.Mutex
 	flights map[string]*flight       // guarded by mu; by the hex digits of what is known of the file
 	images  map[string]*image        // guarded by mu; by checksum
-	asked   map[string]uint64        // guarded by mu; file: when it was last wanted or first seen without a record, cluster's clock
+	asked   map[string]moment        // guarded by mu; file: when it was last wanted or first seen without a record
 	pins    map[string]int           // guarded by mu; file: how many are at work with it
-	swept   moment                   // guarded by mu; of the last sweep
-	ahead   time.Duration            // guarded by mu; see catchUpLocked
 	retry   map[string]time.Duration // guarded by mu; digest: not to be fetched for the leader before, elapsed
 }
 
@@ -94,7 +92,7 @@ func New(cfg Config) (*Keeper, error) {
 	}
 	return &Keeper{
 		cfg: cfg, store: store, log: cfg.Logger, jobs: make(chan job), reads: make(chan struct{}, maxReads),
-		flights: map[string]*flight{}, images: map[string]*image{}, asked: map[string]uint64{}, pins: map[string]int{}, retry: map[string]time.Duration{},
+		flights: map[string]*flight{}, images: map[string]*image{}, asked: map[string]moment{}, pins: map[string]int{}, retry: map[string]time.Duration{},
 	}, nil
 }
 

@@ -2,9 +2,7 @@ package artifact
 
 import (
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -65,16 +63,21 @@ func (w *world) orphans() (n int) {
 	return n
 }
 
+// sweepAll has all peers that live look at their files now.
+func (w *world) sweepAll() {
+	w.t.Helper()
+	for _, p := range w.all() {
+		if p.alive() {
+			w.sweeps(p)
+		}
+	}
+}
+
 // settled checks what must be so when all are back and hours have passed.
 func (w *world) settled() {
 	w.t.Helper()
-	w.mu.Lock()
-	all := slices.Collect(maps.Values(w.peers))
-	w.mu.Unlock()
 	for range 2 { // a file that is first seen late goes an hour later
-		for _, p := range all {
-			w.sweeps(p)
-		}
+		w.sweepAll()
 		w.pass(61 * time.Minute)
 	}
 	await(w.t, "no file without a record", func() bool { return w.orphans() == 0 })
@@ -101,6 +104,7 @@ func TestKilledPut(t *testing.T) {
 							w.peer(id).stop()
 						}
 						w.pass(pause)
+						w.sweepAll()
 						return who == "target" || who == "nobody" // the source goes on
 					})
 					if b := w.broken(); b != "" {
@@ -184,6 +188,7 @@ func TestAnyKill(t *testing.T) {
 					if now == moment {
 						kill()
 						w.pass(time.Duration(rapid.IntRange(0, 70).Draw(r, "pause")) * time.Minute)
+						w.sweepAll()
 					}
 					return alive[at]
 				})

@@ -5,12 +5,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,7 +31,14 @@ import (
 	"github.com/ironring/ironring/internal/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Each check is three peers and hours of their time; -rapid.checks asks for
+	// more.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // world is a cluster whose peers share one copy of the state.
 type world struct {
@@ -51,9 +61,10 @@ func (w *world) Elapsed() time.Duration {
 // pass lets time go by, of the host's and of the cluster's clock.
 func (w *world) pass(d time.Duration) {
 	w.t.Helper()
-	for ; d > 0; d -= 10 * time.Second {
-		w.skipped.Add(int64(10 * time.Second))
-		w.tick(10 * time.Second)
+	const step = 10 * time.Second // the most that a tick may say
+	for ; d > 0; d -= step {
+		w.skipped.Add(int64(step))
+		w.tick(step)
 	}
 }
 
@@ -75,7 +86,17 @@ type peer struct {
 	dir    string
 	addr   string
 	client *grpc.ClientConn
-	stop   func() // kills it; more than once is fine
+	stop   func()        // kills it; more than once is fine
+	ended  chan struct{} // closed by stop
+}
+
+func (p *peer) alive() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
 }
 
 func newWorld(t *testing.T, ids ...string) *world {
@@ -127,8 +148,9 @@ func (w *world) start(id, dir string, tune func(*Config)) *peer {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &peer{Keeper: k, id: id, dir: dir, addr: lis.Addr().String(), client: client}
+	p := &peer{Keeper: k, id: id, dir: dir, addr: lis.Addr().String(), client: client, ended: make(chan struct{})}
 	p.stop = sync.OnceFunc(func() {
+		close(p.ended)
 		srv.Stop()
 		cancel()
 		all.Wait()
@@ -143,11 +165,15 @@ func (w *world) start(id, dir string, tune func(*Config)) *peer {
 
 // stopAll ends all peers before the test does.
 func (w *world) stopAll() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range w.peers {
+	for _, p := range w.all() {
 		p.stop()
 	}
+}
+
+func (w *world) all() []*peer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.peers))
 }
 
 func (w *world) peer(id string) *peer {
