@@ -24,7 +24,6 @@ const mistakesFile = "../../cmd/ironring/internal/cli/testdata/mistakes.yaml"
 type scene struct {
 	*fixture
 	machines map[string]*node
-	image    map[string]any
 }
 
 // TestMistakes: whatever mistake a person makes, no byte of any machine is lost
@@ -214,7 +213,7 @@ func (s *scene) pastQuestions(t *testing.T) {
 			return err
 		}},
 		"rebuild of a protected node": {client.Denied, func() error {
-			_, err := s.client.Provision(ctx, provision(t, s.machines["db1"], api.Event_EV_REBUILD, s.fixture.image(s.machines["db1"])))
+			_, err := s.client.Provision(ctx, provision(t, s.machines["db1"], api.Event_EV_REBUILD, s.image(s.machines["db1"])))
 			return err
 		}},
 		"delete of a protected node": {client.Denied, func() error {
