@@ -181,6 +181,10 @@ func (k *Keeper) Open(ctx context.Context, digest string) (io.ReadSeekCloser, er
 // Has reports whether a file is here in full.
 func (k *Keeper) Has(digest string) bool { _, ok := k.store.Size(digest); return ok }
 
+// Room refuses bytes that would fill the disk above the bound of the artifacts,
+// errs.Busy: for what else is kept beside them.
+func (k *Keeper) Room(bytes int64) error { return k.store.Room(bytes) }
+
 // propose commits operations of this peer.
 func (k *Keeper) propose(ctx context.Context, reason string, ops ...*api.Op) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -20,6 +20,8 @@ type Config struct {
 	Loader Loader
 	// Open gives a kernel or initramfs by its key, in full.
 	Open func(ctx context.Context, key string) (io.ReadCloser, error)
+	// Room refuses bytes that would fill the disk; nil: there is always room.
+	Room func(bytes int64) error
 }
 
 // Maker makes images of ramdisks.
@@ -40,6 +42,9 @@ type entry struct {
 
 // New makes a Maker and removes what an earlier process left.
 func New(cfg Config) (*Maker, error) {
+	if cfg.Room == nil {
+		cfg.Room = func(int64) error { return nil }
+	}
 	if err := os.RemoveAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("boot media: %w", err)
 	}
@@ -111,6 +116,30 @@ func (m *Maker) built(id string, e *entry) {
 	}
 }
 
+// bounded looks at the disk before the bytes read are written to it.
+type bounded struct {
+	io.Reader
+	room func(bytes int64) error
+	n    int64 // bytes read
+	next int64 // look again when so many were read
+}
+
+// lookEvery is how many bytes are written between two looks at the disk.
+const lookEvery = 16 << 20
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.n >= b.next {
+		if err := b.room(lookEvery); err != nil {
+			return 0, err
+		}
+		b.next = b.n + lookEvery
+	}
+	n, err := b.Reader.Read(p)
+	b.n += int64(n)
+	return n, err
+}
+
 func (m *Maker) build(ctx context.Context, id, kernel, initramfs string, shim, grub []byte) (_ *template, err error) {
 	work, err := os.MkdirTemp(m.cfg.Dir, "work-*")
 	if err != nil {
@@ -128,7 +157,9 @@ func (m *Maker) build(ctx context.Context, id, kernel, initramfs string, shim, g
 	}
 	defer i.Close()
 	half, path := filepath.Join(work, "half.iso"), filepath.Join(m.cfg.Dir, id+".iso")
-	if err := build(half, work, id, shim, grub, k, i); err != nil {
+	kernelIn, initramfsIn := &bounded{Reader: k, room: m.cfg.Room}, &bounded{Reader: i, room: m.cfg.Room}
+	whole := func() error { return m.cfg.Room(kernelIn.n + initramfsIn.n + 2*espSize) }
+	if err := build(half, work, id, shim, grub, kernelIn, initramfsIn, whole); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(half, path); err != nil {

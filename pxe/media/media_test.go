@@ -246,3 +246,33 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("no loader: %v", err)
 	}
 }
+
+// No template is written over the bound of the disk, at whichever look it is
+// met, and nothing is left of one that was given up.
+func TestTemplatesObeyTheDisk(t *testing.T) {
+	r := newRig(t)
+	r.files["big"] = make([]byte, 3*lookEvery)
+	looks, full := 0, 0
+	var most int64
+	r.cfg.Room = func(bytes int64) error {
+		most = max(most, bytes)
+		if looks++; looks == full {
+			return errs.New(errs.Busy, "the disk is full")
+		}
+		return nil
+	}
+	for full = 1; ; full++ {
+		looks = 0
+		im, err := r.Image(t.Context(), "k1", "big", Params{})
+		if err == nil {
+			im.Close()
+			break
+		}
+		if left, lerr := os.ReadDir(r.cfg.Dir); !errors.Is(err, errs.Busy) || lerr != nil || len(left) != 0 {
+			t.Errorf("look %d: %v, left %v, %v", full, err, left, lerr)
+		}
+	}
+	if full < 5 || most < int64(len(r.files["big"])) {
+		t.Errorf("%d looks, for %d bytes at most", full, most)
+	}
+}

@@ -110,8 +110,9 @@ func idOf(kernel, initramfs string, shim, grub []byte) string {
 	return hex.EncodeToString(h.Sum(nil))[:32]
 }
 
-// build writes a template at path. work is an empty directory of ours.
-func build(path, work, id string, shim, grub []byte, kernel, initramfs io.Reader) error {
+// build writes a template at path. work is an empty directory of ours. room is
+// asked before all of it is written a second time, into the ISO.
+func build(path, work, id string, shim, grub []byte, kernel, initramfs io.Reader, room func() error) error {
 	dir := filepath.Join(work, "iso", dirMedia)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -145,6 +146,9 @@ func build(path, work, id string, shim, grub []byte, kernel, initramfs io.Reader
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
+	}
+	if err := room(); err != nil {
+		return err
 	}
 	// This removes the tree.
 	if err := buildISO(path, filepath.Join(work, "iso")); err != nil {

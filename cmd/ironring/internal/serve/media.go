@@ -18,6 +18,7 @@ func (p *Peer) openMedia() (*media.Maker, error) {
 	return media.New(media.Config{
 		Dir:    filepath.Join(p.cfg.DataDir, "media"),
 		Loader: loader,
+		Room:   p.artifacts.Room,
 		Open: func(ctx context.Context, digest string) (io.ReadCloser, error) {
 			return p.artifacts.Open(ctx, digest)
 		},
