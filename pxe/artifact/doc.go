@@ -17,8 +17,9 @@
 //     its way here the last byte is held back until the whole is verified.
 //   - Nothing is written once the disk is used to the bound, so that Raft's log
 //     never meets a full disk through artifacts.
-//   - A file is deleted only when no record has named it for an hour; one that
-//     a put or a fetch has just asked for is not.
+//   - A file is deleted only when no record has named it and nobody has wanted
+//     it for an hour, and a record that could come later than that is refused
+//     (hold.go has the rule). One that is being sent or received stays.
 //   - A damaged file is never served again: it is moved away, the record loses
 //     the copy, and the file is fetched anew.
 //
@@ -27,7 +28,8 @@
 // Each moment is safe. A file half written is under incoming/ (removed at the
 // start) or partial/ (named by its digest, gone on with, and hashed from its
 // first byte). A file without a record, because the peer died before the
-// commit, is deleted later or adopted by the next put. A record that names a
+// commit, is deleted later or adopted by the next put, and so is a part that
+// nobody goes on with. A record that names a
 // copy that is not there is corrected by the peer itself, at its start and
 // once a minute.
 //
@@ -38,5 +40,7 @@
 // a time; who asks for it meanwhile joins.
 //
 // Start at keeper.go; store.go and incoming.go are the disk, fetch.go gets a
-// file from another peer, image.go from its origin, put.go from a client.
+// file from other peers and from its origin, image.go is who does that for
+// all, put.go takes a file from a client, relay.go passes one on that has no
+// room here.
 package artifact
