@@ -15,10 +15,11 @@ import (
 
 // TestBIOS is the life of a machine with a BIOS: clean and deploy over the
 // iPXE of its NIC's ROM, and the image boots without UEFI. Arguments and
-// console of the node stand on the ramdisk's kernel line.
+// console of the node stand on the ramdisk's kernel line. It is active once its
+// marker was read from its serial console, through its BMC.
 func TestBIOS(t *testing.T) {
 	runCase(t, "bios", func(ctx context.Context, k *kase) error {
-		vm, bmc, err := k.machineOf(ctx, harness.VMSpec{Index: 1, Firmware: harness.BIOS}, harness.BMCSpec{})
+		vm, bmc, err := k.machineOf(ctx, harness.VMSpec{Index: 1, Firmware: harness.BIOS}, harness.BMCSpec{Console: true})
 		if err != nil {
 			return err
 		}
@@ -50,14 +51,37 @@ func TestBIOS(t *testing.T) {
 			return err
 		}
 		mark = vm.Console.Mark()
-		if err := k.verb(ctx, "n1", "deploy", "ACTIVE", 6*time.Minute, "--image", url, "--checksum", "sha256:"+img.SHA256); err != nil {
+		if err := k.verb(ctx, "n1", "deploy", "ACTIVE", 6*time.Minute, "--image", url, "--checksum", "sha256:"+img.SHA256,
+			"--evidence", "console", "--console-pattern", img.Booted()); err != nil {
 			return err
 		}
 		if err := k.boots(ctx, vm, mark, img); err != nil {
 			return err
 		}
+		if err := k.seenOnConsole(ctx, "n1", img.Booted()); err != nil {
+			return err
+		}
 		return writtenOnce(vm, before, img)
 	})
+}
+
+// seenOnConsole checks that a line of the console is the evidence of a node.
+func (k *kase) seenOnConsole(ctx context.Context, name, line string) error {
+	var rep struct {
+		Node struct {
+			Evidence struct {
+				Seen   string `json:"seen"`
+				Source string `json:"source"`
+			} `json:"evidence"`
+		} `json:"node"`
+	}
+	if err := k.CLI(ctx, &rep, "node", "show", name); err != nil {
+		return err
+	}
+	if e := rep.Node.Evidence; e.Seen != "console:"+line || !strings.Contains(e.Source, line) {
+		return fmt.Errorf("the evidence of %s is %+v, want the line %q of the console", name, e, line)
+	}
+	return nil
 }
 
 // bootShown checks that every peer says of itself what it would give a machine,

@@ -30,6 +30,7 @@ type BMC struct {
 	lab    *Lab
 	proc   *Proc
 	listen net.Listener
+	serial *serialPort // nil without
 	wg     sync.WaitGroup
 }
 
@@ -38,7 +39,8 @@ func systemPort(i int) int { return 9000 + i }
 
 // BMCSpec is what may differ between BMCs.
 type BMCSpec struct {
-	NoGUID bool // its system GUID is all zeroes: it does not know the machine's UUID
+	NoGUID  bool // its system GUID is all zeroes: it does not know the machine's UUID
+	Console bool // it gives the machine's serial console by serial over LAN
 }
 
 // NewBMC starts the BMC of a machine.
@@ -58,6 +60,12 @@ func (l *Lab) NewBMC(ctx context.Context, vm *VM, spec BMCSpec) (*BMC, error) {
 		return nil, err
 	}
 	b.wg.Go(b.serve)
+	if spec.Console {
+		if b.serial, err = l.serialPort(vm); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
 	if err := b.start(control, spec); err != nil {
 		b.Close()
 		return nil, err
@@ -87,6 +95,10 @@ func (b *BMC) start(control string, spec BMCSpec) error {
 	if spec.NoGUID {
 		system = strings.Repeat("0", 32)
 	}
+	sol := ""
+	if b.serial != nil {
+		sol = fmt.Sprintf("sol \"tcp:%s\" 115200\n", b.serial.listen.Addr())
+	}
 	conf := fmt.Sprintf(`name "%s"
 set_working_mc 0x20
 startlan 1
@@ -100,10 +112,10 @@ startlan 1
   lan_config_program "%[5]s lan"
 endlan
 chassis_control "%[5]s chassis"
-serial kcs %[6]s %[7]d codec VM
+%[10]sserial kcs %[6]s %[7]d codec VM
 user 1 true "" "" user 10 none md2 md5 straight
 user 2 true "%[8]s" "%[9]s" admin 10 none md2 md5 straight
-`, b.VM.Name, b.Addr, auth, system, helper, ctlBMC, systemPort(b.VM.Index), b.User, b.Password)
+`, b.VM.Name, b.Addr, auth, system, helper, ctlBMC, systemPort(b.VM.Index), b.User, b.Password, sol)
 	const emu = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n" +
 		"sel_enable 0x20 1000 0x0a\nmc_enable 0x20\n"
 	confFile, emuFile := filepath.Join(b.VM.dir, "lan.conf"), filepath.Join(b.VM.dir, "bmc.emu")
@@ -150,6 +162,9 @@ func (b *BMC) Close() {
 		b.proc.Kill()
 	}
 	_ = b.listen.Close()
+	if b.serial != nil {
+		b.serial.close()
+	}
 	b.wg.Wait()
 }
 
