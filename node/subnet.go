@@ -15,7 +15,7 @@ var addressKeys = []string{"ipmi_address", "redfish_address", "fake_address"}
 
 // BMCSubnet is the subnet that the node's BMC is in: the /24 or /64 of the
 // address in driver_info, or, where that is a name, of the first address that
-// the BMC gave of itself. "" when neither tells.
+// the BMC gave of itself, as long as it is verified. "" when neither tells.
 func BMCSubnet(n *api.Node) string {
 	var info map[string]json.RawMessage
 	_ = json.Unmarshal(n.GetDriverInfo(), &info) // canonical JSON: checked on entry
@@ -27,6 +27,9 @@ func BMCSubnet(n *api.Node) string {
 		if a, ok := hostAddress(text); ok {
 			return subnetOf(a)
 		}
+	}
+	if BMCChanged(n) {
+		return "" // those were another name's, perhaps
 	}
 	for _, text := range n.GetBmc().GetBmcAddresses() {
 		if a, err := netip.ParseAddr(text); err == nil && !a.IsUnspecified() && !a.IsLinkLocalUnicast() {

@@ -29,5 +29,8 @@ func TestBMCSubnet(t *testing.T) {
 		if got := BMCSubnet(n); got != c.want {
 			t.Errorf("%s %v: %q, want %q", c.info, c.facts, got, c.want)
 		}
+		if n.DriverRev = 7; len(c.facts) > 0 && BMCSubnet(n) == "10.4.5.0/24" {
+			t.Errorf("%s: by what was known before the name changed", c.info)
+		}
 	}
 }

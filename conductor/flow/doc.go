@@ -14,6 +14,8 @@
 //     every task ends without writing anything.
 //   - A change at a BMC happens between IntentOpen and IntentClose, only while
 //     the node has no quarantine, and is proven by reading (mutate.go).
+//   - No step uses a BMC of which it is not known, with the node's present
+//     driver_info, that it is that of the node's machine (verify.go).
 //   - A flow ends in one command: status, state, boot record and lock together.
 //
 // Concurrency: one goroutine per node with unfinished work; Engine.Run owns
