@@ -10,14 +10,11 @@ import (
 
 // An image URL may carry secrets: a user and password, or a query such as a
 // signature. Then it is sealed whole in the flow's arguments; people see
-// ShownURL, and what comes back from the agent is scrubbed of the secret parts
-// before it goes into records, journals or logs.
+// it masked (seal.MaskURL), and what comes back from the agent is scrubbed of
+// the secret parts before it goes into records, journals or logs.
 
 // SecretURL says whether a URL has parts that must not be shown.
 func SecretURL(u *url.URL) bool { return u.User != nil || u.RawQuery != "" || u.ForceQuery }
-
-// ShownURL is a URL with its secret parts masked.
-func ShownURL(raw string) string { return seal.MaskURL(raw) }
 
 // secretsOf are the texts that give a URL's secrets away, the longest first.
 func secretsOf(raw string) []string {

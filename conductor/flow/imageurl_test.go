@@ -11,6 +11,7 @@ import (
 	"github.com/ironring/ironring/conductor/conductortest"
 	"github.com/ironring/ironring/internal/agentproto"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
 
@@ -24,7 +25,7 @@ func TestSecretsOfImageURL(t *testing.T) {
 		{"http://images/a.raw?sig=abc%2Fdef&x=1", "http://images/a.raw?******", []string{"abc%2Fdef", "abc/def", "sig=abc%2Fdef&x=1"}},
 		{"http://images/a.raw?", "http://images/a.raw", nil},
 	} {
-		if got := ShownURL(c.url); got != c.shown {
+		if got := seal.MaskURL(c.url); got != c.shown {
 			t.Errorf("%s is shown as %s", c.url, got)
 		}
 		have := secretsOf(c.url)

@@ -178,7 +178,7 @@ func (s *Service) deployArgs(f *api.Flow, n *api.Node, doc []byte) error {
 	}
 	secretURL := flow.SecretURL(u)
 	if secretURL {
-		a.ImageShown = flow.ShownURL(a.Image)
+		a.ImageShown = seal.MaskURL(a.Image)
 	}
 	if c, err = json.Marshal(a); err != nil {
 		return err
