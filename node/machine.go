@@ -47,7 +47,7 @@ func Compare(is, was *api.BmcFacts) Likeness {
 	if a, b := is.GetSerial(), was.GetSerial(); TellingSerial(a) && TellingSerial(b) {
 		return like(sameSerial(a, b))
 	}
-	if a, b := normalMACs(is.GetBmcMacs()), normalMACs(was.GetBmcMacs()); len(a) > 0 && len(b) > 0 {
+	if a, b := NormalMACs(is.GetBmcMacs()), NormalMACs(was.GetBmcMacs()); len(a) > 0 && len(b) > 0 {
 		return like(slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) }))
 	}
 	if is.GetBmcKey() != "" && is.GetBmcKey() == was.GetBmcKey() {
@@ -109,7 +109,8 @@ func sameSerial(a, b string) bool {
 	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
 }
 
-func normalMACs(texts []string) (out []string) {
+// NormalMACs are those of the texts that a NIC can have, in one form.
+func NormalMACs(texts []string) (out []string) {
 	for _, t := range texts {
 		if m, err := NormalizeMAC(t); err == nil {
 			out = append(out, m)

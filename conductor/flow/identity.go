@@ -51,7 +51,7 @@ func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, po
 			}
 			tied, proof = true, append(proof, "bmc_address")
 		}
-		if their, ours := macs(f.GetBmcMacs()), macs(inv.BMC.MACs); len(their) > 0 && len(ours) > 0 && !overlap(their, ours) {
+		if their, ours := node.NormalMACs(f.GetBmcMacs()), node.NormalMACs(inv.BMC.MACs); len(their) > 0 && len(ours) > 0 && !overlap(their, ours) {
 			return nil, mismatch("own BMC", strings.Join(ours, ","), "the one we switch has "+strings.Join(their, ","))
 		}
 	}
@@ -73,16 +73,6 @@ func addresses(texts []string) (out []string) {
 		a, err := netip.ParseAddr(strings.TrimSpace(t))
 		if err == nil && !a.IsUnspecified() && !a.IsLinkLocalUnicast() && !a.IsLoopback() {
 			out = append(out, a.Unmap().WithZone("").String())
-		}
-	}
-	return out
-}
-
-// macs are MAC addresses that a NIC can have, in one form.
-func macs(texts []string) (out []string) {
-	for _, t := range texts {
-		if m, err := node.NormalizeMAC(t); err == nil {
-			out = append(out, m)
 		}
 	}
 	return out
