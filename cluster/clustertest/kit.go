@@ -180,7 +180,7 @@ func (k *Kit) TryStart(p *Peer, change func(*cluster.Config)) error {
 	cfg := cluster.Config{
 		DataDir: p.Dir, ID: p.ID, ClusterListen: p.listen, GossipListen: p.gossip,
 		Advertised:   &api.Member{ApiAddress: p.api, Drivers: k.opts.Drivers, Version: "test", FeatureLevel: 1},
-		Raft:         cluster.RaftTimeouts{Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond, LeaderLease: 100 * time.Millisecond},
+		Raft:         cluster.RaftTimeouts{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, LeaderLease: 300 * time.Millisecond},
 		Dial:         k.net.dialer(p.ID),
 		PromoteAfter: 100 * time.Millisecond,
 	}
