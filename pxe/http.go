@@ -19,6 +19,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/bootpath"
+	"github.com/ironring/ironring/internal/sources"
 )
 
 // Bounds of the HTTP service.
@@ -38,7 +39,7 @@ type httpService struct {
 	lis  net.Listener
 	seen *seen
 
-	homes    *homes
+	homes    *sources.Limits // calls of deployed systems
 	programs *programFiles
 }
 

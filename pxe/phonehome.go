@@ -4,14 +4,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/netip"
 	"strings"
-	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/ironring/ironring/internal/bootpath"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/sources"
 )
 
 // maxPhoneHome bounds what is read of the call's body, so that the connection
@@ -22,28 +20,13 @@ const maxPhoneHome = 64 << 10
 // question to the leader and an entry of the log, and anybody can call. A rack
 // that boots at once behind one router stays below them; a system that is told
 // to wait calls again.
-const (
-	homesPerSource      = rate.Limit(20) // a second
-	homesBurstPerSource = 40
-	homesInAll          = rate.Limit(100)
-	homesBurstInAll     = 200
+var (
+	homesPerHost = sources.Rate{PerSecond: 20, Burst: 40}
+	homesInAll   = sources.Rate{PerSecond: 100, Burst: 200}
 )
 
-// homes bounds the calls of each source and of all together. What one source
-// may not ask takes nothing from the others.
-type homes struct {
-	elapsed func() time.Duration // no jump of the wall clock opens or closes it
-	sources *sources
-	all     *rate.Limiter
-}
-
-func newHomes(elapsed func() time.Duration) *homes {
-	return &homes{elapsed, newSources(homesPerSource, homesBurstPerSource), rate.NewLimiter(homesInAll, homesBurstInAll)}
-}
-
-func (h *homes) allow(from netip.Addr) bool {
-	now := time.Unix(0, 0).Add(h.elapsed())
-	return h.sources.allow(from, now) && h.all.AllowN(now, 1)
+func newHomes(c clock.Clock) *sources.Limits {
+	return sources.New(sources.Config{Calls: "calls", Host: homesPerHost, All: homesInAll, Passed: c.Elapsed})
 }
 
 // phoneHome answers the call of a deployed system, POST /phone-home/<token>, the
@@ -65,9 +48,9 @@ func (s *httpService) phoneHome(w http.ResponseWriter, r *http.Request) (ok bool
 		return true
 	}
 	from := remoteOf(r)
-	if !s.homes.allow(from) { // before anything is looked up
+	if err := s.homes.Allow(from); err != nil { // before anything is looked up
 		w.Header().Set("Retry-After", "2")
-		http.Error(w, "too many calls, try again", http.StatusTooManyRequests)
+		http.Error(w, err.Error(), http.StatusTooManyRequests)
 		return true
 	}
 	_, _ = io.CopyN(io.Discard, r.Body, maxPhoneHome)

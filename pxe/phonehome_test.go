@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/internal/bootpath"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -50,38 +51,45 @@ func TestPhoneHomeCall(t *testing.T) {
 	}
 }
 
+// passing is a clock that the test moves.
+type passing struct {
+	clock.System
+	passed time.Duration
+}
+
+func (p *passing) Elapsed() time.Duration { return p.passed }
+
 // Calls are bounded before anything is looked up, for each source and in all;
 // what one source may not ask takes nothing from the others.
 func TestPhoneHomeRate(t *testing.T) {
-	now := time.Hour
-	h := newHomes(func() time.Duration { return now })
+	now := &passing{passed: time.Hour}
+	h := newHomes(now)
 	count := func(from netip.Addr, calls int) (ok int) {
 		for range calls {
-			if h.allow(from) {
+			if h.Allow(from) == nil {
 				ok++
 			}
 		}
 		return ok
 	}
 	first := netip.MustParseAddr("192.0.2.1")
-	// A source has two buckets, the fuller of which counts.
-	if n := count(first, 1000); n < homesBurstPerSource || n > 2*homesBurstPerSource {
+	if n := count(first, 1000); n != homesPerHost.Burst {
 		t.Errorf("%d at once from one source", n)
 	}
 	if n := count(netip.MustParseAddr("192.0.2.2"), 1); n != 1 {
 		t.Error("one source takes from another")
 	}
-	now += time.Second
-	if n := count(first, 1000); n < int(homesPerSource) || n > 2*int(homesPerSource) {
+	now.passed += time.Second
+	if n := count(first, 1000); n != int(homesPerHost.PerSecond) {
 		t.Errorf("%d in a second from one source", n)
 	}
-	now += time.Minute
+	now.passed += time.Minute
 	all, from := 0, first
 	for range 2000 {
 		from = from.Next()
 		all += count(from, 1)
 	}
-	if all != homesBurstInAll {
+	if all != homesInAll.Burst {
 		t.Errorf("%d at once from all", all)
 	}
 }
@@ -95,7 +103,7 @@ func TestPhoneHomeFlood(t *testing.T) {
 		}
 	})
 	refused := 0
-	for range 100 * homesBurstPerSource {
+	for range 100 * homesPerHost.Burst {
 		res, _ := r.request(t, http.MethodPost, r.url(bootpath.PhoneHome+"0123456789abcdef"), loopMachine, nil)
 		switch {
 		case res.StatusCode == http.StatusTooManyRequests && res.Header.Get("Retry-After") != "":

@@ -68,7 +68,7 @@ func (s *Server) listen() error {
 	if err != nil {
 		return err
 	}
-	s.http = &httpService{cfg: cfg, log: cfg.Logger, line: line, lis: lis, seen: known, programs: files, homes: newHomes(cfg.Clock.Elapsed)}
+	s.http = &httpService{cfg: cfg, log: cfg.Logger, line: line, lis: lis, seen: known, programs: files, homes: newHomes(cfg.Clock)}
 	if s.tftp, err = newTFTP(cfg, line, files, known); err != nil {
 		return err
 	}

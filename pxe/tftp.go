@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/sources"
 )
 
 // Bounds of the TFTP service.
@@ -35,15 +36,14 @@ const (
 	tftpBlock            = 1468 // the largest that fits into an Ethernet frame
 	maxTFTPName          = 128
 
-	// Requests of one host, refused ones too. Boot loaders ask for a few dozen
-	// names in a row.
-	tftpPerSecond = 5
-	tftpBurst     = 100
-
 	// Error packets to all hosts together.
 	refusedPerSecond = 32
 	refusedBurst     = 128
 )
+
+// tftpPerHost bounds the requests of one host, those for nothing that there is
+// too. Boot loaders ask for a few dozen names in a row.
+var tftpPerHost = sources.Rate{PerSecond: 5, Burst: 100}
 
 // tftpService gives out boot programs over TFTP, read only. It is the server
 // itself: one that asks us only once it has made up its mind to answer cannot
@@ -56,7 +56,7 @@ type tftpService struct {
 	seen *seen
 
 	programs *programFiles
-	asked    *sources
+	asked    *sources.Limits
 	refused  *rate.Limiter // error packets
 	quiet    *rate.Limiter // of log lines about requests that met silence
 
@@ -72,7 +72,7 @@ func newTFTP(cfg Config, line *timeline, files *programFiles, known *seen) (*tft
 	}
 	return &tftpService{
 		cfg: cfg, log: cfg.Logger, line: line, conn: conn, seen: known, programs: files,
-		asked:   newSources(tftpPerSecond, tftpBurst),
+		asked:   sources.New(sources.Config{Calls: "requests", Host: tftpPerHost, Passed: cfg.Clock.Elapsed}),
 		refused: rate.NewLimiter(refusedPerSecond, refusedBurst),
 		quiet:   rate.NewLimiter(1, 10),
 		byHost:  map[netip.Addr]int{},
@@ -212,8 +212,8 @@ func largestBlock(ifindex int) int {
 
 // enter counts a transfer in, or says why it has to wait.
 func (s *tftpService) enter(from netip.Addr) error {
-	if !s.asked.allow(from, time.Now()) {
-		return errs.New(errs.Busy, "too many requests")
+	if err := s.asked.Allow(from); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -19,11 +20,20 @@ import (
 	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/internal/pki"
+	"github.com/ironring/ironring/internal/sources"
 	"github.com/ironring/ironring/node"
 )
 
 // certificateTTL bounds an agent's certificate: longer than any step may take.
 const certificateTTL = 24 * time.Hour
+
+// Bounds of enrolment at one peer: an enrolment costs a signature and an entry
+// of the log, and needs no certificate. A rack that boots at once behind one
+// router stays below them; agents that are told to wait try again.
+var (
+	enrolPerHost = sources.Rate{PerSecond: 20, Burst: 40}
+	enrolInAll   = sources.Rate{PerSecond: 100, Burst: 200}
+)
 
 // Config of an Endpoint; all fields are required.
 type Config struct {
@@ -44,19 +54,21 @@ type Config struct {
 type Endpoint struct {
 	api.UnimplementedAgentServer
 	cfg    Config
-	limits *limits
+	limits *sources.Limits
 }
 
 // NewEndpoint makes an Endpoint.
 func NewEndpoint(cfg Config) *Endpoint {
-	begin := cfg.Clock.Now() // a jump of the wall clock must not open or close it
-	return &Endpoint{cfg: cfg, limits: newLimits(func() time.Time { return begin.Add(cfg.Clock.Elapsed()) })}
+	return &Endpoint{cfg: cfg, limits: sources.New(sources.Config{
+		Calls: "enrolments", Host: enrolPerHost, All: enrolInAll, Passed: cfg.Clock.Elapsed,
+	})}
 }
 
 // Enrol implements api.AgentServer: the agent of the current boot proves by
 // its nonce and its hardware which node it is and gets a short certificate.
 func (e *Endpoint) Enrol(ctx context.Context, req *api.EnrolRequest) (*api.EnrolReply, error) {
-	if err := e.limits.allow(remote(ctx)); err != nil {
+	host, _ := netip.ParseAddr(remote(ctx)) // whoever has no address counts as one host
+	if err := e.limits.Allow(host); err != nil {
 		return nil, err
 	}
 	csr, err := pki.ParseRequest(req.GetCsrDer())
