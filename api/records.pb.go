@@ -1538,15 +1538,24 @@ func (x *AgentSession) GetVersion() string {
 
 // RootDisk is the disk chosen for the image, committed before the first byte.
 type RootDisk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Serial        string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
-	Wwn           string                 `protobuf:"bytes,3,opt,name=wwn,proto3" json:"wwn,omitempty"`
-	ByPath        string                 `protobuf:"bytes,4,opt,name=by_path,json=byPath,proto3" json:"by_path,omitempty"`
-	Model         string                 `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
-	SizeBytes     uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	FlowId        string                 `protobuf:"bytes,7,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"` // the deploy that chose it
-	Written       bool                   `protobuf:"varint,8,opt,name=written,proto3" json:"written,omitempty"`            // an image of ours has been written to it
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Serial    string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	Wwn       string                 `protobuf:"bytes,3,opt,name=wwn,proto3" json:"wwn,omitempty"`
+	ByPath    string                 `protobuf:"bytes,4,opt,name=by_path,json=byPath,proto3" json:"by_path,omitempty"`
+	Model     string                 `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
+	SizeBytes uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	FlowId    string                 `protobuf:"bytes,7,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"` // the deploy that chose it
+	Written   bool                   `protobuf:"varint,8,opt,name=written,proto3" json:"written,omitempty"`            // an image of ours has been written to it
+	// The command that may have begun to write an image to it; "" once that is
+	// known to have ended without.
+	BegunCmd string `protobuf:"bytes,9,opt,name=begun_cmd,json=begunCmd,proto3" json:"begun_cmd,omitempty"`
+	// Other disks that images of ours were written to, or begun to be, since the
+	// last clean.
+	Before []*DiskRecord `protobuf:"bytes,10,rep,name=before,proto3" json:"before,omitempty"`
+	// Since the last clean an image was whole on a disk: what lies on the disks
+	// that were erased may be of the system that came with it.
+	Handed        bool `protobuf:"varint,11,opt,name=handed,proto3" json:"handed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1633,6 +1642,27 @@ func (x *RootDisk) GetFlowId() string {
 func (x *RootDisk) GetWritten() bool {
 	if x != nil {
 		return x.Written
+	}
+	return false
+}
+
+func (x *RootDisk) GetBegunCmd() string {
+	if x != nil {
+		return x.BegunCmd
+	}
+	return ""
+}
+
+func (x *RootDisk) GetBefore() []*DiskRecord {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *RootDisk) GetHanded() bool {
+	if x != nil {
+		return x.Handed
 	}
 	return false
 }
@@ -5291,7 +5321,7 @@ const file_records_proto_rawDesc = "" +
 	"\venrolled_ms\x18\x04 \x01(\x03R\n" +
 	"enrolledMs\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\xc9\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"\xaf\x02\n" +
 	"\bRootDisk\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x10\n" +
@@ -5301,7 +5331,11 @@ const file_records_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\x12\x17\n" +
 	"\aflow_id\x18\a \x01(\tR\x06flowId\x12\x18\n" +
-	"\awritten\x18\b \x01(\bR\awritten\"\x98\x01\n" +
+	"\awritten\x18\b \x01(\bR\awritten\x12\x1b\n" +
+	"\tbegun_cmd\x18\t \x01(\tR\bbegunCmd\x12/\n" +
+	"\x06before\x18\n" +
+	" \x03(\v2\x17.ironring.v1.DiskRecordR\x06before\x12\x16\n" +
+	"\x06handed\x18\v \x01(\bR\x06handed\"\x98\x01\n" +
 	"\n" +
 	"DiskRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -5904,36 +5938,37 @@ var file_records_proto_depIdxs = []int32{
 	26, // 11: ironring.v1.Node.bmc_tls:type_name -> ironring.v1.BmcTls
 	27, // 12: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
 	5,  // 13: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
-	10, // 14: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
-	20, // 15: ironring.v1.Erasure.erased:type_name -> ironring.v1.DiskRecord
-	11, // 16: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
-	6,  // 17: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
-	30, // 18: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
-	9,  // 19: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
-	7,  // 20: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
-	32, // 21: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
-	8,  // 22: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
-	1,  // 23: ironring.v1.Flow.request:type_name -> ironring.v1.Event
-	46, // 24: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
-	46, // 25: ironring.v1.Flow.request_meta:type_name -> ironring.v1.Meta
-	12, // 26: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
-	35, // 27: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
-	13, // 28: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
-	14, // 29: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
-	42, // 30: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
-	35, // 31: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
-	46, // 32: ironring.v1.History.meta:type_name -> ironring.v1.Meta
-	0,  // 33: ironring.v1.History.state:type_name -> ironring.v1.State
-	46, // 34: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
-	51, // 35: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
-	52, // 36: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
-	53, // 37: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
-	15, // 38: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	20, // 14: ironring.v1.RootDisk.before:type_name -> ironring.v1.DiskRecord
+	10, // 15: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
+	20, // 16: ironring.v1.Erasure.erased:type_name -> ironring.v1.DiskRecord
+	11, // 17: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
+	6,  // 18: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
+	30, // 19: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
+	9,  // 20: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
+	7,  // 21: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
+	32, // 22: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
+	8,  // 23: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
+	1,  // 24: ironring.v1.Flow.request:type_name -> ironring.v1.Event
+	46, // 25: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
+	46, // 26: ironring.v1.Flow.request_meta:type_name -> ironring.v1.Meta
+	12, // 27: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
+	35, // 28: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
+	13, // 29: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
+	14, // 30: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
+	42, // 31: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
+	35, // 32: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
+	46, // 33: ironring.v1.History.meta:type_name -> ironring.v1.Meta
+	0,  // 34: ironring.v1.History.state:type_name -> ironring.v1.State
+	46, // 35: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
+	51, // 36: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
+	52, // 37: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
+	53, // 38: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
+	15, // 39: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }

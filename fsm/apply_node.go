@@ -262,7 +262,7 @@ func checkFlowFields(n *api.Node) error {
 	for _, s := range []string{
 		n.GetBoot().GetNonce(),
 		n.GetRootDisk().GetName(), n.GetRootDisk().GetSerial(), n.GetRootDisk().GetWwn(),
-		n.GetRootDisk().GetByPath(), n.GetRootDisk().GetModel(), n.GetRootDisk().GetFlowId(),
+		n.GetRootDisk().GetByPath(), n.GetRootDisk().GetModel(), n.GetRootDisk().GetFlowId(), n.GetRootDisk().GetBegunCmd(),
 		n.GetBmc().GetSystemUuid(), n.GetBmc().GetSerial(), n.GetBmc().GetVendor(), n.GetBmc().GetModel(),
 		n.GetBmc().GetFirmware(), n.GetBmc().GetBmcKey(), n.GetErasure().GetFlowId(), n.GetBmcPark().GetMessage(),
 		string(n.GetBmcPark().GetCredentialsDigest()),
@@ -276,7 +276,7 @@ func checkFlowFields(n *api.Node) error {
 			size += len(s) + 1
 		}
 	}
-	for _, d := range n.GetErasure().GetErased() {
+	for _, d := range slices.Concat(n.GetErasure().GetErased(), n.GetRootDisk().GetBefore()) {
 		size += proto.Size(d)
 	}
 	return checkSize("flow fields of a node", size, maxDocument)

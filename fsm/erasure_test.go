@@ -18,7 +18,7 @@ func TestErasedDisksAreKept(t *testing.T) {
 	erasure := &api.Erasure{Level: api.Erasure_METADATA, Disks: []string{"S1"}, FlowId: "f", Erased: []*api.DiskRecord{
 		{Name: "/dev/sda", Serial: "S1", Wwn: "0x5", ByPath: "pci-1", Model: "M", SizeBytes: 1 << 40},
 	}}
-	root := &api.RootDisk{Name: "/dev/sda", Serial: "S1", FlowId: "f"}
+	root := &api.RootDisk{Name: "/dev/sda", Serial: "S1", FlowId: "f", BegunCmd: "c", Before: []*api.DiskRecord{{Serial: "S2"}}, Handed: true}
 	f.ok(nodeWrite(tok, &api.Node{Erasure: erasure, RootDisk: root}, "erasure", "root_disk"))
 	if n := f.s.View().Node(nodeID(1)); !proto.Equal(n.GetErasure(), erasure) || !proto.Equal(n.GetRootDisk(), root) {
 		t.Errorf("kept are %v and %v", n.GetErasure(), n.GetRootDisk())
@@ -29,4 +29,6 @@ func TestErasedDisksAreKept(t *testing.T) {
 	}
 	f.fails(errs.Invalid, nodeWrite(tok, &api.Node{Erasure: erasure}, "erasure"))
 	f.fails(errs.Invalid, nodeWrite(tok, &api.Node{RootDisk: &api.RootDisk{FlowId: strings.Repeat(long, 80)}}, "root_disk"))
+	f.fails(errs.Invalid, nodeWrite(tok, &api.Node{RootDisk: &api.RootDisk{BegunCmd: strings.Repeat(long, 80)}}, "root_disk"))
+	f.fails(errs.Invalid, nodeWrite(tok, &api.Node{RootDisk: &api.RootDisk{Before: erasure.GetErased()}}, "root_disk"))
 }
