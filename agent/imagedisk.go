@@ -194,12 +194,14 @@ func (d *imageDisk) readHeld(p []byte, off int64) error {
 }
 
 // finish writes what was held back and compares it with what the disk gives.
+// Once begun it is not stopped: a command that was cancelled leaves both ends
+// empty, or a whole image.
 func (d *imageDisk) finish(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	buf := alignedBytes(imageBlock)
 	for _, e := range []*edge{&d.tail, &d.head} { // the head last
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		if !e.used.Load() {
 			continue // zeroed at the start
 		}

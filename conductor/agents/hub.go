@@ -377,38 +377,39 @@ func (c Call) refused(st *api.CommandStatus) error {
 	return errs.About(kind, c.Node, "agent refused %s: %s", c.Name, orText(st.GetError(), "it says no more"))
 }
 
-// Cancel has the agent stop a command and returns once it runs no more: the
-// agent said so, or never knew it. errs.Unreachable means that the agent has
+// Cancel has the agent stop a command and returns once it runs no more, with
+// what the agent said of it: it may have been done or have failed before, or
+// the agent never knew it. errs.Unreachable means that the agent has
 // no stream here, errs.Timeout that it did not answer while ctx lasted.
-func (h *Hub) Cancel(ctx context.Context, node, nonce string, token uint64, cmdID string) error {
+func (h *Hub) Cancel(ctx context.Context, node, nonce string, token uint64, cmdID string) (api.CommandStatus_State, error) {
 	h.mu.Lock()
 	s := h.sessions[node]
 	h.mu.Unlock()
 	if s == nil || s.nonce != nonce {
-		return errs.About(errs.Unreachable, node, "the agent has no stream")
+		return api.CommandStatus_UNKNOWN, errs.About(errs.Unreachable, node, "the agent has no stream")
 	}
 	statuses, stop := s.listen(cmdID)
 	defer stop()
 	if !s.push(ctx,
 		&api.AgentDown{Msg: &api.AgentDown_Hello{Hello: &api.HolderHello{Token: token, Peers: h.peers()}}},
 		&api.AgentDown{Msg: &api.AgentDown_Cancel{Cancel: &api.CancelCommand{Token: token, CmdId: cmdID}}}) {
-		return errs.About(errs.Unreachable, node, "the agent's stream has ended")
+		return api.CommandStatus_UNKNOWN, errs.About(errs.Unreachable, node, "the agent's stream has ended")
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return errs.About(errs.Timeout, node, "the agent did not say that it stopped")
+			return api.CommandStatus_UNKNOWN, errs.About(errs.Timeout, node, "the agent did not say that it stopped")
 		case <-s.done:
-			return errs.About(errs.Unreachable, node, "the agent's stream has ended")
+			return api.CommandStatus_UNKNOWN, errs.About(errs.Unreachable, node, "the agent's stream has ended")
 		case <-s.replaced:
-			return errs.About(errs.Unreachable, node, "the agent's stream was replaced")
+			return api.CommandStatus_UNKNOWN, errs.About(errs.Unreachable, node, "the agent's stream was replaced")
 		case st := <-statuses:
 			switch st.GetState() {
 			case api.CommandStatus_RUNNING:
 			case api.CommandStatus_REFUSED:
-				return errs.About(errs.Fenced, node, "the agent refused token %d", token)
+				return api.CommandStatus_UNKNOWN, errs.About(errs.Fenced, node, "the agent refused token %d", token)
 			default:
-				return nil
+				return st.GetState(), nil
 			}
 		}
 	}

@@ -365,7 +365,7 @@ func TestLogsReachJournal(t *testing.T) {
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _ := newHub(t)
-		if err := h.Cancel(t.Context(), node, nonce, 5, "c1"); !errors.Is(err, errs.Unreachable) {
+		if _, err := h.Cancel(t.Context(), node, nonce, 5, "c1"); !errors.Is(err, errs.Unreachable) {
 			t.Errorf("with no agent there: %v", err)
 		}
 		a := attach(t, h, nonce)
@@ -375,11 +375,18 @@ func TestCancel(t *testing.T) {
 			want  errs.Kind
 		}{
 			{api.CommandStatus_CANCELLED, -1},
+			{api.CommandStatus_DONE, -1},
 			{api.CommandStatus_UNKNOWN, -1},
 			{api.CommandStatus_REFUSED, errs.Fenced},
 		} {
 			ended := make(chan error, 1)
-			go func() { ended <- h.Cancel(t.Context(), node, nonce, 5, "c1") }()
+			go func() {
+				state, err := h.Cancel(t.Context(), node, nonce, 5, "c1")
+				if err == nil && state != c.state {
+					t.Errorf("%v is told as %v", c.state, state)
+				}
+				ended <- err
+			}()
 			if m := <-a.down; m.GetHello().GetToken() != 5 {
 				t.Errorf("first %v, not a hello", m)
 			}
@@ -395,7 +402,7 @@ func TestCancel(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
 		go func() { <-a.down; <-a.down }()
-		if err := h.Cancel(ctx, node, nonce, 5, "c1"); !errors.Is(err, errs.Timeout) {
+		if _, err := h.Cancel(ctx, node, nonce, 5, "c1"); !errors.Is(err, errs.Timeout) {
 			t.Errorf("with a silent agent: %v", err)
 		}
 	})

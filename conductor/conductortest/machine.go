@@ -96,6 +96,18 @@ func (m *Machine) SetDisks(disks ...agentproto.Disk) {
 	m.cfg.Disks = disks
 }
 
+// holds sets what lies on a disk, if it is still there.
+func (m *Machine) holds(d agentproto.Disk, contents []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cfg.Disks = slices.Clone(m.cfg.Disks) // SetDisks took the caller's
+	for i := range m.cfg.Disks {
+		if rootdisk.ID(m.cfg.Disks[i]) == rootdisk.ID(d) {
+			m.cfg.Disks[i].Contents = contents
+		}
+	}
+}
+
 // disks are what the agent sees.
 func (m *Machine) disks() []agentproto.Disk {
 	m.mu.Lock()
@@ -285,9 +297,12 @@ func (a *ramdiskAgent) obey(down *api.AgentDown) error {
 	a.m.tokens = append(a.m.tokens, token)
 	a.m.mu.Unlock()
 	if id := down.GetCancel().GetCmdId(); id != "" {
-		st := &api.CommandStatus{CmdId: id, State: api.CommandStatus_UNKNOWN}
-		if a.known[id] != nil {
-			st.State, st.ErrorKind = api.CommandStatus_CANCELLED, errs.Internal.String()
+		st := a.known[id]
+		switch {
+		case st == nil:
+			st = &api.CommandStatus{CmdId: id, State: api.CommandStatus_UNKNOWN}
+		case st.GetState() == api.CommandStatus_RUNNING:
+			st = &api.CommandStatus{CmdId: id, State: api.CommandStatus_CANCELLED, ErrorKind: errs.Internal.String()}
 			a.known[id] = st
 		}
 		a.sayLocked(st)
@@ -325,6 +340,12 @@ func (a *ramdiskAgent) note(st *api.CommandStatus) {
 	}
 	a.known[st.GetCmdId()] = st
 	a.sayLocked(st)
+}
+
+func (a *ramdiskAgent) cancelled(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known[id].GetState() == api.CommandStatus_CANCELLED
 }
 
 func (a *ramdiskAgent) carryOut(c *api.AgentCommand) {
@@ -368,6 +389,7 @@ func (a *ramdiskAgent) perform(c *api.AgentCommand) (any, error) {
 		}
 		res := agentproto.EraseResult{Skipped: skipped}
 		for _, d := range disks {
+			a.m.holds(d, []string{})
 			res.Disks = append(res.Disks, agentproto.ErasedDisk{DiskID: rootdisk.ID(d)})
 		}
 		return res, nil
@@ -402,8 +424,12 @@ func (a *ramdiskAgent) write(c *api.AgentCommand) (any, error) {
 		if clock.Pause(a.on, min(left, time.Second)) != nil {
 			return nil, errs.New(errs.Internal, "switched off")
 		}
+		if a.cancelled(c.GetCmdId()) {
+			return nil, errs.New(errs.Internal, "cancelled")
+		}
 		a.note(&api.CommandStatus{CmdId: c.GetCmdId(), Percent: 100 - 100*left.Seconds()/a.m.cfg.WriteTime.Seconds(), DoneBytes: uint64(a.m.cfg.WriteTime - left)})
 	}
+	a.m.holds(d, []string{"GPT"})
 	a.m.mu.Lock()
 	a.m.image = args.Checksum
 	a.m.mu.Unlock()

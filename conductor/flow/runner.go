@@ -290,14 +290,18 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 			return err
 		}
 	}
+	stopped := api.CommandStatus_UNKNOWN
 	if status != api.FlowStatus_FLOW_DONE {
-		r.stopAgent(ctx, f)
+		stopped = r.stopAgent(ctx, f)
 	}
 	n := r.cfg.Store.View().Node(r.node)
 	endsBoot := status != api.FlowStatus_FLOW_DONE && n.GetBoot().GetTarget() == api.BootTarget_BOOT_RAMDISK && failureEndsBoot(f)
 	medium := endsBoot && r.leavesMedium(ctx, f)
 	op := &api.FlowEnd{NodeId: r.node, Token: r.token, FlowId: f.GetId(), Status: status, Error: msg}
 	ops := r.closing("given up")
+	if root := endedWithout(n.GetRootDisk(), f.GetCmdId(), stopped); root != nil {
+		ops = append(ops, r.write(f, []string{"root_disk"}, &api.Node{RootDisk: root}))
+	}
 	switch {
 	case f.GetKind() == api.FlowKind_FLOW_POWER, f.GetKind() == api.FlowKind_FLOW_HARDWARE:
 		// A change of the machine itself leaves the lifecycle alone.
@@ -339,19 +343,22 @@ func (r *runner) end(ctx context.Context, f *api.Flow, status api.FlowStatus, ms
 const stopAgentLimit = 10 * time.Second
 
 // stopAgent has the agent stop the command of the current step before the flow
-// ends without it: a disk must not go on being written after an abort. An agent
-// that cannot be reached is not waited for; its boot ends with the flow.
-func (r *runner) stopAgent(ctx context.Context, f *api.Flow) {
+// ends without it: a disk must not go on being written after an abort. What the
+// agent says of the command is returned. An agent that cannot be reached is not
+// waited for; its boot ends with the flow.
+func (r *runner) stopAgent(ctx context.Context, f *api.Flow) api.CommandStatus_State {
 	if !f.GetStarted() || int(f.GetCursor()) >= len(f.GetSteps()) || f.GetSteps()[f.GetCursor()].GetPolicy() != api.ResumePolicy_RESUME_AGENT {
-		return
+		return api.CommandStatus_UNKNOWN
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopAgentLimit)
 	defer cancel()
 	nonce := r.cfg.Store.View().Node(r.node).GetBoot().GetNonce()
-	if err := r.cfg.Hub.Cancel(ctx, r.node, nonce, r.token, f.GetCmdId()); err != nil {
+	said, err := r.cfg.Hub.Cancel(ctx, r.node, nonce, r.token, f.GetCmdId())
+	if err != nil {
 		r.log.Warn("the agent could not be told to stop", "flow", f.GetId(), "err", err)
 		r.event(f, fmt.Sprintf("the agent could not be told to stop %s: %v", node.IDOf(f.GetSteps()[f.GetCursor()]), err))
 	}
+	return said
 }
 
 // follow has the end of a flow begin another one, in the same command.

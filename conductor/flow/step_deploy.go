@@ -85,10 +85,7 @@ func (r *runner) chooseDisk(_ context.Context, p position) (outcome, error) {
 	if err := r.mayWrite(p, args, inv, d); err != nil {
 		return outcome{}, err
 	}
-	chosen := &api.RootDisk{
-		Name: d.Name, Serial: d.Serial, Wwn: d.WWN, ByPath: d.ByPath, Model: d.Model, SizeBytes: d.SizeBytes, FlowId: p.flow.GetId(),
-		Written: n.GetRootDisk().GetWritten() && rootdisk.Known(d, inv.Disks, rootID(n.GetRootDisk())), // by an earlier deploy
-	}
+	chosen := chosenDisk(n.GetRootDisk(), d, inv.Disks, p.flow.GetId())
 	evidence, err := r.newEvidence(p.flow, args)
 	if err != nil {
 		return outcome{}, err
@@ -137,6 +134,12 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 	if err != nil {
 		return outcome{}, scrub(err, secrets)
 	}
+	// First the record: what is found on the disk from here on may be this image.
+	if begun := begins(r.cfg.Store.View().Node(r.node).GetRootDisk(), p.flow.GetCmdId()); begun != nil {
+		if _, err := r.commit(ctx, "the image is about to be written", r.write(p.flow, []string{"root_disk"}, &api.Node{RootDisk: begun})); err != nil {
+			return outcome{}, err
+		}
+	}
 	var res agentproto.WriteImageResult
 	if err := r.command(ctx, p, agentproto.CmdWriteImage, agentproto.WriteImageArgs{
 		URLs: urls, Format: args.ImageFormat, Compress: args.Compress, Checksum: args.Checksum, Disk: disk,
@@ -147,7 +150,7 @@ func (r *runner) writeImage(ctx context.Context, p position) (outcome, error) {
 		return outcome{}, errs.About(errs.Internal, r.node, "the disk %s gave back other bytes than were written to it", disk.Name)
 	}
 	written := proto.CloneOf(r.cfg.Store.View().Node(r.node).GetRootDisk())
-	written.Written = true
+	written.Written, written.BegunCmd, written.Handed = true, "", true
 	return outcome{result: res, ops: []*api.Op{r.write(p.flow, []string{"root_disk"}, &api.Node{RootDisk: written})}}, nil
 }
 

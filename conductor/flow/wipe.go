@@ -47,7 +47,7 @@ func (r *runner) mayErase(p position, inv *agentproto.Inventory) error {
 		return err
 	}
 	n := r.cfg.Store.View().Node(r.node)
-	strange := strangeData(rootdisk.Wipeable(inv.Disks), inv.Disks, n)
+	strange := strangeData(rootdisk.Wipeable(inv.Disks), inv.Disks, ownership{n}.ofTenant)
 	if len(strange) == 0 {
 		return nil
 	}
@@ -68,7 +68,7 @@ func (r *runner) mayWrite(p position, args DeployArgs, inv *agentproto.Inventory
 	case again && sameChoice(n.GetRootDisk(), chosen) && (args.WipeExisting || begun(p.flow, node.StepWriteImage)):
 		return nil
 	}
-	strange := strangeData([]agentproto.Disk{chosen}, inv.Disks, n)
+	strange := strangeData([]agentproto.Disk{chosen}, inv.Disks, ownership{n}.written)
 	if len(strange) == 0 {
 		return nil
 	}
@@ -89,11 +89,11 @@ func cleanAgain(n *api.Node, flags string) string {
 
 // strangeData names those of some disks of a machine that hold something, or
 // that cannot be read, and that are not ours. Pure.
-func strangeData(some, all []agentproto.Disk, n *api.Node) []string {
+func strangeData(some, all []agentproto.Disk, ours func(d agentproto.Disk, all []agentproto.Disk) bool) []string {
 	const most = 20
 	var out []string
 	for _, d := range some {
-		if !rootdisk.Blank(d) && !ours(d, all, n) {
+		if !rootdisk.Blank(d) && !ours(d, all) {
 			out = append(out, rootdisk.Describe(d))
 		}
 	}
@@ -101,28 +101,4 @@ func strangeData(some, all []agentproto.Disk, n *api.Node) []string {
 		out = append(out[:most], fmt.Sprintf("and %d more disks", more))
 	}
 	return out
-}
-
-// ours reports whether the last that is known to have been put on a disk was
-// put there by this cluster: by a clean, or by a deployment whose image was
-// written. That must be certain of just this disk (rootdisk.Known).
-func ours(d agentproto.Disk, all []agentproto.Disk, n *api.Node) bool {
-	if root := n.GetRootDisk(); root.GetWritten() && rootdisk.Known(d, all, rootID(root)) {
-		return true
-	}
-	return slices.ContainsFunc(n.GetErasure().GetErased(), func(rec *api.DiskRecord) bool {
-		return rootdisk.Known(d, all, agentproto.DiskID{
-			Name: rec.GetName(), Serial: rec.GetSerial(), WWN: rec.GetWwn(), ByPath: rec.GetByPath(), SizeBytes: rec.GetSizeBytes(),
-		})
-	})
-}
-
-// sameChoice reports whether a disk is the one that was committed, as far as
-// it tells.
-func sameChoice(root *api.RootDisk, d agentproto.Disk) bool {
-	return nameless(rootID(root)) == nameless(rootdisk.ID(d)) && root.GetModel() == d.Model
-}
-
-func rootID(d *api.RootDisk) agentproto.DiskID {
-	return agentproto.DiskID{Name: d.GetName(), Serial: d.GetSerial(), WWN: d.GetWwn(), ByPath: d.GetByPath(), SizeBytes: d.GetSizeBytes()}
 }

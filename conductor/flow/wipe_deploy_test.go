@@ -341,7 +341,7 @@ func TestHalfAnImageIsOfTheFlow(t *testing.T) {
 				r.begin(api.Event_EV_REBUILD)
 				r.idle(20 * time.Minute)
 				r.wants(api.State_DEPLOY_FAILED, api.FlowStatus_FLOW_FAILED)
-				r.says("nothing was written", "unknown data")
+				r.says("nothing was written", "GPT")
 			})
 		})
 	}
