@@ -12,7 +12,8 @@ const maxSeen = 4096
 
 // seen remembers which machine uses an address that a foreign DHCP server
 // gave, so that what it asks for next is on its timeline. Nothing is allowed
-// or refused by it: anybody can send such a packet.
+// by it that strangers may not do: anybody can send such a packet. In a crowd
+// of TFTP requests, its go first.
 type seen struct {
 	mu sync.Mutex
 	at map[netip.Addr]string // MACs; guarded by mu

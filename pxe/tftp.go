@@ -18,23 +18,17 @@ import (
 	"github.com/ironring/ironring/internal/sources"
 )
 
-// Bounds of the TFTP service.
+// Bounds of the TFTP service, besides those of transfers in tftpslots.go.
 //
-// Anybody can send a request in another's name, and a client that does not
-// acknowledge gets its first block tftpRetries + 1 times, 516 bytes each. All
-// that such requests together can make us send is tftpTransfers of those a
-// second, and to one victim tftpTransfersPerHost: less than 5 kB/s. Besides,
-// errors about names: one packet for a request, and refusedPerSecond in all.
+// Errors about names are one packet for a request, and refusedPerSecond in all.
 // Everything else that is refused is met with silence.
 //
 // A transfer whose client is gone ends after tftpTimeout * (tftpRetries + 1).
 const (
-	tftpTransfers        = 128
-	tftpTransfersPerHost = 8
-	tftpTimeout          = time.Second
-	tftpRetries          = 4
-	tftpBlock            = 1468 // the largest that fits into an Ethernet frame
-	maxTFTPName          = 128
+	tftpTimeout = time.Second
+	tftpRetries = 4
+	tftpBlock   = 1468 // the largest that fits into an Ethernet frame
+	maxTFTPName = 128
 
 	// Error packets to all hosts together.
 	refusedPerSecond = 32
@@ -59,10 +53,7 @@ type tftpService struct {
 	asked    *sources.Limits
 	refused  *rate.Limiter // error packets
 	quiet    *rate.Limiter // of log lines about requests that met silence
-
-	mu     sync.Mutex
-	total  int                // transfers under way; guarded by mu
-	byHost map[netip.Addr]int // guarded by mu
+	slots    *slots
 }
 
 func newTFTP(cfg Config, line *timeline, files *programFiles, known *seen) (*tftpService, error) {
@@ -75,7 +66,7 @@ func newTFTP(cfg Config, line *timeline, files *programFiles, known *seen) (*tft
 		asked:   sources.New(sources.Config{Calls: "requests", Host: tftpPerHost, Passed: cfg.Clock.Elapsed}),
 		refused: rate.NewLimiter(refusedPerSecond, refusedBurst),
 		quiet:   rate.NewLimiter(1, 10),
-		byHost:  map[netip.Addr]int{},
+		slots:   newSlots(cfg.Clock.Elapsed),
 	}, nil
 }
 
@@ -129,13 +120,18 @@ func (s *tftpService) serve(ctx context.Context) error {
 			continue // RFC 1123, 4.2.3.5
 		}
 		from := netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port())
-		if err := s.enter(from.Addr()); err != nil {
-			s.silent(req, from.Addr(), err)
+		m := s.seen.machine(s.cfg.Store.View(), from.Addr())
+		one, end := context.WithCancelCause(ctx)
+		place, err := s.enter(from.Addr(), m, func() { end(errGaveWay) })
+		if err != nil {
+			end(nil)
+			s.silent(req, from.Addr(), m, err)
 			continue
 		}
 		all.Go(func() {
-			defer s.leave(from.Addr())
-			s.handle(ctx, req, netip.AddrPortFrom(at, 0), from, cm.IfIndex)
+			defer end(nil)
+			defer place.leave()
+			s.handle(one, place, req, m, netip.AddrPortFrom(at, 0), from, cm.IfIndex)
 		})
 	}
 }
@@ -143,22 +139,21 @@ func (s *tftpService) serve(ctx context.Context) error {
 // silent notes a request that gets no answer: the client repeats it, which is
 // better than an error for one that is in a crowd, and nothing for one that
 // does not know that it asked.
-func (s *tftpService) silent(req tftpRequest, from netip.Addr, why error) {
+func (s *tftpService) silent(req tftpRequest, from netip.Addr, m machine, why error) {
 	if s.quiet.Allow() {
 		s.log.Debug("tftp request not answered", "name", quoteName(req.name), "from", from, "err", why)
 	}
-	s.line.add(s.seen.machine(s.cfg.Store.View(), from), kindTFTP, stageTFTP, fmt.Sprintf("asked for %s, not answered: %v", quoteName(req.name), why))
+	s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s, not answered: %v", quoteName(req.name), why))
 }
 
 // handle answers a request that was let in.
-func (s *tftpService) handle(ctx context.Context, req tftpRequest, at, from netip.AddrPort, ifindex int) {
-	t, err := newTransfer(ctx, at, from)
+func (s *tftpService) handle(ctx context.Context, place *slot, req tftpRequest, m machine, at, from netip.AddrPort, ifindex int) {
+	t, err := newTransfer(ctx, place, at, from)
 	if err != nil {
 		s.log.Warn("tftp request cannot be answered", "from", from, "err", err)
 		return
 	}
 	defer t.conn.Close()
-	m := s.seen.machine(s.cfg.Store.View(), from.Addr())
 	data, code, err := s.open(req)
 	if err != nil {
 		s.log.Debug("tftp request refused", "name", quoteName(req.name), "from", from.Addr(), "err", err)
@@ -171,7 +166,7 @@ func (s *tftpService) handle(ctx context.Context, req tftpRequest, at, from neti
 	s.line.add(m, kindTFTP, stageTFTP, fmt.Sprintf("asked for %s: %d bytes", req.name, len(data)))
 	block, accept := req.negotiate(len(data), largestBlock(ifindex))
 	n, err := t.file(data, block, accept)
-	if errors.Is(err, errStopping) {
+	if errors.Is(err, errStopping) && place.maySend() {
 		_ = t.refuse(errUndefined, err.Error()) // firmware goes on to the next peer at once
 	}
 	switch {
@@ -210,28 +205,12 @@ func largestBlock(ifindex int) int {
 	return plainBlock
 }
 
-// enter counts a transfer in, or says why it has to wait.
-func (s *tftpService) enter(from netip.Addr) error {
+// enter lets a request in, or says why it has to wait.
+func (s *tftpService) enter(from netip.Addr, m machine, giveWay func()) (*slot, error) {
 	if err := s.asked.Allow(from); err != nil {
-		return err
+		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.total >= tftpTransfers || s.byHost[from] >= tftpTransfersPerHost {
-		return errs.New(errs.Busy, "too many transfers")
-	}
-	s.total++
-	s.byHost[from]++
-	return nil
-}
-
-func (s *tftpService) leave(from netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.total--
-	if s.byHost[from]--; s.byHost[from] == 0 {
-		delete(s.byHost, from)
-	}
+	return s.slots.enter(from, m.nodeID != "", giveWay)
 }
 
 // quoteName makes a client's name fit for logs and timelines.

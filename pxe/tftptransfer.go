@@ -92,23 +92,25 @@ var (
 	errStopping  = errors.New("the server is stopping")
 	errNoAnswer  = errors.New("the client does not answer")
 	errClientEnd = errors.New("the client broke off")
+	errGaveWay   = errors.New("the client does not answer, and others wait")
 )
 
 // transfer sends to one client from a port of its own.
 type transfer struct {
-	ctx  context.Context // ends transfers at their next packet
-	conn *net.UDPConn
-	to   netip.AddrPort
-	in   [plainBlock]byte
+	ctx   context.Context // ends transfers at their next packet
+	place *slot
+	conn  *net.UDPConn
+	to    netip.AddrPort
+	in    [plainBlock]byte
 }
 
 // newTransfer opens the port, at the address that the client asked.
-func newTransfer(ctx context.Context, from, to netip.AddrPort) (*transfer, error) {
+func newTransfer(ctx context.Context, place *slot, from, to netip.AddrPort) (*transfer, error) {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr(), 0)))
 	if err != nil {
 		return nil, err
 	}
-	return &transfer{ctx: ctx, conn: conn, to: to}, nil
+	return &transfer{ctx: ctx, place: place, conn: conn, to: to}, nil
 }
 
 // file sends a file in lock step and gives how much of it the client has
@@ -143,11 +145,16 @@ func (t *transfer) packet(p []byte, n uint16) error {
 		if err := t.conn.SetReadDeadline(time.Now().Add(tftpTimeout)); err != nil {
 			return err
 		}
+		if errors.Is(context.Cause(t.ctx), errGaveWay) {
+			return errGaveWay
+		}
 		if t.ctx.Err() != nil {
 			return errStopping
 		}
-		if _, werr := t.conn.WriteToUDPAddrPort(p, t.to); werr != nil {
-			err = werr // as if it were lost
+		if t.place.maySend() {
+			if _, werr := t.conn.WriteToUDPAddrPort(p, t.to); werr != nil {
+				err = werr // as if it were lost
+			}
 		}
 		if werr := t.acknowledged(n); !errors.Is(werr, os.ErrDeadlineExceeded) {
 			return werr
@@ -171,9 +178,11 @@ func (t *transfer) acknowledged(n uint16) error {
 		switch code := binary.BigEndian.Uint16(t.in[2:]); binary.BigEndian.Uint16(t.in[:]) {
 		case opAck:
 			if code == n {
+				t.place.heard()
 				return nil
 			}
 		case opError:
+			t.place.heard()
 			text, _, _ := strings.Cut(string(t.in[4:l]), "\x00")
 			return fmt.Errorf("%w: code %d %s", errClientEnd, code, quoteName(text))
 		}
