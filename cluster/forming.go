@@ -170,47 +170,25 @@ func (f *candidate) store(a form.Acceptor) error {
 
 // serve answers other peers until the context ends.
 func (f *candidate) serve(ctx context.Context, l *net.TCPListener, conf *tls.Config) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	slots := make(chan struct{}, maxFormConns)
-	for {
-		raw, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(200 * time.Millisecond):
-			}
-			continue
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			raw.Close()
+	failed := func(err error) { f.log.Warn("cannot accept connections of peers, will try again", "err", err) }
+	_ = accept(ctx, l, maxFormConns, failed, func(raw net.Conn) { // closed: the end
+		defer raw.Close()
+		stop := context.AfterFunc(ctx, func() { raw.Close() })
+		defer stop()
+		conn := tls.Server(raw, conf)
+		hctx, cancel := context.WithTimeout(ctx, formTimeout)
+		defer cancel()
+		if conn.HandshakeContext(hctx) != nil {
 			return
 		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			defer raw.Close()
-			stop := context.AfterFunc(ctx, func() { raw.Close() })
-			defer stop()
-			conn := tls.Server(raw, conf)
-			hctx, cancel := context.WithTimeout(ctx, formTimeout)
-			defer cancel()
-			if conn.HandshakeContext(hctx) != nil {
-				return
-			}
-			keys, err := f.cfg.Form.keys()
-			if err == nil {
-				err = formServe(ctx, conn, keys, f.answer)
-			}
-			if errors.Is(err, errs.Denied) || errors.Is(err, errs.Invalid) {
-				f.log.Warn("refused a caller", "from", raw.RemoteAddr().String(), "err", err)
-			}
-		})
-	}
+		keys, err := f.cfg.Form.keys()
+		if err == nil {
+			err = formServe(ctx, conn, keys, f.answer)
+		}
+		if errors.Is(err, errs.Denied) || errors.Is(err, errs.Invalid) {
+			f.log.Warn("refused a caller", "from", raw.RemoteAddr().String(), "err", err)
+		}
+	})
 }
 
 // answer is the acceptor.

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -66,11 +65,9 @@ func newStreams(l net.Listener, h *pki.Holder, admit admitFunc, dial dialFunc, l
 
 // run accepts until the context ends.
 func (s *streams) run(ctx context.Context) error {
-	var wg sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
 	defer stop()
 	defer s.shutdown()
-	defer wg.Wait()
 	cfg := s.holder.PeerServerTLS(func(id pki.Identity, cs tls.ConnectionState) error {
 		if cs.NegotiatedProtocol == protoKnock {
 			return nil // any certificate of a peer; the answer depends on whose
@@ -80,35 +77,12 @@ func (s *streams) run(ctx context.Context) error {
 	if s.forming != nil {
 		cfg.GetConfigForClient = s.forming.configFor
 	}
-	slots := make(chan struct{}, maxHandshakes)
-	for {
-		raw, err := s.listener.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return errs.New(errs.Internal, "accept connections of peers: %w", err)
-			}
-			// Out of file descriptors or memory: that may pass.
-			s.log.Warn("cannot accept connections of peers, will try again", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(200 * time.Millisecond):
-			}
-			continue
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			raw.Close()
-			return nil
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			s.shake(ctx, tls.Server(raw, cfg))
-		})
+	failed := func(err error) { s.log.Warn("cannot accept connections of peers, will try again", "err", err) }
+	err := accept(ctx, s.listener, maxHandshakes, failed, func(raw net.Conn) { s.shake(ctx, tls.Server(raw, cfg)) })
+	if err != nil {
+		return errs.New(errs.Internal, "accept connections of peers: %w", err)
 	}
+	return nil
 }
 
 func (s *streams) shake(ctx context.Context, conn *tls.Conn) {
