@@ -98,3 +98,45 @@ func TestForgetfulEnds(t *testing.T) {
 		}
 	}
 }
+
+// cutting cancels a command as soon as its disk's tail is written.
+type cutting struct {
+	memDisk
+	cut context.CancelFunc
+}
+
+func (c cutting) WriteAt(p []byte, off int64) (int, error) {
+	if off > 0 && !isZero(p) {
+		c.cut()
+	}
+	return c.memDisk.WriteAt(p, off)
+}
+
+// A command that is cancelled leaves both ends empty, or a whole image.
+func TestFinishIsNotCut(t *testing.T) {
+	const size = 2 << 20 // ends only
+	for _, early := range []bool{false, true} {
+		ctx, cut := context.WithCancel(context.Background())
+		defer cut()
+		m := make(memDisk, size)
+		d, err := newImageDisk(cutting{m, cut})
+		if err != nil {
+			t.Fatal(err)
+		}
+		image := bytes.Repeat([]byte{7}, size)
+		if err := d.put(image, 0); err != nil {
+			t.Fatal(err)
+		}
+		want := image
+		if early {
+			cut()
+			want = make([]byte, size)
+		}
+		if err := d.finish(ctx); (err != nil) != early || !bytes.Equal(m, want) {
+			t.Errorf("cut early %v: %v", early, err)
+		}
+		if ctx.Err() == nil {
+			t.Error("it was not cut")
+		}
+	}
+}

@@ -266,6 +266,18 @@ func (s *scene) atMachines(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) { s.ends(t, nil, 1, c.want, []string{c.booted}, c.args...) })
 	}
+	// Onto a disk that a clean has left blank somebody puts data, past Ironring:
+	// that it was ours once does not make them ours.
+	plant(t, n01)
+	const found = "data that Ironring did not put there on"
+	t.Run("data on a disk that was cleaned", func(t *testing.T) {
+		s.ends(t, nil, 1, found, []string{"n01"}, deploy(right, "--root-device", "serial=DISK"+serialOf(n01)+"A")...)
+		s.ends(t, nil, 1, found, []string{"n01"}, "node", "undeploy", "n01", "--yes", "--wait")
+		if out, code := s.at(t, s.peers[0], nil, "node", "manage", "n01", "--wait"); code != 0 {
+			t.Fatal(out)
+		}
+		s.ends(t, nil, 1, found, []string{"n01"}, "node", "provide", "n01", "--yes", "--wait")
+	})
 	// A second node of a machine that is in use, with ports that are not known:
 	// its record can be made, and it is shut out before anything is done.
 	twin := *s.machines["web1"]
