@@ -9,6 +9,42 @@ import (
 	"github.com/ironring/ironring/sim/bmc"
 )
 
+// TestBMCThroughAnyPeer: whichever peer is asked, one and the same asks the BMC,
+// by one session.
+func TestBMCThroughAnyPeer(t *testing.T) {
+	t.Parallel()
+	f := startFixtureOf(t, 3, 0)
+	n := f.enrolled(t)
+	f.does(t, n, api.Event_EV_MANAGE, nil, api.State_MANAGEABLE)
+	before := n.bmc.Stats()
+	askers := map[string]bool{}
+	for _, p := range f.peers {
+		out, code := f.runAt(p, "", "node", "bmc", "sensors", n.name, "-o", "json")
+		var reply struct {
+			From    string            `json:"from"`
+			Sensors []json.RawMessage `json:"sensors"`
+		}
+		if code != 0 || json.Unmarshal([]byte(out), &reply) != nil || len(reply.Sensors) == 0 {
+			t.Fatalf("sensors through %s: exit code %d:\n%s", p.id, code, out)
+		}
+		askers[reply.From] = true
+		if out, code := f.runAt(p, "", "node", "bmc", "indicator", n.name, "on", "--wait"); code != 0 {
+			t.Errorf("indicator through %s: exit code %d:\n%s", p.id, code, out)
+		}
+	}
+	reply, err := f.client.GetNode(within(t), &api.GetNodeRequest{Node: n.name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := reply.GetNode().GetAssigned(); owner == "" || len(askers) != 1 || !askers[owner] {
+		t.Errorf("asked by %v, the node's owner is %q", askers, owner)
+	}
+	// One to read with, one for each change; the changes' are closed.
+	if after := n.bmc.Stats(); after.Logins-before.Logins > 1+len(f.peers) || after.Sessions > 1 || after.Refused != 0 {
+		t.Errorf("sessions before and after: %+v, %+v", before, after)
+	}
+}
+
 // testWrongPassword: the BMC is asked twice at most, then left alone until the
 // credentials change, and Ironring says so.
 func testWrongPassword(t *testing.T, f *fixture) {

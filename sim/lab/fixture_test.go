@@ -33,10 +33,16 @@ type fixture struct {
 	mu  sync.Mutex // held while a machine is added
 }
 
+// startFixture is a lab with one peer.
 func startFixture(t *testing.T, imageRate int) *fixture {
 	t.Helper()
+	return startFixtureOf(t, 1, imageRate)
+}
+
+func startFixtureOf(t *testing.T, peers, imageRate int) *fixture {
+	t.Helper()
 	l := &lab{dir: shortDir(t), start: time.Now(), opts: Options{
-		Peers: 1, Binary: binary(t), ImageMiB: imageMiB, ImageRate: imageRate, BMCReadTimeout: 5 * time.Second, Progress: t.Output(), Logger: quiet,
+		Peers: peers, Binary: binary(t), ImageMiB: imageMiB, ImageRate: imageRate, BMCReadTimeout: 5 * time.Second, Progress: t.Output(), Logger: quiet,
 	}}
 	// Not of t.Context: that ends before Cleanup.
 	ctx, cancel := context.WithCancel(context.Background())
@@ -266,9 +272,14 @@ func (f *fixture) ironring(args ...string) (out string, code int) {
 }
 
 func (f *fixture) run(stdin string, args ...string) (out string, code int) {
+	return f.runAt(f.peers[0], stdin, args...)
+}
+
+// runAt is run at the socket of a peer.
+func (f *fixture) runAt(p *peer, stdin string, args ...string) (out string, code int) {
 	var b bytes.Buffer
 	cmd := exec.Command(f.opts.Binary, args...)
-	cmd.Env = append(os.Environ(), "IRONRING_SOCKET="+f.peers[0].socket)
+	cmd.Env = append(os.Environ(), "IRONRING_SOCKET="+p.socket)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &b, &b
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		return err.Error(), -1
