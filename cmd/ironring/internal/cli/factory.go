@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/ironring/ironring/client"
 	"github.com/ironring/ironring/internal/errs"
@@ -137,14 +138,23 @@ func (f *Factory) waitContext(ctx context.Context) (context.Context, context.Can
 
 func (f *Factory) json() bool { return f.output == "json" }
 
-// terminal reports whether a stream is one that a person looks at.
+// terminal reports whether a stream is one that a person looks at. Only a
+// terminal has a size: /dev/null is a character device too.
 func terminal(w any) bool {
 	file, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	is := false
+	err = conn.Control(func(fd uintptr) {
+		_, err := unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ)
+		is = err == nil
+	})
+	return err == nil && is
 }
 
 // color reports whether a stream takes colors.

@@ -26,7 +26,13 @@ nobody has looked at. Nothing is changed at the BMC. A node in enroll needs
 		Example: "  ironring node bmc accept-machine n1 --is 4c4c4544-0035-4d10-8032-b4c04f4a3332 --wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
-			rep, err := c.ChangeHardware(ctx, &api.ChangeHardwareRequest{Node: args[0], Change: &api.ChangeHardwareRequest_AcceptMachine{AcceptMachine: is}})
+			n, err := c.GetNode(ctx, &api.GetNodeRequest{Node: args[0], Read: &api.ReadOptions{Linearizable: true}})
+			if err != nil {
+				return err
+			}
+			rep, err := c.ChangeHardware(ctx, &api.ChangeHardwareRequest{
+				Node: n.GetNode().GetId(), Rev: n.GetNode().GetRev(), Change: &api.ChangeHardwareRequest_AcceptMachine{AcceptMachine: is},
+			})
 			if err != nil {
 				return err
 			}
