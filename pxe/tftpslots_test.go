@@ -86,6 +86,13 @@ func TestSlotsOfAll(t *testing.T) {
 	} else if n.leave(); s.budget != unansweredBurst {
 		t.Errorf("nothing was sent, the budget is %v", s.budget)
 	}
+	n, err := s.enter(late, false, nil)
+	if err != nil || !n.maySend() || !n.maySend() || s.budget != unansweredBurst-2 {
+		t.Fatalf("%v, two packets left a budget of %v", err, s.budget)
+	}
+	if n.heard(); s.budget != unansweredBurst {
+		t.Errorf("an answer left a budget of %v", s.budget)
+	}
 }
 
 // TestSlotsLaws: whoever asks, answers and leaves in whatever order, what is
