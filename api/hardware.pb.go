@@ -755,7 +755,9 @@ type GetHardwareReply struct {
 	Events     []*BmcEvent            `protobuf:"bytes,10,rep,name=events,proto3" json:"events,omitempty"` // oldest first
 	Items      []*HardwareItem        `protobuf:"bytes,11,rep,name=items,proto3" json:"items,omitempty"`
 	// What could not be read although other parts could.
-	Problems      []*HardwareProblem `protobuf:"bytes,12,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []*HardwareProblem `protobuf:"bytes,12,rep,name=problems,proto3" json:"problems,omitempty"`
+	// What a person must know before using this: it may be of another machine.
+	Warning       string `protobuf:"bytes,13,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -872,6 +874,13 @@ func (x *GetHardwareReply) GetProblems() []*HardwareProblem {
 		return x.Problems
 	}
 	return nil
+}
+
+func (x *GetHardwareReply) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
 }
 
 type HardwareProblem struct {
@@ -1385,7 +1394,7 @@ const file_hardware_proto_rawDesc = "" +
 	"\x06health\x18\v \x01(\tR\x06health\"Y\n" +
 	"\x12GetHardwareRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12/\n" +
-	"\x05parts\x18\x02 \x03(\x0e2\x19.ironring.v1.HardwarePartR\x05parts\"\xb0\x04\n" +
+	"\x05parts\x18\x02 \x03(\x0e2\x19.ironring.v1.HardwarePartR\x05parts\"\xca\x04\n" +
 	"\x10GetHardwareReply\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x17\n" +
@@ -1401,7 +1410,8 @@ const file_hardware_proto_rawDesc = "" +
 	"\x06events\x18\n" +
 	" \x03(\v2\x15.ironring.v1.BmcEventR\x06events\x12/\n" +
 	"\x05items\x18\v \x03(\v2\x19.ironring.v1.HardwareItemR\x05items\x128\n" +
-	"\bproblems\x18\f \x03(\v2\x1c.ironring.v1.HardwareProblemR\bproblems\"n\n" +
+	"\bproblems\x18\f \x03(\v2\x1c.ironring.v1.HardwareProblemR\bproblems\x12\x18\n" +
+	"\awarning\x18\r \x01(\tR\awarning\"n\n" +
 	"\x0fHardwareProblem\x12-\n" +
 	"\x04part\x18\x01 \x01(\x0e2\x19.ironring.v1.HardwarePartR\x04part\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +

@@ -890,7 +890,8 @@ type FetchArtifactRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
-	From          []string               `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"` // members that have it
+	From          []string               `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`                    // members that have it
+	WaitMs        uint32                 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"` // answer after so long, whether it is there or not; 0: when it is there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -946,9 +947,19 @@ func (x *FetchArtifactRequest) GetFrom() []string {
 	return nil
 }
 
+func (x *FetchArtifactRequest) GetWaitMs() uint32 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
+}
+
 type FetchArtifactReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	KeptUntilTick uint64                 `protobuf:"varint,1,opt,name=kept_until_tick,json=keptUntilTick,proto3" json:"kept_until_tick,omitempty"` // of the cluster's clock: until then the file stays there without a record; 0: not said
+	Arriving      bool                   `protobuf:"varint,2,opt,name=arriving,proto3" json:"arriving,omitempty"`                                  // it is not there yet: ask again
+	HaveBytes     uint64                 `protobuf:"varint,3,opt,name=have_bytes,json=haveBytes,proto3" json:"have_bytes,omitempty"`               // while it arrives
+	CheckedBytes  uint64                 `protobuf:"varint,4,opt,name=checked_bytes,json=checkedBytes,proto3" json:"checked_bytes,omitempty"`      // of what was there from before: read and hashed so far, before more is fetched
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -986,6 +997,27 @@ func (*FetchArtifactReply) Descriptor() ([]byte, []int) {
 func (x *FetchArtifactReply) GetKeptUntilTick() uint64 {
 	if x != nil {
 		return x.KeptUntilTick
+	}
+	return 0
+}
+
+func (x *FetchArtifactReply) GetArriving() bool {
+	if x != nil {
+		return x.Arriving
+	}
+	return false
+}
+
+func (x *FetchArtifactReply) GetHaveBytes() uint64 {
+	if x != nil {
+		return x.HaveBytes
+	}
+	return 0
+}
+
+func (x *FetchArtifactReply) GetCheckedBytes() uint64 {
+	if x != nil {
+		return x.CheckedBytes
 	}
 	return 0
 }
@@ -1051,14 +1083,19 @@ func (x *CacheImageRequest) GetName() string {
 }
 
 type CacheImageReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256, set when it is there
-	DoneBytes     uint64                 `protobuf:"varint,2,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
-	TotalBytes    uint64                 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"` // 0: not known
-	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`                              // why the last attempt failed; asking again tries again
-	ErrorKind     string                 `protobuf:"bytes,5,opt,name=error_kind,json=errorKind,proto3" json:"error_kind,omitempty"`     // errs.Kind name
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Digest           string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256, set when it is there
+	DoneBytes        uint64                 `protobuf:"varint,2,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	TotalBytes       uint64                 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`                     // 0: not known
+	Error            string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`                                                  // why the last attempt failed; asking again tries again
+	ErrorKind        string                 `protobuf:"bytes,5,opt,name=error_kind,json=errorKind,proto3" json:"error_kind,omitempty"`                         // errs.Kind name
+	CheckedBytes     uint64                 `protobuf:"varint,6,opt,name=checked_bytes,json=checkedBytes,proto3" json:"checked_bytes,omitempty"`               // of what was there from before: read and hashed so far, before more is downloaded
+	Copier           string                 `protobuf:"bytes,7,opt,name=copier,proto3" json:"copier,omitempty"`                                                // member that takes the second copy
+	CopiedBytes      uint64                 `protobuf:"varint,8,opt,name=copied_bytes,json=copiedBytes,proto3" json:"copied_bytes,omitempty"`                  // at copier
+	CopyCheckedBytes uint64                 `protobuf:"varint,9,opt,name=copy_checked_bytes,json=copyCheckedBytes,proto3" json:"copy_checked_bytes,omitempty"` // at copier, as checked_bytes
+	TryNext          bool                   `protobuf:"varint,10,opt,name=try_next,json=tryNext,proto3" json:"try_next,omitempty"`                             // with error: another peer may be able to, this one does not reach the origin or has no room
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CacheImageReply) Reset() {
@@ -1124,6 +1161,41 @@ func (x *CacheImageReply) GetErrorKind() string {
 		return x.ErrorKind
 	}
 	return ""
+}
+
+func (x *CacheImageReply) GetCheckedBytes() uint64 {
+	if x != nil {
+		return x.CheckedBytes
+	}
+	return 0
+}
+
+func (x *CacheImageReply) GetCopier() string {
+	if x != nil {
+		return x.Copier
+	}
+	return ""
+}
+
+func (x *CacheImageReply) GetCopiedBytes() uint64 {
+	if x != nil {
+		return x.CopiedBytes
+	}
+	return 0
+}
+
+func (x *CacheImageReply) GetCopyCheckedBytes() uint64 {
+	if x != nil {
+		return x.CopyCheckedBytes
+	}
+	return 0
+}
+
+func (x *CacheImageReply) GetTryNext() bool {
+	if x != nil {
+		return x.TryNext
+	}
+	return false
 }
 
 var File_peer_proto protoreflect.FileDescriptor
@@ -1193,17 +1265,22 @@ const file_peer_proto_rawDesc = "" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"7\n" +
 	"\rArtifactChunk\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"V\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"o\n" +
 	"\x14FetchArtifactRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04from\x18\x03 \x03(\tR\x04from\"<\n" +
+	"\x04from\x18\x03 \x03(\tR\x04from\x12\x17\n" +
+	"\await_ms\x18\x04 \x01(\rR\x06waitMs\"\x9c\x01\n" +
 	"\x12FetchArtifactReply\x12&\n" +
-	"\x0fkept_until_tick\x18\x01 \x01(\x04R\rkeptUntilTick\"W\n" +
+	"\x0fkept_until_tick\x18\x01 \x01(\x04R\rkeptUntilTick\x12\x1a\n" +
+	"\barriving\x18\x02 \x01(\bR\barriving\x12\x1d\n" +
+	"\n" +
+	"have_bytes\x18\x03 \x01(\x04R\thaveBytes\x12#\n" +
+	"\rchecked_bytes\x18\x04 \x01(\x04R\fcheckedBytes\"W\n" +
 	"\x11CacheImageRequest\x12\x12\n" +
 	"\x04urls\x18\x01 \x03(\tR\x04urls\x12\x1a\n" +
 	"\bchecksum\x18\x02 \x01(\tR\bchecksum\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\x9e\x01\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xc7\x02\n" +
 	"\x0fCacheImageReply\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
@@ -1212,7 +1289,13 @@ const file_peer_proto_rawDesc = "" +
 	"totalBytes\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
-	"error_kind\x18\x05 \x01(\tR\terrorKind2\xa0\x02\n" +
+	"error_kind\x18\x05 \x01(\tR\terrorKind\x12#\n" +
+	"\rchecked_bytes\x18\x06 \x01(\x04R\fcheckedBytes\x12\x16\n" +
+	"\x06copier\x18\a \x01(\tR\x06copier\x12!\n" +
+	"\fcopied_bytes\x18\b \x01(\x04R\vcopiedBytes\x12,\n" +
+	"\x12copy_checked_bytes\x18\t \x01(\x04R\x10copyCheckedBytes\x12\x19\n" +
+	"\btry_next\x18\n" +
+	" \x01(\bR\atryNext2\xa0\x02\n" +
 	"\aCluster\x12;\n" +
 	"\aPropose\x12\x1b.ironring.v1.ProposeRequest\x1a\x13.ironring.v1.Result\x12G\n" +
 	"\tReadIndex\x12\x1d.ironring.v1.ReadIndexRequest\x1a\x1b.ironring.v1.ReadIndexReply\x12D\n" +

@@ -677,8 +677,8 @@ type ArtifactsClient interface {
 	// data and says the size.
 	Read(ctx context.Context, in *ReadArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ArtifactChunk], error)
 	// Fetch has the called peer get a file from another one and keep it. It
-	// answers when the file is on its disk, verified. Asked again while it runs
-	// it joins what runs.
+	// answers when the file is on its disk, verified, or after wait_ms with how
+	// far it is. Asked again while it runs it joins what runs.
 	Fetch(ctx context.Context, in *FetchArtifactRequest, opts ...grpc.CallOption) (*FetchArtifactReply, error)
 	// CacheImage has the called peer download an image into its artifacts. It
 	// answers at once how far that is: ask again.
@@ -743,8 +743,8 @@ type ArtifactsServer interface {
 	// data and says the size.
 	Read(*ReadArtifactRequest, grpc.ServerStreamingServer[ArtifactChunk]) error
 	// Fetch has the called peer get a file from another one and keep it. It
-	// answers when the file is on its disk, verified. Asked again while it runs
-	// it joins what runs.
+	// answers when the file is on its disk, verified, or after wait_ms with how
+	// far it is. Asked again while it runs it joins what runs.
 	Fetch(context.Context, *FetchArtifactRequest) (*FetchArtifactReply, error)
 	// CacheImage has the called peer download an image into its artifacts. It
 	// answers at once how far that is: ask again.

@@ -785,7 +785,7 @@ func (x Quarantine_Class) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Quarantine_Class.Descriptor instead.
 func (Quarantine_Class) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11, 0}
+	return file_records_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type Lease_State int32
@@ -834,7 +834,7 @@ func (x Lease_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lease_State.Descriptor instead.
 func (Lease_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18, 0}
+	return file_records_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Lock_State int32
@@ -880,7 +880,7 @@ func (x Lock_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lock_State.Descriptor instead.
 func (Lock_State) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{20, 0}
+	return file_records_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type Member_Phase int32
@@ -932,7 +932,7 @@ func (x Member_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Phase.Descriptor instead.
 func (Member_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{22, 0}
+	return file_records_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type Artifact_Kind int32
@@ -990,7 +990,7 @@ func (x Artifact_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Artifact_Kind.Descriptor instead.
 func (Artifact_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{38, 0}
+	return file_records_proto_rawDescGZIP(), []int{40, 0}
 }
 
 // Node is a bare-metal machine that we manage.
@@ -1037,6 +1037,7 @@ type Node struct {
 	BmcPark     *BmcPark      `protobuf:"bytes,49,opt,name=bmc_park,json=bmcPark,proto3" json:"bmc_park,omitempty"`
 	Evidence    *Evidence     `protobuf:"bytes,50,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	BmcTls      *BmcTls       `protobuf:"bytes,51,opt,name=bmc_tls,json=bmcTls,proto3" json:"bmc_tls,omitempty"`
+	LastErrorOf *LastErrorOf  `protobuf:"bytes,52,opt,name=last_error_of,json=lastErrorOf,proto3" json:"last_error_of,omitempty"` // fsm, by FlowEnd; of what last_error is
 	// fsm: assignment, lock history, fence.
 	Assigned         string      `protobuf:"bytes,60,opt,name=assigned,proto3" json:"assigned,omitempty"` // member id of the owner, "" none
 	AssignEpoch      uint64      `protobuf:"varint,61,opt,name=assign_epoch,json=assignEpoch,proto3" json:"assign_epoch,omitempty"`
@@ -1322,6 +1323,13 @@ func (x *Node) GetEvidence() *Evidence {
 func (x *Node) GetBmcTls() *BmcTls {
 	if x != nil {
 		return x.BmcTls
+	}
+	return nil
+}
+
+func (x *Node) GetLastErrorOf() *LastErrorOf {
+	if x != nil {
+		return x.LastErrorOf
 	}
 	return nil
 }
@@ -2222,12 +2230,15 @@ func (x *BmcPark) GetMessage() string {
 // BmcTls is the certificate that a BMC was known by first, where the node
 // trusts on first use or pins one.
 type BmcTls struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "sha256:HEX" of the trusted certificate
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`         // host:port that it is of
-	FirstMs       int64                  `protobuf:"varint,3,opt,name=first_ms,json=firstMs,proto3" json:"first_ms,omitempty"`
-	ChangedTo     string                 `protobuf:"bytes,4,opt,name=changed_to,json=changedTo,proto3" json:"changed_to,omitempty"` // a different one was seen: no calls until it is accepted
-	ChangedMs     int64                  `protobuf:"varint,5,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "sha256:HEX" of the trusted certificate
+	Address     string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`         // host:port that it is of
+	FirstMs     int64                  `protobuf:"varint,3,opt,name=first_ms,json=firstMs,proto3" json:"first_ms,omitempty"`
+	ChangedTo   string                 `protobuf:"bytes,4,opt,name=changed_to,json=changedTo,proto3" json:"changed_to,omitempty"` // a different one was seen: no calls until it is accepted
+	ChangedMs   int64                  `protobuf:"varint,5,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`
+	// What was trusted at other addresses before, the oldest first; a bounded
+	// number of them.
+	Before        []*KnownCertificate `protobuf:"bytes,6,rep,name=before,proto3" json:"before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2297,6 +2308,136 @@ func (x *BmcTls) GetChangedMs() int64 {
 	return 0
 }
 
+func (x *BmcTls) GetBefore() []*KnownCertificate {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+// KnownCertificate is what a BMC at an address was known by.
+type KnownCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`         // host:port
+	Fingerprint   string                 `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "sha256:HEX"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownCertificate) Reset() {
+	*x = KnownCertificate{}
+	mi := &file_records_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownCertificate) ProtoMessage() {}
+
+func (x *KnownCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownCertificate.ProtoReflect.Descriptor instead.
+func (*KnownCertificate) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *KnownCertificate) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *KnownCertificate) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+// LastErrorOf says which work left last_error, so that later work can take it
+// back.
+type LastErrorOf struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flow          FlowKind               `protobuf:"varint,1,opt,name=flow,proto3,enum=ironring.v1.FlowKind" json:"flow,omitempty"`
+	Step          string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`              // interface.name of the step that failed
+	Unverified    bool                   `protobuf:"varint,3,opt,name=unverified,proto3" json:"unverified,omitempty"` // whose BMC it is was not known when it failed
+	Before        string                 `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"`          // error of the lifecycle that this one stands in front of
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastErrorOf) Reset() {
+	*x = LastErrorOf{}
+	mi := &file_records_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastErrorOf) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastErrorOf) ProtoMessage() {}
+
+func (x *LastErrorOf) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastErrorOf.ProtoReflect.Descriptor instead.
+func (*LastErrorOf) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LastErrorOf) GetFlow() FlowKind {
+	if x != nil {
+		return x.Flow
+	}
+	return FlowKind_FLOW_KIND_UNSPECIFIED
+}
+
+func (x *LastErrorOf) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *LastErrorOf) GetUnverified() bool {
+	if x != nil {
+		return x.Unverified
+	}
+	return false
+}
+
+func (x *LastErrorOf) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
 type Quarantine struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         Quarantine_Class       `protobuf:"varint,1,opt,name=class,proto3,enum=ironring.v1.Quarantine_Class" json:"class,omitempty"`
@@ -2308,7 +2449,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2461,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2474,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11}
+	return file_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Quarantine) GetClass() Quarantine_Class {
@@ -2375,7 +2516,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2528,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +2541,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{12}
+	return file_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Port) GetId() string {
@@ -2489,7 +2630,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2642,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2655,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13}
+	return file_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Network) GetName() string {
@@ -2612,7 +2753,7 @@ type PeerAddress struct {
 
 func (x *PeerAddress) Reset() {
 	*x = PeerAddress{}
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2765,7 @@ func (x *PeerAddress) String() string {
 func (*PeerAddress) ProtoMessage() {}
 
 func (x *PeerAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2778,7 @@ func (x *PeerAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAddress.ProtoReflect.Descriptor instead.
 func (*PeerAddress) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{14}
+	return file_records_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PeerAddress) GetPeer() string {
@@ -2668,7 +2809,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2821,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[15]
+	mi := &file_records_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2834,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{15}
+	return file_records_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Address) GetNetwork() string {
@@ -2753,7 +2894,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2906,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[16]
+	mi := &file_records_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2919,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{16}
+	return file_records_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Step) GetInterface() string {
@@ -2902,7 +3043,7 @@ type Flow struct {
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +3055,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[17]
+	mi := &file_records_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3068,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{17}
+	return file_records_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Flow) GetId() string {
@@ -3127,7 +3268,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3280,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[18]
+	mi := &file_records_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3293,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{18}
+	return file_records_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Lease) GetId() string {
@@ -3265,7 +3406,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3277,7 +3418,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[19]
+	mi := &file_records_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3290,7 +3431,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{19}
+	return file_records_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Timing) GetLeaseMs() uint64 {
@@ -3384,7 +3525,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3537,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[20]
+	mi := &file_records_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3550,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{20}
+	return file_records_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Lock) GetNodeId() string {
@@ -3519,7 +3660,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +3672,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[21]
+	mi := &file_records_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +3685,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{21}
+	return file_records_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Intent) GetNodeId() string {
@@ -3626,7 +3767,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3779,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[22]
+	mi := &file_records_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3792,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{22}
+	return file_records_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Member) GetId() string {
@@ -3815,7 +3956,7 @@ type FormerMember struct {
 
 func (x *FormerMember) Reset() {
 	*x = FormerMember{}
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +3968,7 @@ func (x *FormerMember) String() string {
 func (*FormerMember) ProtoMessage() {}
 
 func (x *FormerMember) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[23]
+	mi := &file_records_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +3981,7 @@ func (x *FormerMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerMember.ProtoReflect.Descriptor instead.
 func (*FormerMember) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{23}
+	return file_records_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FormerMember) GetId() string {
@@ -3892,7 +4033,7 @@ type SpentKey struct {
 
 func (x *SpentKey) Reset() {
 	*x = SpentKey{}
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3904,7 +4045,7 @@ func (x *SpentKey) String() string {
 func (*SpentKey) ProtoMessage() {}
 
 func (x *SpentKey) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[24]
+	mi := &file_records_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3917,7 +4058,7 @@ func (x *SpentKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpentKey.ProtoReflect.Descriptor instead.
 func (*SpentKey) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{24}
+	return file_records_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SpentKey) GetId() string {
@@ -3966,7 +4107,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3978,7 +4119,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[25]
+	mi := &file_records_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3991,7 +4132,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{25}
+	return file_records_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Keys) GetGeneration() uint64 {
@@ -4056,7 +4197,7 @@ type SealedKeys struct {
 
 func (x *SealedKeys) Reset() {
 	*x = SealedKeys{}
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4068,7 +4209,7 @@ func (x *SealedKeys) String() string {
 func (*SealedKeys) ProtoMessage() {}
 
 func (x *SealedKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[26]
+	mi := &file_records_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4081,7 +4222,7 @@ func (x *SealedKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedKeys.ProtoReflect.Descriptor instead.
 func (*SealedKeys) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{26}
+	return file_records_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SealedKeys) GetMember() string {
@@ -4121,7 +4262,7 @@ type Globals struct {
 
 func (x *Globals) Reset() {
 	*x = Globals{}
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4133,7 +4274,7 @@ func (x *Globals) String() string {
 func (*Globals) ProtoMessage() {}
 
 func (x *Globals) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[27]
+	mi := &file_records_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4146,7 +4287,7 @@ func (x *Globals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Globals.ProtoReflect.Descriptor instead.
 func (*Globals) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{27}
+	return file_records_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Globals) GetClusterId() string {
@@ -4221,7 +4362,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4233,7 +4374,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[28]
+	mi := &file_records_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4246,7 +4387,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{28}
+	return file_records_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Settings) GetTiming() *Timing {
@@ -4341,7 +4482,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4494,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[29]
+	mi := &file_records_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4507,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{29}
+	return file_records_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *JoinToken) GetId() string {
@@ -4432,7 +4573,7 @@ type Meta struct {
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4444,7 +4585,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[30]
+	mi := &file_records_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4457,7 +4598,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{30}
+	return file_records_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Meta) GetPrincipal() string {
@@ -4512,7 +4653,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4524,7 +4665,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[31]
+	mi := &file_records_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4537,7 +4678,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{31}
+	return file_records_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *History) GetSeq() uint64 {
@@ -4610,7 +4751,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_records_proto_msgTypes[32]
+	mi := &file_records_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4622,7 +4763,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[32]
+	mi := &file_records_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4635,7 +4776,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{32}
+	return file_records_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Audit) GetSeq() uint64 {
@@ -4686,7 +4827,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_records_proto_msgTypes[33]
+	mi := &file_records_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4698,7 +4839,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[33]
+	mi := &file_records_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4711,7 +4852,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{33}
+	return file_records_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Inventory) GetNodeId() string {
@@ -4754,7 +4895,7 @@ type RequestResult struct {
 
 func (x *RequestResult) Reset() {
 	*x = RequestResult{}
-	mi := &file_records_proto_msgTypes[34]
+	mi := &file_records_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4766,7 +4907,7 @@ func (x *RequestResult) String() string {
 func (*RequestResult) ProtoMessage() {}
 
 func (x *RequestResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[34]
+	mi := &file_records_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4779,7 +4920,7 @@ func (x *RequestResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResult.ProtoReflect.Descriptor instead.
 func (*RequestResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{34}
+	return file_records_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RequestResult) GetRequestId() string {
@@ -4815,7 +4956,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_records_proto_msgTypes[35]
+	mi := &file_records_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4827,7 +4968,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[35]
+	mi := &file_records_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4840,7 +4981,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{35}
+	return file_records_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Result) GetIndex() uint64 {
@@ -4875,7 +5016,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_records_proto_msgTypes[36]
+	mi := &file_records_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4887,7 +5028,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[36]
+	mi := &file_records_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4900,7 +5041,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{36}
+	return file_records_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Failure) GetKind() string {
@@ -4937,7 +5078,7 @@ type OpResult struct {
 
 func (x *OpResult) Reset() {
 	*x = OpResult{}
-	mi := &file_records_proto_msgTypes[37]
+	mi := &file_records_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4949,7 +5090,7 @@ func (x *OpResult) String() string {
 func (*OpResult) ProtoMessage() {}
 
 func (x *OpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[37]
+	mi := &file_records_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4962,7 +5103,7 @@ func (x *OpResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpResult.ProtoReflect.Descriptor instead.
 func (*OpResult) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{37}
+	return file_records_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OpResult) GetId() string {
@@ -5024,7 +5165,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_records_proto_msgTypes[38]
+	mi := &file_records_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5036,7 +5177,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[38]
+	mi := &file_records_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5049,7 +5190,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{38}
+	return file_records_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -5161,7 +5302,7 @@ type Ramdisk struct {
 
 func (x *Ramdisk) Reset() {
 	*x = Ramdisk{}
-	mi := &file_records_proto_msgTypes[39]
+	mi := &file_records_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5173,7 +5314,7 @@ func (x *Ramdisk) String() string {
 func (*Ramdisk) ProtoMessage() {}
 
 func (x *Ramdisk) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[39]
+	mi := &file_records_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5186,7 +5327,7 @@ func (x *Ramdisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ramdisk.ProtoReflect.Descriptor instead.
 func (*Ramdisk) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{39}
+	return file_records_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Ramdisk) GetArch() string {
@@ -5249,7 +5390,7 @@ var File_records_proto protoreflect.FileDescriptor
 
 const file_records_proto_rawDesc = "" +
 	"\n" +
-	"\rrecords.proto\x12\vironring.v1\"\xb0\f\n" +
+	"\rrecords.proto\x12\vironring.v1\"\xee\f\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -5293,7 +5434,8 @@ const file_records_proto_rawDesc = "" +
 	"\aerasure\x180 \x01(\v2\x14.ironring.v1.ErasureR\aerasure\x12/\n" +
 	"\bbmc_park\x181 \x01(\v2\x14.ironring.v1.BmcParkR\abmcPark\x121\n" +
 	"\bevidence\x182 \x01(\v2\x15.ironring.v1.EvidenceR\bevidence\x12,\n" +
-	"\abmc_tls\x183 \x01(\v2\x13.ironring.v1.BmcTlsR\x06bmcTls\x12\x1a\n" +
+	"\abmc_tls\x183 \x01(\v2\x13.ironring.v1.BmcTlsR\x06bmcTls\x12<\n" +
+	"\rlast_error_of\x184 \x01(\v2\x18.ironring.v1.LastErrorOfR\vlastErrorOf\x12\x1a\n" +
 	"\bassigned\x18< \x01(\tR\bassigned\x12!\n" +
 	"\fassign_epoch\x18= \x01(\x04R\vassignEpoch\x12+\n" +
 	"\x11unassigned_reason\x18> \x01(\tR\x10unassignedReason\x12\x1d\n" +
@@ -5391,7 +5533,7 @@ const file_records_proto_rawDesc = "" +
 	"\aBmcPark\x12-\n" +
 	"\x12credentials_digest\x18\x01 \x01(\fR\x11credentialsDigest\x12\x1a\n" +
 	"\bfailures\x18\x02 \x01(\rR\bfailures\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x9d\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xd4\x01\n" +
 	"\x06BmcTls\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x19\n" +
@@ -5399,7 +5541,18 @@ const file_records_proto_rawDesc = "" +
 	"\n" +
 	"changed_to\x18\x04 \x01(\tR\tchangedTo\x12\x1d\n" +
 	"\n" +
-	"changed_ms\x18\x05 \x01(\x03R\tchangedMs\"\xa8\x01\n" +
+	"changed_ms\x18\x05 \x01(\x03R\tchangedMs\x125\n" +
+	"\x06before\x18\x06 \x03(\v2\x1d.ironring.v1.KnownCertificateR\x06before\"N\n" +
+	"\x10KnownCertificate\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
+	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\"\x84\x01\n" +
+	"\vLastErrorOf\x12)\n" +
+	"\x04flow\x18\x01 \x01(\x0e2\x15.ironring.v1.FlowKindR\x04flow\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x1e\n" +
+	"\n" +
+	"unverified\x18\x03 \x01(\bR\n" +
+	"unverified\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\tR\x06before\"\xa8\x01\n" +
 	"\n" +
 	"Quarantine\x123\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1d.ironring.v1.Quarantine.ClassR\x05class\x12\x1f\n" +
@@ -5864,64 +6017,66 @@ func file_records_proto_rawDescGZIP() []byte {
 }
 
 var file_records_proto_enumTypes = make([]protoimpl.EnumInfo, 16)
-var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_records_proto_goTypes = []any{
-	(State)(0),            // 0: ironring.v1.State
-	(Event)(0),            // 1: ironring.v1.Event
-	(PowerState)(0),       // 2: ironring.v1.PowerState
-	(PowerAction)(0),      // 3: ironring.v1.PowerAction
-	(BootDevice)(0),       // 4: ironring.v1.BootDevice
-	(BootTarget)(0),       // 5: ironring.v1.BootTarget
-	(DHCPMode)(0),         // 6: ironring.v1.DHCPMode
-	(FlowKind)(0),         // 7: ironring.v1.FlowKind
-	(FlowStatus)(0),       // 8: ironring.v1.FlowStatus
-	(ResumePolicy)(0),     // 9: ironring.v1.ResumePolicy
-	(Erasure_Level)(0),    // 10: ironring.v1.Erasure.Level
-	(Quarantine_Class)(0), // 11: ironring.v1.Quarantine.Class
-	(Lease_State)(0),      // 12: ironring.v1.Lease.State
-	(Lock_State)(0),       // 13: ironring.v1.Lock.State
-	(Member_Phase)(0),     // 14: ironring.v1.Member.Phase
-	(Artifact_Kind)(0),    // 15: ironring.v1.Artifact.Kind
-	(*Node)(nil),          // 16: ironring.v1.Node
-	(*Boot)(nil),          // 17: ironring.v1.Boot
-	(*AgentSession)(nil),  // 18: ironring.v1.AgentSession
-	(*RootDisk)(nil),      // 19: ironring.v1.RootDisk
-	(*DiskRecord)(nil),    // 20: ironring.v1.DiskRecord
-	(*BmcFacts)(nil),      // 21: ironring.v1.BmcFacts
-	(*Erasure)(nil),       // 22: ironring.v1.Erasure
-	(*Evidence)(nil),      // 23: ironring.v1.Evidence
-	(*Reach)(nil),         // 24: ironring.v1.Reach
-	(*BmcPark)(nil),       // 25: ironring.v1.BmcPark
-	(*BmcTls)(nil),        // 26: ironring.v1.BmcTls
-	(*Quarantine)(nil),    // 27: ironring.v1.Quarantine
-	(*Port)(nil),          // 28: ironring.v1.Port
-	(*Network)(nil),       // 29: ironring.v1.Network
-	(*PeerAddress)(nil),   // 30: ironring.v1.PeerAddress
-	(*Address)(nil),       // 31: ironring.v1.Address
-	(*Step)(nil),          // 32: ironring.v1.Step
-	(*Flow)(nil),          // 33: ironring.v1.Flow
-	(*Lease)(nil),         // 34: ironring.v1.Lease
-	(*Timing)(nil),        // 35: ironring.v1.Timing
-	(*Lock)(nil),          // 36: ironring.v1.Lock
-	(*Intent)(nil),        // 37: ironring.v1.Intent
-	(*Member)(nil),        // 38: ironring.v1.Member
-	(*FormerMember)(nil),  // 39: ironring.v1.FormerMember
-	(*SpentKey)(nil),      // 40: ironring.v1.SpentKey
-	(*Keys)(nil),          // 41: ironring.v1.Keys
-	(*SealedKeys)(nil),    // 42: ironring.v1.SealedKeys
-	(*Globals)(nil),       // 43: ironring.v1.Globals
-	(*Settings)(nil),      // 44: ironring.v1.Settings
-	(*JoinToken)(nil),     // 45: ironring.v1.JoinToken
-	(*Meta)(nil),          // 46: ironring.v1.Meta
-	(*History)(nil),       // 47: ironring.v1.History
-	(*Audit)(nil),         // 48: ironring.v1.Audit
-	(*Inventory)(nil),     // 49: ironring.v1.Inventory
-	(*RequestResult)(nil), // 50: ironring.v1.RequestResult
-	(*Result)(nil),        // 51: ironring.v1.Result
-	(*Failure)(nil),       // 52: ironring.v1.Failure
-	(*OpResult)(nil),      // 53: ironring.v1.OpResult
-	(*Artifact)(nil),      // 54: ironring.v1.Artifact
-	(*Ramdisk)(nil),       // 55: ironring.v1.Ramdisk
+	(State)(0),               // 0: ironring.v1.State
+	(Event)(0),               // 1: ironring.v1.Event
+	(PowerState)(0),          // 2: ironring.v1.PowerState
+	(PowerAction)(0),         // 3: ironring.v1.PowerAction
+	(BootDevice)(0),          // 4: ironring.v1.BootDevice
+	(BootTarget)(0),          // 5: ironring.v1.BootTarget
+	(DHCPMode)(0),            // 6: ironring.v1.DHCPMode
+	(FlowKind)(0),            // 7: ironring.v1.FlowKind
+	(FlowStatus)(0),          // 8: ironring.v1.FlowStatus
+	(ResumePolicy)(0),        // 9: ironring.v1.ResumePolicy
+	(Erasure_Level)(0),       // 10: ironring.v1.Erasure.Level
+	(Quarantine_Class)(0),    // 11: ironring.v1.Quarantine.Class
+	(Lease_State)(0),         // 12: ironring.v1.Lease.State
+	(Lock_State)(0),          // 13: ironring.v1.Lock.State
+	(Member_Phase)(0),        // 14: ironring.v1.Member.Phase
+	(Artifact_Kind)(0),       // 15: ironring.v1.Artifact.Kind
+	(*Node)(nil),             // 16: ironring.v1.Node
+	(*Boot)(nil),             // 17: ironring.v1.Boot
+	(*AgentSession)(nil),     // 18: ironring.v1.AgentSession
+	(*RootDisk)(nil),         // 19: ironring.v1.RootDisk
+	(*DiskRecord)(nil),       // 20: ironring.v1.DiskRecord
+	(*BmcFacts)(nil),         // 21: ironring.v1.BmcFacts
+	(*Erasure)(nil),          // 22: ironring.v1.Erasure
+	(*Evidence)(nil),         // 23: ironring.v1.Evidence
+	(*Reach)(nil),            // 24: ironring.v1.Reach
+	(*BmcPark)(nil),          // 25: ironring.v1.BmcPark
+	(*BmcTls)(nil),           // 26: ironring.v1.BmcTls
+	(*KnownCertificate)(nil), // 27: ironring.v1.KnownCertificate
+	(*LastErrorOf)(nil),      // 28: ironring.v1.LastErrorOf
+	(*Quarantine)(nil),       // 29: ironring.v1.Quarantine
+	(*Port)(nil),             // 30: ironring.v1.Port
+	(*Network)(nil),          // 31: ironring.v1.Network
+	(*PeerAddress)(nil),      // 32: ironring.v1.PeerAddress
+	(*Address)(nil),          // 33: ironring.v1.Address
+	(*Step)(nil),             // 34: ironring.v1.Step
+	(*Flow)(nil),             // 35: ironring.v1.Flow
+	(*Lease)(nil),            // 36: ironring.v1.Lease
+	(*Timing)(nil),           // 37: ironring.v1.Timing
+	(*Lock)(nil),             // 38: ironring.v1.Lock
+	(*Intent)(nil),           // 39: ironring.v1.Intent
+	(*Member)(nil),           // 40: ironring.v1.Member
+	(*FormerMember)(nil),     // 41: ironring.v1.FormerMember
+	(*SpentKey)(nil),         // 42: ironring.v1.SpentKey
+	(*Keys)(nil),             // 43: ironring.v1.Keys
+	(*SealedKeys)(nil),       // 44: ironring.v1.SealedKeys
+	(*Globals)(nil),          // 45: ironring.v1.Globals
+	(*Settings)(nil),         // 46: ironring.v1.Settings
+	(*JoinToken)(nil),        // 47: ironring.v1.JoinToken
+	(*Meta)(nil),             // 48: ironring.v1.Meta
+	(*History)(nil),          // 49: ironring.v1.History
+	(*Audit)(nil),            // 50: ironring.v1.Audit
+	(*Inventory)(nil),        // 51: ironring.v1.Inventory
+	(*RequestResult)(nil),    // 52: ironring.v1.RequestResult
+	(*Result)(nil),           // 53: ironring.v1.Result
+	(*Failure)(nil),          // 54: ironring.v1.Failure
+	(*OpResult)(nil),         // 55: ironring.v1.OpResult
+	(*Artifact)(nil),         // 56: ironring.v1.Artifact
+	(*Ramdisk)(nil),          // 57: ironring.v1.Ramdisk
 }
 var file_records_proto_depIdxs = []int32{
 	0,  // 0: ironring.v1.Node.state:type_name -> ironring.v1.State
@@ -5936,39 +6091,42 @@ var file_records_proto_depIdxs = []int32{
 	25, // 9: ironring.v1.Node.bmc_park:type_name -> ironring.v1.BmcPark
 	23, // 10: ironring.v1.Node.evidence:type_name -> ironring.v1.Evidence
 	26, // 11: ironring.v1.Node.bmc_tls:type_name -> ironring.v1.BmcTls
-	27, // 12: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
-	5,  // 13: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
-	20, // 14: ironring.v1.RootDisk.before:type_name -> ironring.v1.DiskRecord
-	10, // 15: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
-	20, // 16: ironring.v1.Erasure.erased:type_name -> ironring.v1.DiskRecord
-	11, // 17: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
-	6,  // 18: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
-	30, // 19: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
-	9,  // 20: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
-	7,  // 21: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
-	32, // 22: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
-	8,  // 23: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
-	1,  // 24: ironring.v1.Flow.request:type_name -> ironring.v1.Event
-	46, // 25: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
-	46, // 26: ironring.v1.Flow.request_meta:type_name -> ironring.v1.Meta
-	12, // 27: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
-	35, // 28: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
-	13, // 29: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
-	14, // 30: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
-	42, // 31: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
-	35, // 32: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
-	46, // 33: ironring.v1.History.meta:type_name -> ironring.v1.Meta
-	0,  // 34: ironring.v1.History.state:type_name -> ironring.v1.State
-	46, // 35: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
-	51, // 36: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
-	52, // 37: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
-	53, // 38: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
-	15, // 39: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	28, // 12: ironring.v1.Node.last_error_of:type_name -> ironring.v1.LastErrorOf
+	29, // 13: ironring.v1.Node.quarantine:type_name -> ironring.v1.Quarantine
+	5,  // 14: ironring.v1.Boot.target:type_name -> ironring.v1.BootTarget
+	20, // 15: ironring.v1.RootDisk.before:type_name -> ironring.v1.DiskRecord
+	10, // 16: ironring.v1.Erasure.level:type_name -> ironring.v1.Erasure.Level
+	20, // 17: ironring.v1.Erasure.erased:type_name -> ironring.v1.DiskRecord
+	27, // 18: ironring.v1.BmcTls.before:type_name -> ironring.v1.KnownCertificate
+	7,  // 19: ironring.v1.LastErrorOf.flow:type_name -> ironring.v1.FlowKind
+	11, // 20: ironring.v1.Quarantine.class:type_name -> ironring.v1.Quarantine.Class
+	6,  // 21: ironring.v1.Network.mode:type_name -> ironring.v1.DHCPMode
+	32, // 22: ironring.v1.Network.peers:type_name -> ironring.v1.PeerAddress
+	9,  // 23: ironring.v1.Step.policy:type_name -> ironring.v1.ResumePolicy
+	7,  // 24: ironring.v1.Flow.kind:type_name -> ironring.v1.FlowKind
+	34, // 25: ironring.v1.Flow.steps:type_name -> ironring.v1.Step
+	8,  // 26: ironring.v1.Flow.status:type_name -> ironring.v1.FlowStatus
+	1,  // 27: ironring.v1.Flow.request:type_name -> ironring.v1.Event
+	48, // 28: ironring.v1.Flow.meta:type_name -> ironring.v1.Meta
+	48, // 29: ironring.v1.Flow.request_meta:type_name -> ironring.v1.Meta
+	12, // 30: ironring.v1.Lease.state:type_name -> ironring.v1.Lease.State
+	37, // 31: ironring.v1.Lease.timing:type_name -> ironring.v1.Timing
+	13, // 32: ironring.v1.Lock.state:type_name -> ironring.v1.Lock.State
+	14, // 33: ironring.v1.Member.phase:type_name -> ironring.v1.Member.Phase
+	44, // 34: ironring.v1.Keys.sealed:type_name -> ironring.v1.SealedKeys
+	37, // 35: ironring.v1.Settings.timing:type_name -> ironring.v1.Timing
+	48, // 36: ironring.v1.History.meta:type_name -> ironring.v1.Meta
+	0,  // 37: ironring.v1.History.state:type_name -> ironring.v1.State
+	48, // 38: ironring.v1.Audit.meta:type_name -> ironring.v1.Meta
+	53, // 39: ironring.v1.RequestResult.result:type_name -> ironring.v1.Result
+	54, // 40: ironring.v1.Result.failure:type_name -> ironring.v1.Failure
+	55, // 41: ironring.v1.Result.ops:type_name -> ironring.v1.OpResult
+	15, // 42: ironring.v1.Artifact.kind:type_name -> ironring.v1.Artifact.Kind
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }
@@ -5982,7 +6140,7 @@ func file_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_records_proto_rawDesc), len(file_records_proto_rawDesc)),
 			NumEnums:      16,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
