@@ -86,9 +86,12 @@ func (w *work) memberSet(op *api.MemberSet, out *api.OpResult) error {
 	if err := checkFormKey(m.GetFormKey()); err != nil {
 		return err
 	}
+	if err := w.notFormer(m.GetId(), m.GetKeyDigest()); err != nil {
+		return err
+	}
 	was := get(w, members, m.GetId())
 	m = proto.CloneOf(m)
-	m.FormKeys = formKeysOf(was, m.GetFormKey())
+	m.FormKeys = formKeysOf(was, w.provedKeys(m), m.GetFormKey())
 	m.JoinedMs = w.meta.GetWallMs()
 	if was != nil {
 		m.JoinedMs = was.GetJoinedMs()
@@ -226,6 +229,9 @@ func (w *work) tokenConsume(op *api.TokenConsume, out *api.OpResult) error {
 		return errs.About(errs.Invalid, "key_digest", "the digest of the joiner's key has %d bytes, not %d", len(op.GetKeyDigest()), sha256.Size)
 	}
 	if err := checkID("member id", op.GetMemberId()); err != nil {
+		return err
+	}
+	if err := w.notFormer(op.GetMemberId(), op.GetKeyDigest()); err != nil { // since its token was looked at
 		return err
 	}
 	out.Id = id

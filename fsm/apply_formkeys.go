@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"encoding/hex"
 	"slices"
 
@@ -9,8 +10,9 @@ import (
 )
 
 // Shared keys of key_file, known by an id that reveals nothing of them
-// (ADR 0031). What a removed member had is spent, for good: the table of spent
-// keys never shrinks, and grows only by keys that operators made.
+// (ADR 0031). What a removed member had, by what it proved and by what it said,
+// is spent, for good: the table of spent keys never shrinks, and grows only by
+// keys that operators made.
 
 const (
 	formKeyID    = 16 // bytes of a key's id, which is in hexadecimal
@@ -25,14 +27,34 @@ func checkFormKey(id string) error {
 }
 
 // formKeysOf are the shared keys that a member has had: one that it has no more
-// may still be on its disk.
-func formKeysOf(was *api.Member, now string) []string {
+// may still be on its disk. The first one is never forgotten, whatever the
+// member says of later ones: if it joined by a key, it is that.
+func formKeysOf(was *api.Member, proved []string, now string) []string {
 	had := slices.Clone(was.GetFormKeys())
-	if now == "" {
-		return had
+	for _, id := range proved {
+		if !slices.Contains(had, id) {
+			had = append(had, id)
+		}
 	}
-	had = append(slices.DeleteFunc(had, func(id string) bool { return id == now }), now)
-	return had[max(0, len(had)-formKeysKept):]
+	if now != "" && (len(had) == 0 || now != had[0]) {
+		had = append(slices.DeleteFunc(had, func(id string) bool { return id == now }), now)
+	}
+	if more := len(had) - formKeysKept; more > 0 {
+		had = slices.Delete(had, 1, 1+more)
+	}
+	return had
+}
+
+// provedKeys are the shared keys by which a member got the tokens that it used.
+// Its record is its own word, and need not tell them.
+func (w *work) provedKeys(m *api.Member) []string {
+	var out []string
+	for _, t := range all(w, tokens) {
+		if t.GetFormKey() != "" && t.GetMemberId() == m.GetId() && bytes.Equal(t.GetKeyDigest(), m.GetKeyDigest()) {
+			out = append(out, t.GetFormKey())
+		}
+	}
+	return out
 }
 
 // spendFormKeys has nobody join any more by what a member knows.

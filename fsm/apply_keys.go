@@ -251,4 +251,16 @@ func (w *work) retireMember(m *api.Member) {
 	}
 }
 
+// notFormer refuses what is done for a member that was removed, or left, since
+// somebody looked: a join that another peer slept on or that is repeated, the
+// last announcement of one that leaves. The same id with another key is another
+// peer. Records without a key are told from nobody (admit of package cluster
+// takes them so, too).
+func (w *work) notFormer(id string, keyDigest []byte) error {
+	if len(keyDigest) == 0 || get(w, former, formerKey(&api.FormerMember{Id: id, KeyDigest: keyDigest})) == nil {
+		return nil
+	}
+	return errs.About(errs.Denied, id, "peer %s is a former member, by this key: empty its data directory and join again", id)
+}
+
 func formerKey(f *api.FormerMember) string { return fmt.Sprintf("%s/%x", f.GetId(), f.GetKeyDigest()) }

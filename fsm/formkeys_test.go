@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -21,6 +22,14 @@ func formKey(n int) string {
 func memberWithKey(id string, key int) *api.Op {
 	op := memberSet(id)
 	op.GetMemberSet().Member.FormKey = formKey(key)
+	return op
+}
+
+// peerWithKey is memberWithKey with the key pair of formConsume.
+func peerWithKey(id string, key int) *api.Op {
+	op := memberWithKey(id, key)
+	digest := sha256.Sum256([]byte(id))
+	op.GetMemberSet().Member.KeyDigest = digest[:]
 	return op
 }
 
@@ -97,14 +106,109 @@ func TestSpentFormKeys(t *testing.T) {
 	}
 }
 
-// Of one member only the newest keys are remembered.
+// What a member proved when it joined is spent by its removal, whatever its
+// record says then and later.
+func TestRemovalSpendsWhatWasProved(t *testing.T) {
+	for name, says := range map[string]func(f *fixture){
+		"nothing": func(f *fixture) { f.ok(peerWithKey("p9", 0)) },
+		"another": func(f *fixture) { f.ok(peerWithKey("p9", 2)) },
+		"nothing any more": func(f *fixture) {
+			f.ok(peerWithKey("p9", 1))
+			f.ok(peerWithKey("p9", 0))
+		},
+		"many others, once its token is forgotten": func(f *fixture) {
+			f.ok(peerWithKey("p9", 0))
+			later := &api.Meta{Principal: "peer:p1", Source: "peer:p1", Reason: "test", WallMs: user.GetWallMs() + 2*tokenForgotMs}
+			if res := f.command(later, formToken("t2", 3)); res.GetFailure() != nil || f.s.View().JoinToken("t1") != nil {
+				t.Fatalf("the token is remembered: %v", res)
+			}
+			for n := range formKeysKept + 5 {
+				f.ok(peerWithKey("p9", 10+n))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.ok(peerWithKey("p1", 1), formToken("t1", 1))
+			join := []*api.Op{formConsume("t1", "p9"), peerWithKey("p9", 0)}
+			f.ok(join...)
+			says(f)
+			f.ok(removal("p9", true))
+			if f.s.View().SpentKey(formKey(1)) == nil {
+				t.Error("the key that p9 proved is not spent")
+			}
+		})
+	}
+
+	// Another peer under the id, with another key pair, did not prove it.
+	f := newFixture(t)
+	f.ok(formToken("t1", 1))
+	f.ok(formConsume("t1", "p9"), peerWithKey("p9", 0))
+	f.ok(removal("p9", false)) // left by itself
+	f.ok(memberWithKey("p9", 0))
+	f.ok(removal("p9", true))
+	if f.s.View().SpentKey(formKey(1)) != nil {
+		t.Error("a key of another peer is spent")
+	}
+}
+
+// A join that was checked before the removal and is applied after it, a join
+// that is repeated, and the announcement of a peer that leaves bring nobody
+// back; a new key pair and a new token do, and then the old one cannot take the
+// record over.
+func TestFormerMemberStaysOut(t *testing.T) {
+	for _, operator := range []bool{true, false} {
+		f := newFixture(t)
+		join := []*api.Op{formConsume("t1", "p3"), peerWithKey("p3", 1)}
+		f.ok(memberWithKey("p1", 1), formToken("t1", 1), formToken("t2", 0), formToken("t3", 0))
+		f.ok(join...)
+		f.ok(join...) // its answer was lost
+		f.ok(removal("p3", operator))
+		refused := func() {
+			t.Helper()
+			f.fails(errs.Denied, join...)
+			f.fails(errs.Denied, join[0])
+			f.fails(errs.Denied, join[1])
+			f.fails(errs.Denied, formConsume("t2", "p3"), peerWithKey("p3", 0)) // another token, made before or after
+		}
+		refused()
+		if m := f.s.View().Member("p3"); m != nil {
+			t.Fatalf("the former member is one again: %v", m)
+		}
+
+		// As after a restart of who applies it.
+		var snapshot bytes.Buffer
+		if _, err := f.s.Snapshot().WriteTo(&snapshot); err != nil {
+			t.Fatal(err)
+		}
+		f.s = New()
+		if err := f.s.Restore(&snapshot); err != nil {
+			t.Fatal(err)
+		}
+		refused()
+
+		back := peerWithKey("p3", 2)
+		digest := sha256.Sum256([]byte("p3, anew"))
+		back.GetMemberSet().Member.KeyDigest = digest[:]
+		consume := formConsume("t3", "p3")
+		consume.GetTokenConsume().KeyDigest = digest[:]
+		f.ok(consume, back)
+		f.ok(consume, back)
+		refused()
+		if m := f.s.View().Member("p3"); !bytes.Equal(m.GetKeyDigest(), digest[:]) || m.GetFormKey() != formKey(2) {
+			t.Errorf("the new peer's record: %v", m)
+		}
+	}
+}
+
+// Of one member the first key and the newest ones are remembered.
 func TestFormKeysAreBounded(t *testing.T) {
 	f := newFixture(t)
 	for n := range formKeysKept + 5 {
 		f.ok(memberWithKey("p1", n+1))
 	}
 	had := f.s.View().Member("p1").GetFormKeys()
-	if len(had) != formKeysKept || had[formKeysKept-1] != formKey(formKeysKept+5) || had[0] != formKey(6) {
-		t.Errorf("%d keys from %s to %s", len(had), had[0], had[len(had)-1])
+	if len(had) != formKeysKept || had[formKeysKept-1] != formKey(formKeysKept+5) || had[0] != formKey(1) || had[1] != formKey(7) {
+		t.Errorf("%d keys from %s, %s to %s", len(had), had[0], had[1], had[len(had)-1])
 	}
 }

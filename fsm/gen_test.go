@@ -29,7 +29,14 @@ func (g *gen) next() int { *g.fresh++; return *g.fresh }
 func (g *gen) id() string     { return nodeID(g.n(2, "node")) }
 func (g *gen) mac() string    { return mac(g.n(5, "mac")) }
 func (g *gen) member() string { return fmt.Sprint("p", g.n(2, "member")) }
-func (g *gen) name() string   { return []string{"", "a", "b", "c"}[g.n(3, "name")] }
+
+// memberKey is the digest of a member's key pair, of a few.
+func (g *gen) memberKey() []byte {
+	key := sha256.Sum256([]byte{byte(g.n(2, "key pair"))})
+	return key[:]
+}
+
+func (g *gen) name() string { return []string{"", "a", "b", "c"}[g.n(3, "name")] }
 
 func (g *gen) wrongTerm() uint64 {
 	if g.rarely("wrong term") {
@@ -307,6 +314,9 @@ func (g *gen) clusterOp() *api.Op {
 	case 7:
 		op := memberSet(g.member())
 		op.GetMemberSet().Member.FormKey = formKey(g.n(2, "form key"))
+		if g.n(1, "with a key") == 1 {
+			op.GetMemberSet().Member.KeyDigest = g.memberKey()
+		}
 		return op
 	case 8:
 		if !g.rarely("remove member") {
@@ -323,7 +333,7 @@ func (g *gen) clusterOp() *api.Op {
 		secret := sha256.Sum256([]byte("s"))
 		id := fmt.Sprint("t", g.n(2, "token"))
 		if g.n(1, "consume") == 1 {
-			return &api.Op{Op: &api.Op_TokenConsume{TokenConsume: &api.TokenConsume{Id: id, SecretDigest: secret[:], KeyDigest: secret[:], MemberId: g.member()}}}
+			return &api.Op{Op: &api.Op_TokenConsume{TokenConsume: &api.TokenConsume{Id: id, SecretDigest: secret[:], KeyDigest: g.memberKey(), MemberId: g.member()}}}
 		}
 		return &api.Op{Op: &api.Op_TokenCreate{TokenCreate: &api.TokenCreate{Token: &api.JoinToken{Id: id, SecretDigest: secret[:], ExpiresMs: 500, FormKey: formKey(g.n(2, "form key"))}}}}
 	}

@@ -251,6 +251,9 @@ func (l *laws) invariants() {
 			live[le.GetConductor()] = true
 		}
 	}
+	for _, m := range v.Members() {
+		check(len(m.GetKeyDigest()) == 0 || v.Former(m.GetId(), m.GetKeyDigest()) == nil, "a former member is one again: %v", m)
+	}
 	artifactInvariants(v, check)
 	given := map[string]bool{}
 	for a := range v.Addresses() {
