@@ -231,23 +231,34 @@ func (r *runner) waitForConsole(ctx context.Context, p position, policy Evidence
 	tick := time.NewTicker(evidenceEvery)
 	defer tick.Stop()
 	for {
+		var failed error
 		select {
 		case <-w.finder.hit:
+		case failed = <-w.failed:
 			r.stopConsole()
-			e := r.evidence(p.flow)
-			e.Seen, e.SeenMs, e.Source = policy.String(), r.cfg.Clock.Now().UnixMilli(), fmt.Sprintf("the console's line %q", w.finder.shown())
-			return outcome{
-				result: map[string]any{"seen": e.GetSeen(), "source": e.GetSource()},
-				ops:    []*api.Op{r.write(p.flow, []string{"evidence"}, &api.Node{Evidence: e})},
-			}, nil
-		case err := <-w.failed:
-			r.stopConsole()
-			return outcome{}, err
 		case <-ctx.Done():
-			return outcome{}, w.unseen(policy, r.cfg.Clock.Now(), context.Cause(ctx))
+			failed = w.unseen(policy, r.cfg.Clock.Now(), context.Cause(ctx))
 		case <-tick.C:
 			r.gate.Progress(r.token)
 		}
+		// A line that was printed counts, whatever became of the console after it.
+		switch line, found := w.finder.sighted(); {
+		case found:
+			r.stopConsole()
+			return r.consoleSeen(p, policy, line), nil
+		case failed != nil:
+			return outcome{}, failed
+		}
+	}
+}
+
+// consoleSeen is the outcome once a line was seen.
+func (r *runner) consoleSeen(p position, policy EvidencePolicy, line string) outcome {
+	e := r.evidence(p.flow)
+	e.Seen, e.SeenMs, e.Source = policy.String(), r.cfg.Clock.Now().UnixMilli(), fmt.Sprintf("the console's line %q", line)
+	return outcome{
+		result: map[string]any{"seen": e.GetSeen(), "source": e.GetSource()},
+		ops:    []*api.Op{r.write(p.flow, []string{"evidence"}, &api.Node{Evidence: e})},
 	}
 }
 

@@ -1,8 +1,12 @@
 package flow
 
 import (
+	"context"
+	"errors"
+	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ironring/ironring/api"
@@ -138,4 +142,64 @@ func TestEvidenceConsoleAborted(t *testing.T) {
 			r.Error("the console is still read")
 		}
 	})
+}
+
+// A line that was printed before the console failed for good, or before the
+// time was over, is evidence; also one that had not ended. Which of the ready
+// channels a select takes is chance, hence the repetitions.
+func TestEvidenceConsoleSeenAndLost(t *testing.T) {
+	const pattern, repetitions = "login:", 1000
+	lost := errs.New(errs.Unsupported, "serial over LAN was switched off")
+	for name, test := range map[string]struct {
+		printed       string
+		failed, ended bool
+		seen          string
+	}{
+		"a line, then failed":          {"web1 login: \r\n", true, false, "web1 login:"},
+		"a prompt, then failed":        {"web1 login: ", true, false, "web1 login:"},
+		"a line, then ended":           {"web1 login: \r\n", false, true, "web1 login:"},
+		"a prompt, then ended":         {"web1 login: ", false, true, "web1 login:"},
+		"a line, then failed and over": {"web1 login: \r\n", true, true, "web1 login:"},
+		"another line, then failed":    {"panic\r\n", true, false, ""},
+		"another line, then ended":     {"panic\r\n", false, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := conductortest.New(t, "p1")
+				engine := &Engine{cfg: Config{Store: c.Store, Clock: c.Clock}}
+				over := errs.New(errs.Timeout, "not done in 10m0s")
+				for range repetitions {
+					w := &consoleWatch{
+						finder: newLineFinder(regexp.MustCompile(pattern)), began: c.Clock.Now(), cancel: func() {},
+						opened: make(chan struct{}), failed: make(chan error, 1), done: make(chan struct{}), sessions: 1,
+					}
+					close(w.done)
+					_, _ = w.finder.Write([]byte(test.printed))
+					if test.failed {
+						w.failed <- lost
+					}
+					ctx, cancel := context.WithCancelCause(t.Context())
+					if test.ended {
+						cancel(over)
+					}
+					r := &runner{Engine: engine, node: nodeID, console: w}
+					out, err := r.waitForConsole(ctx, position{flow: &api.Flow{Id: "f1"}}, EvidencePolicy{Console: pattern})
+					cancel(nil)
+					if test.seen == "" {
+						if !errors.Is(err, lost) && !errors.Is(err, over) {
+							t.Fatalf("error %v", err)
+						}
+						continue
+					}
+					if err != nil || r.console != nil || len(out.ops) != 1 {
+						t.Fatalf("error %v, console %v, operations %v", err, r.console, out.ops)
+					}
+					e := out.ops[0].GetNodeWrite().GetNode().GetEvidence()
+					if want := `the console's line "` + test.seen + `"`; e.GetSeen() != "console:"+pattern || e.GetSource() != want || e.GetSeenMs() == 0 {
+						t.Fatalf("evidence %v", e)
+					}
+				}
+			})
+		})
+	}
 }

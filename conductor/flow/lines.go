@@ -166,11 +166,12 @@ func printable(line string) string {
 	return line
 }
 
-// shown is the line that was found.
-func (l *lineFinder) shown() string {
+// sighted is the line that was found, also one that has not ended.
+func (l *lineFinder) sighted() (line string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.found
+	l.lookLocked()
+	return l.found, l.found != ""
 }
 
 // size is how many bytes the console has shown.

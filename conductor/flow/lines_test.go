@@ -7,6 +7,13 @@ import (
 	"unicode/utf8"
 )
 
+// shown is the line that was found so far.
+func (l *lineFinder) shown() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.found
+}
+
 func (l *lineFinder) isHit() bool {
 	select {
 	case <-l.hit:
