@@ -46,7 +46,7 @@ func (s *Service) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Ex
 	explain(out, v, s.cfg.Clock.Now())
 	if contact, behind := s.cfg.Cluster.LeaderContact(), s.cfg.Cluster.Behind(); contact <= staleAfter && behind > behindAfter {
 		out.Notes = append(out.Notes, fmt.Sprintf("this peer has applied no change for %v, although it hears the leader (is its disk full?): what you see is old", behind.Round(time.Second)))
-	} else if s.stale() {
+	} else if s.Stale() {
 		out.Notes = append(out.Notes, fmt.Sprintf("this peer has had no contact with a leader for %v: what you see may be old", s.cfg.Cluster.LeaderContact().Round(time.Second)))
 	}
 	return out, nil

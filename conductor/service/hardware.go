@@ -9,6 +9,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/drivers"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
@@ -21,6 +22,7 @@ const (
 	// hardwareTries is how often the keeper is looked up again when it has
 	// changed meanwhile.
 	hardwareTries = 3
+	hardwarePause = 200 * time.Millisecond // before the next look
 	// hardwareTimeout bounds a question to a BMC where the client sets no
 	// deadline: sensors of a slow one take most of a minute.
 	hardwareTimeout = 90 * time.Second
@@ -42,12 +44,8 @@ func (s *Service) GetHardware(ctx context.Context, req *api.GetHardwareRequest) 
 		if errs.KindOf(err) != errs.NotOwner || try == hardwareTries {
 			return rep, err
 		}
-		timer := time.NewTimer(200 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if clock.Pause(ctx, hardwarePause) != nil {
 			return nil, err
-		case <-timer.C:
 		}
 	}
 }

@@ -120,7 +120,7 @@ func (s *Service) GetNode(ctx context.Context, req *api.GetNodeRequest) (*api.No
 	if err != nil {
 		return nil, err
 	}
-	return &api.NodeReply{Node: masked(n), Index: v.Index(), Stale: s.stale(), Flow: maskedFlow(v.Flow(n.GetId())), Lock: v.Lock(n.GetId())}, nil
+	return &api.NodeReply{Node: masked(n), Index: v.Index(), Stale: s.Stale(), Flow: maskedFlow(v.Flow(n.GetId())), Lock: v.Lock(n.GetId())}, nil
 }
 
 // ListNodes implements api.IronringServer.
@@ -133,7 +133,7 @@ func (s *Service) ListNodes(ctx context.Context, req *api.ListNodesRequest) (*ap
 	if limit <= 0 || limit > maxPage {
 		limit = maxPage
 	}
-	out := &api.ListNodesReply{Index: v.Index(), Stale: s.stale()}
+	out := &api.ListNodesReply{Index: v.Index(), Stale: s.Stale()}
 	for n := range v.NodesAfter(req.GetMarker()) {
 		if !matches(n, req) {
 			continue

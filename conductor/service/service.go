@@ -123,9 +123,9 @@ func (s *Service) view(ctx context.Context, opts *api.ReadOptions) (*fsm.View, e
 	return s.cfg.Cluster.Store().View(), nil
 }
 
-// stale reports whether what this peer says may be old: it has no contact with a
+// Stale reports whether what this peer says may be old: it has no contact with a
 // leader, or it hears the leader and applies nothing, as with a full disk.
-func (s *Service) stale() bool {
+func (s *Service) Stale() bool {
 	return s.cfg.Cluster.LeaderContact() > staleAfter || s.cfg.Cluster.Behind() > behindAfter
 }
 
