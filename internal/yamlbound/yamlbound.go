@@ -2,11 +2,13 @@
 //
 // The YAML library that we use takes a time that grows with the square of some
 // things: how deep a file is nested, empty lines at the end of a block of text,
-// entries of a list that are empty. A file of a few kilobytes can keep it busy
+// entries of a list that are empty, keys of a mapping that stand in lines of
+// their own, documents in a file. A file of a few kilobytes can keep it busy
 // for minutes, and one that is nested deep enough ends the process. It has no
 // limits of its own, so files are looked at here before it parses them: as
 // bytes, and token by token while it reads them. Bounds are far above what
-// anybody writes.
+// anybody writes. Within them the time grows with the size alone: some tens of
+// seconds for the largest files that callers take.
 //
 // What aliases stand for is left to the callers: none of them follows aliases
 // into lists of unknown length.
@@ -25,11 +27,13 @@ import (
 
 // The bounds.
 const (
-	maxDepth  = 64      // lists and mappings within each other
-	maxOpen   = 1000    // brackets, wherever they stand: the library reads a file of nothing else as one piece
-	maxBlank  = 100     // empty lines in a row
-	maxEmpty  = 10_000  // entries of lists that hold nothing
-	maxTokens = 4 << 20 // about ten for each key and its value
+	maxDepth   = 64      // lists and mappings within each other
+	maxOpen    = 1000    // brackets, wherever they stand: the library reads a file of nothing else as one piece
+	maxBlank   = 100     // empty lines in a row
+	maxEmpty   = 10_000  // entries of lists that hold nothing
+	maxKeys    = 4000    // of one mapping without braces
+	maxMarkers = 100     // lines that begin or end a document, and directives
+	maxTokens  = 4 << 20 // about ten for each key and its value
 )
 
 // Error is a file that exceeds a bound.
@@ -96,10 +100,16 @@ func bytesOf(data []byte) error {
 
 // limits counts what the tokens of a file add up to.
 type limits struct {
-	tokens, empty int
-	flow          int   // open [ and {
-	columns       []int // in which the lists and mappings around a token begin
-	last          *token.Token
+	tokens, empty, markers int
+	flow                   int     // open [ and {
+	levels                 []level // the lists and mappings around a token, the innermost last
+	last                   *token.Token
+}
+
+// level is a list or a mapping without brackets.
+type level struct {
+	column int // in which it begins
+	keys   int // so far
 }
 
 // look counts one token.
@@ -114,31 +124,60 @@ func (l *limits) look(t *token.Token) error {
 	l.last = t
 	switch t.Type {
 	case token.SequenceStartType, token.MappingStartType:
+		if l.flow == 0 { // it may be a key
+			if err := l.block(last, t); err != nil {
+				return err
+			}
+		}
 		l.flow++
 	case token.SequenceEndType, token.MappingEndType:
 		l.flow = max(0, l.flow-1)
+	case token.DocumentHeaderType, token.DocumentEndType, token.DirectiveType:
+		if l.markers++; l.markers > maxMarkers {
+			return &Error{lineOf(t), fmt.Sprintf("more than %d lines that begin or end a document", maxMarkers)}
+		}
+		l.levels = l.levels[:0]
 	default:
 		if l.flow > 0 {
 			break
 		}
-		// Only what stands first in a line, or behind a dash or question mark,
-		// can begin a list or a mapping.
-		first := last == nil || last.Position.Line != t.Position.Line || opens(last)
-		if !first {
-			break
+		if err := l.block(last, t); err != nil {
+			return err
 		}
-		for len(l.columns) > 0 && l.columns[len(l.columns)-1] >= t.Position.Column {
-			l.columns = l.columns[:len(l.columns)-1]
+	}
+	if l.flow+len(l.levels) > maxDepth {
+		return &Error{lineOf(t), fmt.Sprintf("nested more than %d deep", maxDepth)}
+	}
+	return nil
+}
+
+// block counts a token that stands in no brackets, behind last.
+func (l *limits) block(last, t *token.Token) error {
+	// Only what stands first in a line, or behind a dash or question mark, can
+	// begin a list or a mapping.
+	first := last == nil || last.Position.Line != t.Position.Line || opens(last)
+	if first {
+		now := level{column: t.Position.Column}
+		for len(l.levels) > 0 && l.levels[len(l.levels)-1].column >= now.column {
+			if top := l.levels[len(l.levels)-1]; top.column == now.column {
+				now.keys = top.keys // the same one goes on
+			}
+			l.levels = l.levels[:len(l.levels)-1]
 		}
-		l.columns = append(l.columns, t.Position.Column)
+		l.levels = append(l.levels, now)
 		if last != nil && opens(last) && last.Position.Line != t.Position.Line && t.Position.Column <= last.Position.Column {
 			if l.empty++; l.empty > maxEmpty {
 				return &Error{lineOf(t), fmt.Sprintf("more than %d empty entries in lists", maxEmpty)}
 			}
 		}
 	}
-	if l.flow+len(l.columns) > maxDepth {
-		return &Error{lineOf(t), fmt.Sprintf("nested more than %d deep", maxDepth)}
+	// A key has a question mark before it or a colon behind it, or both.
+	isKey := t.Type == token.MappingKeyType || t.Type == token.MappingValueType && !first
+	if isKey && len(l.levels) > 0 {
+		top := &l.levels[len(l.levels)-1]
+		if top.keys++; top.keys > maxKeys {
+			return &Error{lineOf(t), fmt.Sprintf("more than %d keys in one mapping", maxKeys)}
+		}
 	}
 	return nil
 }
