@@ -94,3 +94,13 @@ func (v *View) FlowOfPhoneHome(digest []byte) *api.Flow {
 	}
 	return first(v.txn, flows, byPhoneHome, hex.EncodeToString(digest))
 }
+
+// NodeOfPhoneHome is the node whose deployed system has the token of a digest,
+// as its evidence says, nil when there is none: also once the deploy has ended,
+// until the node is torn down or deployed anew.
+func (v *View) NodeOfPhoneHome(digest []byte) *api.Node {
+	if len(digest) == 0 {
+		return nil
+	}
+	return first(v.txn, nodes, byPhoneHome, hex.EncodeToString(digest))
+}

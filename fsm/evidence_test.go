@@ -57,6 +57,9 @@ func TestPhoneHome(t *testing.T) {
 	if e := f.node().GetEvidence(); e.GetSeen() != "phone_home" || e.GetSource() != "192.0.2.7" || f.node().GetRev() != at {
 		t.Errorf("%v", e)
 	}
+	if v := f.s.View(); v.NodeOfPhoneHome(fl.GetPhoneHomeDigest()) != f.node() || v.NodeOfPhoneHome(nil) != nil || v.NodeOfPhoneHome(node.PhoneHomeDigest("other")) != nil {
+		t.Error("another node than the one that was given the token is found")
+	}
 	f.ok(nodeWrite(tok, evidenceOf(fl), "evidence")) // as if nothing had called
 	f.ok(flowEnd(tok, fl.GetId(), api.FlowStatus_FLOW_FAILED, api.Event_EV_FAIL), release(nodeID(1), tok))
 	f.fails(errs.WrongState, home(1, "secret"))
@@ -108,6 +111,9 @@ func TestPhoneHomeTokenIsOfOneNode(t *testing.T) {
 	if f.s.View().FlowOfPhoneHome(node.PhoneHomeDigest("shared")) != nil {
 		t.Error("a flow that has ended is found")
 	}
+	if got := f.s.View().NodeOfPhoneHome(node.PhoneHomeDigest("shared")); got.GetId() != nodeID(2) {
+		t.Errorf("found %v", got)
+	}
 	mine(errs.Conflict, "was deployed with the same")
 	f.ok(other("shared")) // the node itself may have it again
 	theirs = f.ok(acquire(nodeID(2), "l1")).GetToken()
@@ -116,5 +122,8 @@ func TestPhoneHomeTokenIsOfOneNode(t *testing.T) {
 	end.GetFlowEnd().NodeId = nodeID(2)
 	clear := &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: nodeID(2), Token: theirs, Fields: []string{"evidence"}, Node: &api.Node{}}}}
 	f.ok(clear, end, release(nodeID(2), theirs)) // torn down
+	if got := f.s.View().NodeOfPhoneHome(node.PhoneHomeDigest("shared")); got != nil {
+		t.Errorf("after the teardown: found %v", got)
+	}
 	mine(errs.Internal, "")
 }

@@ -31,8 +31,8 @@ func newHomes(c clock.Clock) *sources.Limits {
 
 // phoneHome answers the call of a deployed system, POST /phone-home/<token>, the
 // one write that the boot listener takes; what it sends is not looked at. 200
-// means that it is on record: a system that hears anything else calls again, at
-// this or another peer. ok is false when the request is for something else.
+// means that it is on record, 404 that nobody waits for it, for good: a system
+// that hears anything else calls again, at this or another peer. ok is false when the request is for something else.
 func (s *httpService) phoneHome(w http.ResponseWriter, r *http.Request) (ok bool) {
 	token, ok := strings.CutPrefix(r.URL.Path, bootpath.PhoneHome)
 	if !ok {
