@@ -5,6 +5,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
+
+	"github.com/ironring/ironring/api"
 )
 
 // fullLog is a log on a disk that can be full: it has room for terms and votes,
@@ -28,3 +30,8 @@ func (c *Config) FullDisk(full *atomic.Bool) {
 
 // CheckJoin is what forming asks of the entries of join.
 func CheckJoin(f *Form, self string) error { return f.checkJoin(self) }
+
+// Welcome is the end of a join whose token was taken.
+func (c *Cluster) Welcome(req *api.JoinRequest, key []byte) (*api.JoinReply, error) {
+	return c.welcome(req, key)
+}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/cluster/form"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -128,10 +129,8 @@ func (d *dataDir) formAndJoin(ctx context.Context, cfg Config, l net.Listener) e
 			return err
 		}
 		wait := min(time.Duration(try)*time.Second, formJoinPause)
-		select {
-		case <-ctx.Done():
+		if clock.Pause(ctx, wait/2+rand.N(wait)) != nil {
 			return errs.New(errs.NoQuorum, "join the cluster: stopped: %w", err)
-		case <-time.After(wait/2 + rand.N(wait)):
 		}
 	}
 }

@@ -2,9 +2,13 @@ package cluster_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +17,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/cluster"
 	"github.com/ironring/ironring/cluster/clustertest"
+	"github.com/ironring/ironring/cluster/form"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -127,6 +132,84 @@ func TestRemovalSpendsTheSharedKey(t *testing.T) {
 
 	s.keys["p3"].put(keyOf("n"))
 	s.joined("p3", back)
+}
+
+// Hosts that are as many as expected, and hear from one member that their key is
+// spent, found nothing and do not begin to; with the new key they join.
+func TestSpentKeyFoundsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 3, 3, 2)
+	p1 := s.k.Peer("p1")
+	err := s.k.TryStart(p1, func(c *cluster.Config) {
+		c.Settings = clustertest.Settings()
+		c.Form = &cluster.Form{ClusterID: "rack-1", Expect: 1, Join: []string{s.address["p1"]}, Key: s.keys["p1"].read}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.k.WaitReady(p1)
+	key := p1.Store().View().Member("p1").GetFormKey()
+	s.k.MustPropose("p1",
+		&api.Op{Op: &api.Op_MemberSet{MemberSet: &api.MemberSet{Member: &api.Member{Id: "p9", FeatureLevel: 1, FormKey: key}}}},
+		&api.Op{Op: &api.Op_MemberRemove{MemberRemove: &api.MemberRemove{Id: "p9", SpendFormKeys: true}}})
+	if p1.Store().View().SpentKey(key) == nil {
+		t.Fatal("the key is not spent")
+	}
+
+	asked := make(chan struct{}, 1000) // p2 asks p1
+	log, p2 := &logText{}, make(chan error, 1)
+	go func() {
+		p2 <- s.k.TryStart(s.k.Peer("p2"), func(c *cluster.Config) {
+			c.Form, c.Settings, c.Logger = s.formOf("p2"), clustertest.Settings(), slog.New(slog.NewTextHandler(log, nil))
+			dial := c.Dial
+			c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if address == s.address["p1"] {
+					select {
+					case asked <- struct{}{}:
+					default:
+					}
+				}
+				return dial(ctx, network, address)
+			}
+		})
+	}()
+	p3 := s.start("p3")
+	s.k.Wait("p2 sees as many as are expected", func() bool {
+		return log.has("shared key of this peer was spent") && log.has("peer p3 is there") && log.has("peer p2 is there")
+	})
+	// The smallest id drives the agreement in the first round that sees enough.
+	for len(asked) > 0 {
+		<-asked
+	}
+	for range 6 { // "hello" and "token": three rounds
+		select {
+		case <-asked:
+		case <-time.After(clustertest.Limit):
+			t.Fatal("p2 does not ask p1 any more")
+		}
+	}
+	for _, id := range []string{"p2", "p3"} {
+		dir := s.k.Peer(id).Dir
+		if _, err := os.Stat(filepath.Join(dir, "identity.json")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s has founded or joined a cluster: %v", id, err)
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, "formation.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var me form.Acceptor
+		if err := json.Unmarshal(raw, &me); err != nil || me.Promised != (form.Ballot{}) {
+			t.Errorf("%s takes part in an agreement: %s, %v", id, raw, err)
+		}
+	}
+	for _, k := range s.keys {
+		k.put(keyOf("n"))
+	}
+	s.joined("p2", p2)
+	s.joined("p3", p3)
+	if a, b := p1.CA().Digest(), s.k.Peer("p2").CA().Digest(); a != b || a != s.k.Peer("p3").CA().Digest() {
+		t.Error("there are two clusters")
+	}
 }
 
 // An entry of join that is each host itself would make a cluster of each.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ironring/ironring/cluster/form"
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -46,10 +47,8 @@ func (f *candidate) loop(ctx context.Context) (formed, error) {
 		} else {
 			since = time.Time{}
 		}
-		select {
-		case <-ctx.Done():
-			return formed{}, errs.New(errs.NoQuorum, "form a cluster: stopped while waiting for the other peers: %w", ctx.Err())
-		case <-time.After(formRound + rand.N(formRound)):
+		if err := clock.Pause(ctx, formRound+rand.N(formRound)); err != nil {
+			return formed{}, errs.New(errs.NoQuorum, "form a cluster: stopped while waiting for the other peers: %w", err)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
@@ -161,10 +162,8 @@ func (g *gossip) keepJoined(ctx context.Context, others func() map[string]string
 			// Errors are its log's: the next round tries again.
 			_, _ = g.list.Join(missing)
 		}
-		select {
-		case <-ctx.Done():
+		if clock.Pause(ctx, wait) != nil {
 			return
-		case <-time.After(wait):
 		}
 	}
 }

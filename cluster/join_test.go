@@ -1,7 +1,9 @@
 package cluster_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,10 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/cluster"
 	"github.com/ironring/ironring/cluster/clustertest"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/pki"
+	"github.com/ironring/ironring/internal/seal"
 )
 
 // forge changes one field of a join token.
@@ -115,6 +121,90 @@ func TestJoinRefusals(t *testing.T) {
 	k.Quit("p3")
 	if err := k.TryStart(p3, func(c *cluster.Config) { c.JoinToken = foreign }); !errors.Is(err, errs.Exists) {
 		t.Errorf("restart with a token of another cluster: %v", err)
+	}
+}
+
+// joiner is what a peer sends to join, which then never starts; its record is
+// its own word.
+type joiner struct {
+	req *api.JoinRequest
+	key []byte // digest of its key pair
+}
+
+func newJoiner(t *testing.T, k *clustertest.Kit, id string) *joiner {
+	t.Helper()
+	csr, _, err := pki.NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := pki.ParseRequest(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := seal.NewRecipient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &joiner{
+		key: pki.KeyDigest(parsed.RawSubjectPublicKeyInfo),
+		req: &api.JoinRequest{ClusterId: k.Peer("p1").ClusterID(), CsrDer: csr, Member: &api.Member{
+			Id: id, ClusterAddress: "127.0.0.1:1", GossipAddress: "127.0.0.1:1", ApiAddress: "127.0.0.1:1", FeatureLevel: 1, SealKey: self.Public(),
+		}},
+	}
+}
+
+// token makes a token for who proved a shared key.
+func (j *joiner) token(k *clustertest.Kit, id, formKey string) {
+	secret := []byte("secret of " + id)
+	digest := sha256.Sum256(secret)
+	k.MustPropose("p1", &api.Op{Op: &api.Op_TokenCreate{TokenCreate: &api.TokenCreate{Token: &api.JoinToken{
+		Id: id, SecretDigest: digest[:], ExpiresMs: time.Now().Add(time.Hour).UnixMilli(), FormKey: formKey,
+	}}}})
+	j.req.TokenId, j.req.Secret = id, secret
+}
+
+// A peer that was removed while somebody still took it in gets nothing, and is
+// no member; that it did not tell its shared key does not keep it from being
+// spent. The host is welcome with another key pair and a good token.
+func TestRemovedWhileItJoins(t *testing.T) {
+	t.Parallel()
+	const formKey = "0123456789abcdef0123456789abcdef"
+	k := clustertest.Start(t, 1, clustertest.Options{})
+	p1 := k.Peer("p1")
+	join := func(j *joiner) (*api.JoinReply, error) {
+		return p1.JoinServer().Join(within(t, clustertest.Limit), proto.CloneOf(j.req))
+	}
+	j := newJoiner(t, k, "p9")
+	j.token(k, "t1", formKey)
+	for range 2 { // the first answer is lost
+		if reply, err := join(j); err != nil || len(reply.GetDataKeyring()) == 0 {
+			t.Fatalf("join: %v", err)
+		}
+	}
+	if err := p1.Remove(within(t, clustertest.Limit), "p9"); err != nil {
+		t.Fatal(err)
+	}
+	if s := p1.Store().View().SpentKey(formKey); s.GetMember() != "p9" {
+		t.Errorf("the key that p9 proved and did not tell: %v", s)
+	}
+	if _, err := join(j); !errors.Is(err, errs.Exists) || !strings.Contains(err.Error(), "former member p9") {
+		t.Errorf("a repeated join: %v", err)
+	}
+	// As from a peer that took the token before the removal, and slept.
+	if _, err := p1.Welcome(j.req, j.key); !errors.Is(err, errs.Denied) || !strings.Contains(err.Error(), "removed while it joined") {
+		t.Errorf("the end of a join: %v", err)
+	}
+
+	again := newJoiner(t, k, "p9")
+	again.token(k, "t2", "")
+	if _, err := join(again); err != nil {
+		t.Fatalf("with another key pair and a new token: %v", err)
+	}
+	if _, err := p1.Welcome(j.req, j.key); !errors.Is(err, errs.Denied) {
+		t.Errorf("the old p9 gets what is for the new one: %v", err)
+	}
+	if m := p1.Store().View().Member("p9"); !bytes.Equal(m.GetKeyDigest(), again.key) {
+		t.Errorf("the record of p9: %v", m)
 	}
 }
 

@@ -141,7 +141,7 @@ func (s joinService) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 		return nil, err
 	}
 	c.log.Info("peer joins", "peer", m.GetId(), "address", m.GetClusterAddress())
-	return c.welcome(req)
+	return c.welcome(req, key)
 }
 
 // maxMember bounds the record of a member, in bytes; those of peers have a few
@@ -207,26 +207,30 @@ func (c *Cluster) consumeToken(ctx context.Context, req *api.JoinRequest, key []
 	return err
 }
 
-// welcome is what a new member gets.
-func (c *Cluster) welcome(req *api.JoinRequest) (*api.JoinReply, error) {
-	cert, err := c.creds.ca.Issue(req.GetCsrDer(), pki.Identity{Role: pki.RolePeer, Name: req.GetMember().GetId()}, 0, c.clock.Now())
+// welcome is what a new member gets. The keys come first, and then the look
+// whether it is a member: who was removed since its token was taken (this peer
+// may have slept) gets no keys that were made because of that.
+func (c *Cluster) welcome(req *api.JoinRequest, key []byte) (*api.JoinReply, error) {
+	id := req.GetMember().GetId()
+	if err := c.installKeys(c.store.View().Keys()); err != nil {
+		return nil, err
+	}
+	ring, gossip, err := c.creds.present()
 	if err != nil {
 		return nil, err
 	}
 	v := c.store.View()
-	if err := c.installKeys(v.Keys()); err != nil {
-		return nil, err
+	if m := v.Member(id); !isMember(m) || !bytes.Equal(m.GetKeyDigest(), key) {
+		return nil, errs.About(errs.Denied, id, "peer %s is no member any more: it was removed while it joined", id)
 	}
-	c.creds.mu.Lock() // keyring and gossip key are of one generation
-	defer c.creds.mu.Unlock()
-	ring, err := c.creds.keyring.Marshal()
+	cert, err := c.creds.ca.Issue(req.GetCsrDer(), pki.Identity{Role: pki.RolePeer, Name: id}, 0, c.clock.Now())
 	if err != nil {
-		return nil, errs.New(errs.Internal, "encode keyring: %v", err)
+		return nil, err
 	}
 	return &api.JoinReply{
 		ClusterId: c.ClusterID(), CertDer: cert,
 		CaCertDer: c.creds.ca.CertDER(), CaKeyDer: c.creds.ca.KeyDER(),
-		DataKeyring: ring, GossipKeyring: c.creds.gossip,
+		DataKeyring: ring, GossipKeyring: gossip,
 		Members: v.Members(), Settings: v.Settings(),
 	}, nil
 }

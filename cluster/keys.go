@@ -38,6 +38,16 @@ func (s *secrets) gossipKey() []byte {
 	return s.gossip
 }
 
+// present are the data keyring and the gossip key, of one generation.
+func (s *secrets) present() (ring, gossip []byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ring, err = s.keyring.Marshal(); err != nil {
+		return nil, nil, errs.New(errs.Internal, "encode keyring: %v", err)
+	}
+	return ring, s.gossip, nil
+}
+
 // bundle is what is sealed to a member.
 type bundle struct {
 	Keyring json.RawMessage `json:"keyring"`

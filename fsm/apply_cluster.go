@@ -90,6 +90,9 @@ func (w *work) memberSet(op *api.MemberSet, out *api.OpResult) error {
 		return err
 	}
 	was := get(w, members, m.GetId())
+	if has, now := was.GetKeyDigest(), m.GetKeyDigest(); len(has) > 0 && len(now) > 0 && !bytes.Equal(has, now) {
+		return errs.About(errs.Exists, m.GetId(), "there is a member %q already, with another key: choose another id, or remove the old member first", m.GetId())
+	}
 	m = proto.CloneOf(m)
 	m.FormKeys = formKeysOf(was, w.provedKeys(m), m.GetFormKey())
 	m.JoinedMs = w.meta.GetWallMs()

@@ -86,6 +86,18 @@ func TestJoinToken(t *testing.T) {
 	f.fails(errs.Denied, consume("t1", secret, key, "p3"))
 }
 
+// Two hosts of one name join at once: the second does not take the record over.
+func TestMemberIsOneKey(t *testing.T) {
+	f := newFixture(t)
+	first, second := peerWithKey("p2", 0), peerWithKey("p2", 0)
+	second.GetMemberSet().Member.KeyDigest = []byte("another key")
+	f.ok(first)
+	f.fails(errs.Exists, second)
+	f.ok(first)
+	f.ok(removal("p2", true))
+	f.ok(second)
+}
+
 func TestRequestID(t *testing.T) {
 	f := newFixture(t)
 	meta := &api.Meta{Principal: "client:a", Source: "unix", Reason: "test", RequestId: "r1"}
