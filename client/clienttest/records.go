@@ -33,7 +33,9 @@ func (c *Cluster) addPortLocked(node string, in *api.Port) (*api.Port, error) {
 			return nil, errs.About(errs.Exists, port.Address, "port %s is there already", port.Address)
 		}
 	}
-	port.Id = fmt.Sprintf("00000000-0000-7000-9000-%012d", len(c.ports)+1)
+	if port.Id == "" {
+		port.Id = fmt.Sprintf("00000000-0000-7000-9000-%012d", len(c.ports)+1)
+	}
 	port.NodeId, port.Rev, port.Index, port.CreatedMs = node, 1, c.index, c.Now()
 	c.ports = append(c.ports, port)
 	return port, nil

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/ironring/ironring/api"
@@ -107,7 +106,7 @@ func meant(_, _ *api.Node) error { return nil }
 // changeOne changes one node, of which n was read just now, if the differences
 // still are those that were shown.
 func (a *applying) changeOne(ctx context.Context, c *client.Client, ch *change, n *api.Node) error {
-	ports, err := c.ListPorts(ctx, &api.ListPortsRequest{Node: ch.old.GetId()})
+	ports, err := c.ListPorts(ctx, &api.ListPortsRequest{Node: ch.old.GetId(), Read: &api.ReadOptions{Linearizable: true}})
 	if err != nil {
 		return err
 	}
@@ -127,15 +126,5 @@ func (a *applying) changeOne(ctx context.Context, c *client.Client, ch *change, 
 			return err
 		}
 	}
-	for _, p := range now.drop {
-		if _, err := c.DeletePort(ctx, &api.DeletePortRequest{Port: p.GetId()}); err != nil {
-			return fmt.Errorf("port %s: %w", p.GetAddress(), err)
-		}
-	}
-	for _, p := range now.add {
-		if _, err := c.CreatePort(ctx, &api.CreatePortRequest{Node: ch.old.GetId(), Port: p}); err != nil {
-			return fmt.Errorf("port %s: %w", p.GetAddress(), err)
-		}
-	}
-	return nil
+	return now.ports.carryOut(ctx, c, ch.old.GetId())
 }

@@ -45,6 +45,9 @@ func (p *problems) err() error {
 	return errs.New(errs.Invalid, "%s", b.String())
 }
 
+// nobody stands for an id that is not known yet.
+const nobody = "00000000-0000-0000-0000-000000000000"
+
 // check applies the rules of records to an entry.
 func (e *entry) check(p *problems) {
 	if e.name == "" && e.id == "" {
@@ -53,7 +56,7 @@ func (e *entry) check(p *problems) {
 	}
 	n := &api.Node{Id: e.id, Driver: "x"}
 	if n.Id == "" {
-		n.Id = "00000000-0000-0000-0000-000000000000"
+		n.Id = nobody
 	}
 	if err := e.apply(n, func(reference) (string, error) { return "secret", nil }); err != nil {
 		p.add(e.line, "%v", err)

@@ -24,9 +24,7 @@ type change struct {
 	lines []string  // for people; secrets masked
 	set   map[string]any
 	unset []string
-	// Ports are replaced one by one: those that go, then those that come.
-	drop []*api.Port
-	add  []*api.Port
+	ports portChange
 }
 
 func (c *change) kind() string {
@@ -81,7 +79,9 @@ func (e *entry) difference(old *api.Node, ports []*api.Port, secrets bool) (*cha
 		}
 	}
 	if e.hasPorts {
-		c.ports(ports)
+		if err := c.comparePorts(ports); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -284,45 +284,6 @@ func told(v any) any {
 		return out
 	}
 	return v
-}
-
-// ports finds which go and which come. A port that differs in anything but its
-// address goes and comes again: there is no change of a port.
-func (c *change) ports(stored []*api.Port) {
-	by := map[string]*api.Port{}
-	for _, p := range stored {
-		by[p.GetAddress()] = p
-	}
-	for _, p := range c.entry.ports {
-		was := by[p.GetAddress()]
-		delete(by, p.GetAddress())
-		switch {
-		case was == nil:
-			c.note("port: %s added", portText(p))
-			c.add = append(c.add, p)
-		case !samePort(was, p):
-			c.note("port: %s -> %s", portText(was), portText(p))
-			c.drop, c.add = append(c.drop, was), append(c.add, p)
-		}
-	}
-	for _, mac := range slices.Sorted(maps.Keys(by)) {
-		c.note("port: %s removed", portText(by[mac]))
-		c.drop = append(c.drop, by[mac])
-	}
-}
-
-func samePort(a, b *api.Port) bool {
-	extra := func(p *api.Port) any { v, _ := jsonValue(string(p.GetExtra())); return v }
-	was := extra(a)
-	if was == nil {
-		was = map[string]any{}
-	}
-	want := extra(b)
-	if want == nil {
-		want = map[string]any{}
-	}
-	same := reflect.DeepEqual(was, want) || holdsMask(was) // secrets of ports are not for files
-	return same && a.GetPxeEnabled() == b.GetPxeEnabled() && a.GetPhysicalNetwork() == b.GetPhysicalNetwork()
 }
 
 // newNode is what creates the entry's node.

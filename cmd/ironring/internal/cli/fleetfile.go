@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal"
 	"github.com/ironring/ironring/node"
 )
 
@@ -94,7 +96,7 @@ func (f *Factory) readFleet(path string) ([]*entry, error) {
 	case ".csv":
 		entries = parseCSV(data, p)
 	default:
-		return nil, errs.New(errs.Invalid, "%s: the name must end in .yaml or .csv", path)
+		return nil, errs.New(errs.Invalid, "%s: the name must end in .yaml, .yml, .json or .csv", path)
 	}
 	for _, e := range entries {
 		e.dir = filepath.Dir(path)
@@ -227,7 +229,12 @@ func filePort(item any) (*api.Port, error) {
 	if err := node.NormalizePort(port); err != nil {
 		return nil, err
 	}
-	return port, nil
+	if path := seal.MaskedPath(port.GetExtra()); path != "" {
+		return nil, errs.New(errs.Invalid, "extra/%s of %s is %s, which is shown in the place of a secret: leave the key out", path, port.GetAddress(), seal.Mask)
+	}
+	whole := proto.CloneOf(port)
+	whole.Id, whole.NodeId = nobody, nobody
+	return port, node.CheckPort(whole)
 }
 
 // apply puts what the file gives into a node; documents replace those of the

@@ -28,7 +28,7 @@ func (a *applying) plan(ctx context.Context, c *client.Client, path string, entr
 	if err != nil {
 		return nil, err
 	}
-	ports, err := c.ListPorts(ctx, &api.ListPortsRequest{})
+	ports, err := c.ListPorts(ctx, &api.ListPortsRequest{Read: &api.ReadOptions{Linearizable: true}})
 	if err != nil {
 		return nil, err
 	}

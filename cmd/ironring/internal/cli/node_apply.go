@@ -26,10 +26,12 @@ The whole file is checked first, against its own lines and the cluster; then the
 differences are shown, and a person is asked. What was cut off is completed by
 the same command again.
 
-The file is YAML or CSV, as "ironring node export" writes it. Secrets stand in
-it by reference, {env: NAME} or {file: PATH}, of which a relative one is beside the
-file; a secret that is left out stays what it is. Stored secrets cannot be compared:
-references are read for new secrets only, and for all with --update-secrets.
+The file is YAML (.yaml, .yml), JSON (.json) or CSV (.csv), as "ironring node export"
+writes it. Secrets stand in it by reference, {env: NAME} or {file: PATH}, of which a
+relative one is beside the file; a secret that is left out stays what it is. Stored
+secrets cannot be compared: references are read for new secrets only, and for all
+with --update-secrets. A port that differs is removed and added again; one that holds
+secrets is not: a file that would have it otherwise is refused.
 
 A file that was exported from another cluster is refused: two clusters that have
 the same machines take them from each other.`,
@@ -46,7 +48,7 @@ the same machines take them from each other.`,
 		}),
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&path, "file", "f", "", "the `FILE`: .yaml or .csv")
+	fl.StringVarP(&path, "file", "f", "", "the `FILE`: .yaml, .yml, .json or .csv")
 	fl.BoolVar(&a.dryRun, "dry-run", false, "check the file and show the differences, and do nothing")
 	fl.BoolVar(&a.yes, "yes", false, "do not ask")
 	fl.BoolVar(&a.secrets, "update-secrets", false, "write the secrets that the file refers to, also where one is stored")

@@ -55,7 +55,7 @@ left out.
 			if err != nil {
 				return err
 			}
-			ports, err := c.ListPorts(ctx, &api.ListPortsRequest{})
+			ports, err := c.ListPorts(ctx, &api.ListPortsRequest{Read: &api.ReadOptions{Linearizable: true}})
 			if err != nil {
 				return err
 			}
