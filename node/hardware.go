@@ -6,6 +6,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/internal/seal/looks"
 )
 
 // Changes at the BMC that an operator asks for, beside power: each is a flow of
@@ -96,15 +97,16 @@ func HardwareStep(req *api.ChangeHardwareRequest) (*api.Step, error) {
 	return NewStep(id, args)
 }
 
-// checkImage accepts what a BMC can fetch and everybody may read: it is stored
-// and shown.
+// checkImage accepts what a BMC can fetch and everybody may read: the URL is
+// stored with the work, and the BMC keeps it and shows it to whoever asks.
 func checkImage(text string) error {
+	why := looks.SecretURL(text) // first: the other error is for what holds none
 	u, err := url.Parse(text)
 	switch {
+	case why != "":
+		return errs.About(errs.Invalid, "image", "image: the URL %s; it would be stored, and the BMC shows it to whoever reads its media: serve the image without credentials, to the BMCs' network only", why)
 	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || len(text) > maxImageURL:
 		return errs.About(errs.Invalid, "image", "image: an http or https URL of at most %d characters is needed", maxImageURL)
-	case u.User != nil:
-		return errs.About(errs.Invalid, "image", "image: credentials in a URL would be stored and logged; serve the image without them")
 	}
 	return nil
 }

@@ -100,15 +100,30 @@ func MaskDoc(doc []byte) []byte {
 	}
 }
 
+// SecretIn is the path, with slashes, of a value of a JSON document that is a
+// secret by SecretPath and would be sealed; "" when there is none.
+func SecretIn(doc []byte) string {
+	return firstPath(doc, func(path []string, v leaf) bool { return v.sealable() && SecretPath(path) })
+}
+
 // MaskedPath is the path, with slashes, of a value that was read masked and
 // sent back; "" when there is none. Storing it would lose the secret.
 func MaskedPath(doc []byte) string {
 	if !bytes.Contains(doc, []byte(Mask)) {
 		return ""
 	}
+	return firstPath(doc, func(_ []string, v leaf) bool {
+		s, ok := v.text()
+		return ok && s == Mask
+	})
+}
+
+// firstPath is the path, with slashes, of a value that is meant; "" when there
+// is none.
+func firstPath(doc []byte, meant func(path []string, v leaf) bool) string {
 	var found []string
 	_, _ = walkDoc(doc, func(path []string, v leaf) ([]byte, error) { // what is no JSON holds no path
-		if s, ok := v.text(); ok && s == Mask {
+		if meant(path, v) {
 			found = append(found, dotted(path))
 		}
 		return v, nil

@@ -2,31 +2,12 @@ package seal
 
 import (
 	"slices"
-	"strings"
+
+	"github.com/ironring/ironring/internal/seal/looks"
 )
 
-// secretWords are what the names of secrets have in them.
-var secretWords = []string{
-	"password", "passwd", "passphrase", "secret", "token", "credential", "community",
-	"private_key", "privatekey", "api_key", "apikey", "access_key", "accesskey",
-}
-
-// publicKeys end like secrets and are none.
-var publicKeys = []string{"public_key", "authorized_key", "host_key"}
-
-// LooksSecret is the one rule by which a key of a document, or of a command
-// line, is taken for the name of a secret. It errs on the side of sealing: a
-// value that is sealed without need is only not shown.
-func LooksSecret(key string) bool {
-	key = strings.ToLower(strings.ReplaceAll(key, "-", "_"))
-	if slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(key, w) }) {
-		return true
-	}
-	if slices.ContainsFunc(publicKeys, func(p string) bool { return strings.HasSuffix(key, p) }) {
-		return false
-	}
-	return key == "key" || strings.HasSuffix(key, "_key")
-}
+// LooksSecret is looks.Secret, the one rule for names of secrets.
+func LooksSecret(key string) bool { return looks.Secret(key) }
 
 // SecretPath reports whether a value is a secret because of its key or of one
 // that it stands below.

@@ -17,3 +17,26 @@ func TestMaskURL(t *testing.T) {
 		}
 	}
 }
+
+// A document holds a secret wherever a string or a number would be sealed.
+func TestHoldsSecret(t *testing.T) {
+	for doc, want := range map[string]string{
+		``:                                    "",
+		`{}`:                                  "",
+		`7`:                                   "",
+		`"hunter2"`:                           "",
+		`{"a":[1,{"b":"x"}]}`:                 "",
+		`{"token":null,"password":true}`:      "",
+		`{"public_key":"x"}`:                  "",
+		`{"token":"hunter2"}`:                 "token",
+		`{"a":[{"b":{"pin":1,"token":12}}]}`:  "a/0/b/token",
+		`{"password":{"of":["hunter2"]}}`:     "password/of/0",
+		`[{"x":1},{"private-key":"hunter2"}]`: "1/private-key",
+		`{"tok\u0065n":"hunter2"}`:            "token",
+		`{"b":1,`:                             "",
+	} {
+		if got := SecretIn([]byte(doc)); got != want {
+			t.Errorf("%s: %q, not %q", doc, got, want)
+		}
+	}
+}

@@ -1,12 +1,10 @@
 package cli
 
 import (
-	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/ironring/ironring/internal/errs"
-	"github.com/ironring/ironring/internal/seal"
+	"github.com/ironring/ironring/internal/seal/looks"
 )
 
 const deploySecretsHelp = `What is secret is not given on the command line, which every user of the host
@@ -36,38 +34,10 @@ func (v *values) url(flag, arg string) (string, error) {
 // checkTypedURL refuses a URL on the command line that gives a secret away. The
 // URL itself is not shown: it is what must not be seen.
 func checkTypedURL(flag, arg string) error {
-	u, err := url.Parse(arg)
-	if err != nil { // a password is often what cannot be read
-		if strings.ContainsAny(arg, "@?") {
-			return argvSecret(flag, "cannot be read as a URL, and may hold a secret")
-		}
-		return nil // for the cluster to say
-	}
-	if u.User != nil {
-		return argvSecret(flag, "has a user or a password in it")
-	}
-	for _, part := range strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) {
-		name, _, hasValue := strings.Cut(part, "=")
-		if plain, err := url.QueryUnescape(name); err == nil {
-			name = plain
-		}
-		if !hasValue && len(name) >= 16 || signs(name) {
-			return argvSecret(flag, "has a query that looks like a signature or a token")
-		}
+	if why := looks.SecretURL(arg); why != "" {
+		return argvSecret(flag, why)
 	}
 	return nil
-}
-
-// signatures are what the names of signatures in queries are, or end in, beside
-// what names of secrets have in them.
-var signatures = []string{"sig", "signature", "auth", "authorization", "hmac", "jwt", "sas"}
-
-func signs(name string) bool {
-	if seal.LooksSecret(name) {
-		return true
-	}
-	words := strings.FieldsFunc(strings.ToLower(name), func(c rune) bool { return c == '-' || c == '_' || c == '.' })
-	return len(words) > 0 && slices.Contains(signatures, words[len(words)-1])
 }
 
 func argvSecret(flag, why string) error {

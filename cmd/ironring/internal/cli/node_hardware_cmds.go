@@ -200,14 +200,21 @@ func newBMCMediaCmd(f *Factory) *cobra.Command {
 	insert, eject := &bmcChange{f: f, fleet: &fleet{f: f}}, &bmcChange{f: f, fleet: &fleet{f: f}}
 	var slot, from string
 	ins := &cobra.Command{
-		Use: "insert NODE... URL", Short: "Insert an image", Long: "Insert an image. What is in the slot is ejected before.",
+		Use: "insert NODE... URL", Short: "Insert an image", Long: `Insert an image. What is in the slot is ejected before.
+
+A URL with a user, a password or a signature is refused: it would be stored, and
+the BMC shows it to whoever reads its media.`,
 		Example: "  ironring node bmc media insert n1 http://images/rescue.iso --slot Cd --wait", Args: cobra.MinimumNArgs(1),
 	}
 	ins.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
 		last := len(args) - 1
-		return insert.run(ctx, c, ins, args[:last], "insert media", "", func() *api.ChangeHardwareRequest {
+		req := func() *api.ChangeHardwareRequest {
 			return &api.ChangeHardwareRequest{Change: &api.ChangeHardwareRequest_InsertMedia{InsertMedia: &api.MediaChange{Slot: slot, Image: args[last]}}}
-		})
+		}
+		if _, err := node.HardwareStep(req()); err != nil {
+			return err // a secret in the URL is not even sent
+		}
+		return insert.run(ctx, c, ins, args[:last], "insert media", "", req)
 	})
 	ins.Flags().StringVar(&slot, "slot", "", "`NAME` of the slot; default: the first for a disc")
 	insert.register(ins)
