@@ -6,8 +6,9 @@
 // Goals are the rows `| benchmark | figure | goal |` behind the heading "Goals" of
 // the file GOALS: the document is the only place where they stand. A goal whose
 // figure is not there was "not run", with the reason that the benchmark gave. With
-// -check the exit code is 1 unless every goal is met; -bench leaves out the goals
-// of benchmarks that were not asked for.
+// -check the exit code is 1 unless every goal is met, and there is one; -bench
+// leaves out the goals of benchmarks that were not asked for, as go test has it: a
+// list of alternatives, each with a part for each level of a name.
 package main
 
 import (
@@ -16,7 +17,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 )
 
 func main() {
@@ -34,12 +34,12 @@ func main() {
 	}
 }
 
-// run prints the table; ok when every goal is met.
+// run prints the table; ok when there are goals and every one is met.
 func run(w io.Writer, bench string, files []string) (ok bool, err error) {
 	if len(files) < 2 {
 		return false, fmt.Errorf("a file with goals and the outputs of benchmarks are needed")
 	}
-	asked, err := regexp.Compile(bench)
+	asked, err := parsePattern(bench)
 	if err != nil {
 		return false, fmt.Errorf("-bench: %w", err)
 	}
@@ -61,8 +61,16 @@ func run(w io.Writer, bench string, files []string) (ok bool, err error) {
 	}
 	rows := table(goals, &all, asked)
 	ok = true
+	checked := 0
 	for _, r := range rows {
 		ok = ok && r.fine()
+		if r.goal != "" {
+			checked++
+		}
 	}
-	return ok, print(w, rows)
+	if err := print(w, rows); err != nil || checked > 0 {
+		return ok, err
+	}
+	_, err = fmt.Fprintf(w, "no goal is of a benchmark that matches %q\n", bench)
+	return false, err
 }

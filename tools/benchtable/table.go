@@ -116,13 +116,12 @@ func (r row) fine() bool { return r.goal == "" || r.verdict == "met" }
 const ratio = "%ofceiling"
 
 // table has a row for each goal and for each benchmark that has none.
-func table(goals []goal, all *results, asked *regexp.Regexp) []row {
+func table(goals []goal, all *results, asked pattern) []row {
 	var out []row
 	has := map[string]bool{}
 	for _, g := range goals {
-		top, _, _ := strings.Cut(g.bench, "/")
 		has[g.bench] = true
-		if !asked.MatchString("Benchmark" + top) {
+		if !asked.match("Benchmark" + g.bench) {
 			continue
 		}
 		r := row{name: g.bench, goal: g.String()}

@@ -41,6 +41,11 @@ func TestRun(t *testing.T) {
 		}},
 		"not asked for":  {strings.Replace(printed, "PCT", "1", 1), "TFTP|DHCP", true, []string{"DHCP 1 p99-ms"}},
 		"no ceiling":     {"BenchmarkTFTP/clients=1-2  1  69.68 ours/s\nNOT RUN BenchmarkTFTP/clients=1: no tftpd-hpa\n", "TFTP", false, []string{"TFTP/clients=1 69.7 /s - - %ofceiling >= 100 not run: no tftpd-hpa"}},
+		"a part":         {strings.Replace(printed, "PCT", "99", 1), "TFTP/clients=1", true, []string{"TFTP/clients=1 69.7 /s 34.3 /s 203 % %ofceiling >= 100 met"}},
+		"a part of one":  {printed, "^BenchmarkDHCP$/sub|TFTP/(clients=1|x)", false, []string{"not run"}},
+		"another part":   {printed, "TFTP/clients=50", false, []string{`no goal is of a benchmark that matches "TFTP/clients=50"`}},
+		"a slip":         {printed, "Typo", false, []string{`no goal is of a benchmark that matches "Typo"`}},
+		"no goal":        {printed, "NodeRead", false, []string{"NodeRead 12500 /s"}},
 		"nothing at all": {"FAIL\n", "DHCP", false, []string{"DHCP - - - exchanges/s >= 4000 not run: it ended without one"}},
 	} {
 		t.Run(name, func(t *testing.T) {
