@@ -20,8 +20,10 @@ const valuesHelp = `Values are given as
   key=@FILE        the contents of a file, without its last line break
   key=-            standard input, for one key
   key=env:NAME     the environment variable NAME
-Keys that look like secrets (password, secret, token, private key) are taken
-by the last three only: the command line can be read by every user of the host.`
+  key:=@FILE, key:=- and key:=env:NAME   JSON from there
+Keys that look like secrets (password, secret, token, private key), in an object
+too, are taken from a file, standard input or the environment only: the command
+line can be read by every user of the host.`
 
 // values reads the key=value flags of one command. Standard input can be used
 // once in it.
@@ -38,13 +40,8 @@ func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err
 		return "", nil, errs.New(errs.Invalid, "--%s: not key=value", flag)
 	}
 	if k, isJSON := strings.CutSuffix(key, ":"); isJSON {
-		if seal.LooksSecret(k) {
-			return "", nil, plainSecret(flag, k)
-		}
-		if !json.Valid([]byte(text)) {
-			return "", nil, errs.About(errs.Invalid, k, "--%s %s: not valid JSON: %s", flag, k, text)
-		}
-		return k, json.RawMessage(text), nil
+		value, err := v.json(flag, k, text)
+		return k, value, err
 	}
 	if text == seal.Mask {
 		return "", nil, errs.About(errs.Invalid, key, "--%s %s: %s is what is shown in the place of a secret; to keep the secret leave the key out", flag, key, seal.Mask)
@@ -58,6 +55,26 @@ func (v *values) parse(flag, arg string) (key string, value json.RawMessage, err
 	}
 	value, err = json.Marshal(text)
 	return key, value, err
+}
+
+// json is the value of key:=text. Neither error shows the text: what is no JSON
+// may be a secret as well.
+func (v *values) json(flag, key, text string) (json.RawMessage, error) {
+	text, read, err := v.from(flag, key, text)
+	switch {
+	case err != nil:
+		return nil, err
+	case !json.Valid([]byte(text)):
+		return nil, errs.About(errs.Invalid, key, "--%s %s: not valid JSON", flag, key)
+	case !read && seal.LooksSecret(key):
+		return nil, plainSecret(flag, key)
+	}
+	if in := seal.SecretIn([]byte(text)); in != "" && !read {
+		return nil, errs.About(errs.Invalid, key,
+			"--%s %s: %s in it looks like a secret, and the command line can be read by every user of this host; give it as %s:=@FILE, %s:=- (standard input) or %s:=env:NAME",
+			flag, key, in, key, key, key)
+	}
+	return json.RawMessage(text), nil
 }
 
 // from reads a value from where it is said to be: -, @FILE or env:NAME. read is
