@@ -46,6 +46,9 @@ Exit code 0: healthy; 1: degraded; 2: no quorum.`,
 			if err != nil {
 				return err
 			}
+			if watch && !f.json() && f.color(f.Out) {
+				fmt.Fprint(f.Out, "\x1b[H\x1b[2J") // now: what was shown stays until there is something newer
+			}
 			if err := f.print(rep, func() error { return f.status(rep) }); err != nil {
 				return err
 			}
@@ -76,24 +79,26 @@ func healthStatus(rep *api.ClusterStatusReply) error {
 }
 
 // watchStatus shows the status until ctx ends. That no peer answers now is
-// shown too, and does not end it; a terminal is cleared before each round.
+// said below the last status, on standard error where standard output is JSON,
+// and does not end it.
 func (f *Factory) watchStatus(ctx context.Context, every time.Duration, show func() error) error {
 	if every < 100*time.Millisecond {
 		return errs.About(errs.Invalid, "every", "--every %s: must be at least 100ms", every)
 	}
+	notes := f.Out
+	if f.json() {
+		notes = f.Err
+	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		if f.color(f.Out) {
-			fmt.Fprint(f.Out, "\x1b[H\x1b[2J")
-		}
 		err := show()
 		var own exitStatus
 		if err != nil && !errors.As(err, &own) && ctx.Err() == nil {
 			if errs.KindOf(err) == errs.Invalid {
 				return err
 			}
-			fmt.Fprintln(f.Out, "no status:", err)
+			fmt.Fprintln(notes, "no status:", err)
 		}
 		select {
 		case <-tick.C:
@@ -226,8 +231,8 @@ peer just stop it.`,
 		Example: "  ironring cluster leave p3 --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
-			if !yes {
-				return errs.New(errs.Invalid, "this takes %s out of the cluster for good; give --yes to do it", args[0])
+			if err := f.confirmDeparture(args[0], yes); err != nil {
+				return err
 			}
 			rep, err := c.Leave(ctx, &api.LeaveRequest{Member: args[0]})
 			if err != nil {
@@ -240,6 +245,23 @@ peer just stop it.`,
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
 	return cmd
+}
+
+// confirmDeparture has the person at the terminal type the name of a peer that
+// is about to be taken out. Nothing has been done when it returns an error.
+func (f *Factory) confirmDeparture(peer string, yes bool) error {
+	if yes {
+		return nil
+	}
+	if !f.interactive() {
+		return errs.New(errs.Invalid, "this takes %s out of the cluster for good, and nobody can be asked here (standard input is no terminal): give --yes to do it", peer)
+	}
+	fmt.Fprintf(f.Err, "this takes peer %s out of the cluster for good\n", peer)
+	got, err := f.ask(fmt.Sprintf("Type the peer's name, %s, to go on: ", peer))
+	if err == nil && got != peer {
+		err = errs.New(errs.Invalid, "%q is not %s; nothing was done", oneLine(got), peer)
+	}
+	return err
 }
 
 // departed says who is gone, and what is to be done now.

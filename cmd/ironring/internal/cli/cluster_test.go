@@ -3,6 +3,9 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -104,6 +107,106 @@ func TestWatchStatus(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("it does not end")
+	}
+}
+
+// As JSON, standard output has documents only, and nothing else, also while no
+// peer answers.
+func TestWatchStatusJSON(t *testing.T) {
+	path, fake, out, errOut := socketPath(t), clienttest.New(), &screen{}, &screen{}
+	stop := fakeAt(t, path, fake.Peer("p1"))
+	defer func() { stop() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f, _, _ := testFactory("", map[string]string{"IRONRING_SOCKET": path})
+	var all bytes.Buffer
+	f.Out, f.Err = io.MultiWriter(out, &all), errOut
+	done := make(chan int, 1)
+	go func() {
+		done <- Main(ctx, f, []string{"cluster", "status", "--watch", "-o", "json", "--every", "100ms", "--timeout", "2s"})
+	}()
+	out.wait(t, `"health"`)
+	stop()
+	errOut.wait(t, "no status:")
+	fake.SetStatus(&api.ClusterStatusReply{Leader: "p1", Term: 4, Index: 777})
+	stop = fakeAt(t, path, fake.Peer("p1"))
+	out.wait(t, "777")
+	cancel()
+	select {
+	case code := <-done:
+		if code != 0 {
+			t.Errorf("it ended with %d", code)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it does not end")
+	}
+	documents := 0
+	for dec := json.NewDecoder(&all); ; documents++ {
+		var doc map[string]any
+		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("behind %d documents: %v", documents, err)
+		}
+	}
+	if documents < 2 {
+		t.Errorf("%d documents", documents)
+	}
+}
+
+// A terminal keeps what it shows until there is an answer.
+func TestWatchStatusOnATerminal(t *testing.T) {
+	path, fake := socketPath(t), clienttest.New()
+	stop := fakeAt(t, path, fake.Peer("p1"))
+	defer func() { stop() }()
+	master, tty := terminalPair(t)
+	shown := &screen{}
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		_, _ = io.Copy(shown, master) // ends with an error when the terminal is closed
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f, _, _ := testFactory("", map[string]string{"IRONRING_SOCKET": path, "TERM": "xterm"})
+	f.Out = tty
+	done := make(chan int, 1)
+	go func() {
+		done <- Main(ctx, f, []string{"cluster", "status", "--watch", "--every", "100ms", "--timeout", "2s"})
+	}()
+	const clear = "\x1b[H\x1b[2J"
+	shown.wait(t, clear)
+	shown.wait(t, "healthy")
+	stop()
+	shown.wait(t, "no status:")
+	shown.mu.Lock()
+	shown.text.Reset()
+	shown.mu.Unlock()
+	shown.wait(t, "no status:")
+	shown.mu.Lock()
+	if text := shown.text.String(); strings.Contains(text, clear) {
+		t.Errorf("cleared without an answer: %q", text)
+	}
+	shown.mu.Unlock()
+	stop = fakeAt(t, path, fake.Peer("p1"))
+	shown.wait(t, clear)
+	shown.wait(t, "healthy")
+	cancel()
+	<-done
+	tty.Close()
+	<-copied
+}
+
+// At a terminal the name of a peer that goes is typed; nobody there: --yes.
+func TestDepartureAsks(t *testing.T) {
+	for _, verb := range []string{"remove", "leave"} {
+		d := newDesk(t)
+		d.does(3, "give --yes", "cluster", verb, "p3")
+		d.doesAsked(says("yes"), 3, `"yes" is not p3; nothing was done`, "cluster", verb, "p3")
+		if done := d.fake.Done(); len(done) > 0 {
+			t.Errorf("%s: done all the same: %q", verb, done)
+		}
+		d.doesAsked(says("p3"), 0, "peer p3 ", "cluster", verb, "p3")
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -80,12 +81,17 @@ func (f *Factory) client() (*client.Client, error) {
 	}
 	cfg := client.Config{Addresses: addresses, Timeout: f.timeout}
 	ca, cert, key := f.or(f.ca, "IRONRING_CA"), f.or(f.cert, "IRONRING_CERT"), f.or(f.key, "IRONRING_KEY")
-	if ca != "" || cert != "" || key != "" {
+	switch missing := missingFlags(ca, cert, key); {
+	case len(missing) == 3:
+		if remote := firstRemote(addresses); remote != "" {
+			return nil, errs.New(errs.Invalid, "%s is reached by TLS: give --ca, --cert and --key, or set IRONRING_CA, IRONRING_CERT and IRONRING_KEY (`ironring client-cert create` on a peer makes the files)", remote)
+		}
+	case len(missing) > 0:
+		return nil, errs.New(errs.Invalid, "%s: not given, but both sides show a certificate: --ca, --cert and --key (or IRONRING_CA, IRONRING_CERT and IRONRING_KEY) are needed together (`ironring client-cert create` on a peer makes the files)", strings.Join(missing, ", "))
+	default:
 		if cfg.TLS, err = client.LoadTLS(ca, cert, key); err != nil {
 			return nil, err
 		}
-	} else if remote := firstRemote(addresses); remote != "" {
-		return nil, errs.New(errs.Invalid, "%s is reached by TLS: give --ca, --cert and --key, or set IRONRING_CA, IRONRING_CERT and IRONRING_KEY (`ironring client-cert create` on a peer makes the files)", remote)
 	}
 	if !f.json() {
 		told := map[string]bool{}
@@ -97,6 +103,16 @@ func (f *Factory) client() (*client.Client, error) {
 		}
 	}
 	return client.New(cfg)
+}
+
+// missingFlags are those of the flags for TLS that have no value.
+func missingFlags(ca, cert, key string) (out []string) {
+	for _, c := range []struct{ flag, value string }{{"--ca", ca}, {"--cert", cert}, {"--key", key}} {
+		if c.value == "" {
+			out = append(out, c.flag)
+		}
+	}
+	return out
 }
 
 func firstRemote(addresses []string) string {
@@ -134,6 +150,14 @@ func (f *Factory) waitContext(ctx context.Context) (context.Context, context.Can
 		return context.WithTimeout(ctx, f.timeout)
 	}
 	return context.WithCancel(ctx)
+}
+
+// overdue says in words that a wait ended by --timeout.
+func (f *Factory) overdue(ctx context.Context, err error) error {
+	if f.timeoutGiven && errors.Is(err, context.DeadlineExceeded) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errs.New(errs.Timeout, "no end of it in %s (--timeout)", f.timeout)
+	}
+	return err
 }
 
 func (f *Factory) json() bool { return f.output == "json" }

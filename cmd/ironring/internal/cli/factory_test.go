@@ -5,10 +5,44 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
+
+// terminalPair is a terminal, and the end at which a person would sit.
+func terminalPair(t *testing.T) (person, tty *os.File) {
+	t.Helper()
+	open := func(path string) *os.File {
+		file, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		return file
+	}
+	person = open("/dev/ptmx")
+	number, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(person.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return person, open(fmt.Sprintf("/dev/pts/%d", number))
+}
+
+// Half of what TLS needs is refused with all that it needs.
+func TestTLSFlagsTogether(t *testing.T) {
+	for given, missing := range map[string]string{"ca": "--cert, --key", "cert": "--ca, --key", "key": "--ca, --cert"} {
+		f, _, errOut := testFactory("", nil)
+		code := Main(t.Context(), f, []string{"node", "list", "--server", "127.0.0.1:1", "--" + given, "x.pem"})
+		if text := errOut.String(); code != 3 || !strings.Contains(text, "error: "+missing+": not given") || !strings.Contains(text, "ironring client-cert create") {
+			t.Errorf("--%s alone: exit code %d: %s", given, code, text)
+		}
+	}
+}
 
 // A command that is run by a machine has no terminal, also where its streams
 // are character devices.
@@ -21,14 +55,7 @@ func TestTerminal(t *testing.T) {
 		t.Cleanup(func() { file.Close() })
 		return file
 	}
-	master := open("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY)
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, tty := terminalPair(t)
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +69,7 @@ func TestTerminal(t *testing.T) {
 		w    any
 		want bool
 	}{
-		{"a terminal", open(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY), true},
+		{"a terminal", tty, true},
 		{"/dev/null", open(os.DevNull, os.O_RDWR), false},
 		{"/dev/zero", open("/dev/zero", os.O_RDONLY), false},
 		{"a file", open(filepath.Join(t.TempDir(), "f"), os.O_RDWR|os.O_CREATE), false},

@@ -33,6 +33,14 @@ Nodes are named by name or by UUID.`,
 	return cmd
 }
 
+// stateNames are the states that --state takes.
+func stateNames() (out []string) {
+	for _, s := range node.States() {
+		out = append(out, node.StateName(s))
+	}
+	return out
+}
+
 // stateCell is a state with the color of its kind.
 func stateCell(n *api.Node) cell {
 	s := n.GetState()

@@ -37,7 +37,7 @@ on. soft-off asks the operating system, which may refuse.`,
 		last := len(args) - 1
 		action, ok := powerActions[args[last]]
 		if !ok {
-			return errs.New(errs.Invalid, "power %q: must be one of %s", args[last], strings.Join(slices.Sorted(maps.Keys(powerActions)), ", "))
+			return errs.New(errs.Invalid, "power %q: the action comes last, after the nodes, and must be one of %s", args[last], strings.Join(slices.Sorted(maps.Keys(powerActions)), ", "))
 		}
 		verb := "power " + args[last]
 		return s.run(ctx, c, cmd, args[:last], work{

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/client"
+	"github.com/ironring/ironring/internal/errs"
 	"github.com/ironring/ironring/node"
 )
 
@@ -31,7 +32,7 @@ func newNodeListCmd(f *Factory) *cobra.Command {
 			if state != "" {
 				s, err := node.ParseState(state)
 				if err != nil {
-					return err
+					return errs.About(errs.Invalid, "state", "--state: %w; there are %s", err, strings.Join(stateNames(), ", "))
 				}
 				req.State = s
 			}

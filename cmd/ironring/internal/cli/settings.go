@@ -172,15 +172,15 @@ alive leaves by itself: "cluster leave".`,
 		Example: "  ironring cluster remove p3 --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: f.with(func(ctx context.Context, c *client.Client, args []string) error {
-			if !yes {
-				return errs.New(errs.Invalid, "this takes %s out of the cluster for good; give --yes to do it", args[0])
-			}
 			who, err := c.Version(ctx, nil)
 			if err != nil {
 				return err
 			}
 			if who.GetPeer() == args[0] {
 				return errs.New(errs.WrongState, "peer %s is alive, it has just answered: it leaves with `ironring cluster leave %s`", args[0], args[0])
+			}
+			if err := f.confirmDeparture(args[0], yes); err != nil {
+				return err
 			}
 			rep, err := c.Leave(ctx, &api.LeaveRequest{Member: args[0]})
 			if err != nil {
