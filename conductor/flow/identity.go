@@ -22,7 +22,7 @@ import (
 // properties/identity_check to "mac-only".
 func sameMachine(inv *agentproto.Inventory, n *api.Node, facts *api.BmcFacts, ports []*api.Port) (proof []string, err error) {
 	mismatch := func(what, machine, record string) error {
-		return errs.About(errs.Denied, n.GetId(), "identity mismatch: the machine's %s is %s, %s; nothing was written. Is the BMC address that of another machine?", what, machine, record)
+		return errs.About(errs.Denied, n.GetId(), node.IdentityMismatch+": the machine's %s is %s, %s; nothing was written. Is the BMC address that of another machine?", what, machine, record)
 	}
 	if !slices.ContainsFunc(inv.Interfaces, func(i agentproto.Interface) bool {
 		mac, err := node.NormalizeMAC(i.MAC)
