@@ -107,6 +107,9 @@ func TestAssignmentAndExpiry(t *testing.T) {
 	token := k.MustPropose("p1", &api.Op{Op: &api.Op_LockAcquire{LockAcquire: &api.LockAcquire{
 		NodeId: victim.GetId(), LeaseId: lease, Purpose: "test",
 	}}}).GetOps()[0].GetToken()
+	k.MustPropose("p1", &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{
+		NodeId: victim.GetId(), Token: token, Fields: []string{"bmc"}, Node: &api.Node{Bmc: &api.BmcFacts{BmcKey: "b 623", DriverRev: victim.GetDriverRev()}},
+	}}})
 	k.MustPropose("p1", &api.Op{Op: &api.Op_IntentOpen{IntentOpen: &api.IntentOpen{NodeId: victim.GetId(), Token: token, Kind: "power_on"}}})
 	start := time.Now()
 	r.drop("p3")

@@ -122,16 +122,6 @@ func doubtBMC(n *api.Node, wasDriver string, wasInfo []byte) {
 	}
 }
 
-// uuidKey is the system UUID that a node's BMC tells, in whatever order of
-// bytes, if it can tell one machine from another.
-func uuidKey(n *api.Node) (string, bool) {
-	u := n.GetBmc().GetSystemUuid()
-	if !node.TellingUUID(u) {
-		return "", false
-	}
-	return node.UUIDKey(u), true
-}
-
 // checkBMC keeps BMCs and machines unique: what one node is verified with no
 // other node can be. What a node was verified with before its driver_info
 // changed does not count here: a person may give its machine to another node.
@@ -143,26 +133,19 @@ func (w *work) checkBMC(id string, facts *api.BmcFacts) error {
 	if strings.ContainsRune(key, 0) {
 		return errs.About(errs.Invalid, "bmc_key", "bmc_key has a NUL")
 	}
-	other := func(found []*api.Node) *api.Node {
-		if i := slices.IndexFunc(found, func(n *api.Node) bool { return n.GetId() != id && node.Verified(n) }); i >= 0 {
-			return found[i]
-		}
+	other := claimant(facts, func(ix, key string) []*api.Node {
+		return find(w, nodes, ix, key, func(n *api.Node) bool {
+			return ix == byBMC && n.GetBmc().GetBmcKey() == key || ix == byClaim && slices.Contains(node.Claims(n.GetBmc()), key)
+		})
+	}, func(n *api.Node) bool { return n.GetId() != id && node.Verified(n) })
+	switch {
+	case other == nil:
 		return nil
+	case key != "" && other.GetBmc().GetBmcKey() == key:
+		return errs.About(errs.Exists, id, "node %s has this BMC already (%s): two nodes cannot be one machine", nameOf(other), key)
 	}
-	if key != "" {
-		if n := other(find(w, nodes, byBMC, key, func(n *api.Node) bool { return n.GetBmc().GetBmcKey() == key })); n != nil {
-			return errs.About(errs.Exists, id, "node %s has this BMC already (%s): two nodes cannot be one machine", nameOf(n), key)
-		}
-	}
-	uuid, ok := uuidKey(&api.Node{Bmc: facts})
-	if !ok {
-		return nil
-	}
-	same := func(n *api.Node) bool { k, ok := uuidKey(n); return ok && k == uuid }
-	if n := other(find(w, nodes, byUUID, uuid, same)); n != nil {
-		return errs.About(errs.Exists, id, "node %s has the machine with the system UUID %s already", nameOf(n), facts.GetSystemUuid())
-	}
-	return nil
+	machine, _ := node.Machine(facts)
+	return errs.About(errs.Exists, id, "node %s has this machine already (%s): two nodes cannot be one machine", nameOf(other), machine)
 }
 
 func nameOf(n *api.Node) string {

@@ -54,8 +54,8 @@ func (w *work) intentOpen(op *api.IntentOpen, out *api.OpResult) error {
 	if err := w.outOfQuarantine(id); err != nil {
 		return err
 	}
-	if node.BMCChanged(get(w, nodes, id)) {
-		return errs.About(errs.WrongState, id, "node %s: its BMC is not verified since driver or driver_info have changed", id)
+	if !node.Verified(get(w, nodes, id)) {
+		return errs.About(errs.WrongState, id, "node %s: its BMC is not verified with the driver and driver_info that it has now", id)
 	}
 	n, err := w.editNode(id)
 	if err != nil {

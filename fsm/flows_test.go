@@ -6,6 +6,7 @@ import (
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
+	"github.com/ironring/ironring/node"
 )
 
 // owned is a fixture with a manageable-to-be node that member p1 owns under
@@ -24,9 +25,14 @@ func owned(t testing.TB) *fixture {
 func (f *fixture) node() *api.Node { return f.s.View().Node(nodeID(1)) }
 func (f *fixture) flow() *api.Flow { return f.s.View().Flow(nodeID(1)) }
 
+// lock takes the lock of a node whose BMC is verified from then on.
 func (f *fixture) lock() uint64 {
 	f.t.Helper()
-	return f.ok(acquire(nodeID(1), "l1")).GetToken()
+	tok := f.ok(acquire(nodeID(1), "l1")).GetToken()
+	if !node.Verified(f.node()) {
+		f.ok(nodeWrite(tok, &api.Node{Bmc: &api.BmcFacts{BmcKey: "b 623", DriverRev: f.node().GetDriverRev()}}, "bmc"))
+	}
+	return tok
 }
 
 var flowNumber int

@@ -95,6 +95,26 @@ func (g *gen) flow() *api.Flow {
 	return f
 }
 
+// facts are those of one of a few machines behind a few BMCs, which tell more or
+// less of it.
+func (g *gen) facts(id string) *api.BmcFacts {
+	f := &api.BmcFacts{BmcKey: fmt.Sprintf("b%d 443 /1", g.n(3, "bmc")), DriverRev: g.v.Node(id).GetDriverRev()}
+	if g.rarely("asked before") {
+		f.DriverRev--
+	}
+	m := g.n(2, "machine")
+	if g.n(1, "tells UUID") == 1 {
+		f.SystemUuid = []string{"4c4c4544-0035-4d10-8032-b4c04f4a3332", "44454c4c-3500-104d-8032-b4c04f4a3332", "00000000-0000-0000-0000-000000000000"}[m]
+	}
+	if g.n(1, "tells serial number") == 1 {
+		f.Serial = []string{"S-17", " s-18", "To be filled by O.E.M."}[m]
+	}
+	if g.n(1, "tells MACs") == 1 {
+		f.BmcMacs = []string{[]string{"52:54:00:00:01:01", "52-54-00-00-01-02", "00:00:00:00:00:00"}[m]}
+	}
+	return f
+}
+
 // home is the digest of a phone-home token.
 func (g *gen) home() []byte {
 	return node.PhoneHomeDigest([]string{"t", "u"}[g.n(1, "phone-home token")])
@@ -200,7 +220,7 @@ func (g *gen) flowOp() *api.Op {
 	if g.rarely("phone home") {
 		return &api.Op{Op: &api.Op_PhoneHome{PhoneHome: &api.PhoneHome{NodeId: id, Digest: g.home(), Source: "192.0.2.9"}}}
 	}
-	switch g.n(12, "flow op") {
+	switch g.n(14, "flow op") {
 	case 0, 1, 2:
 		op := &api.FlowCreate{NodeId: id, Flow: g.flow(), DeadlineMs: uint64(g.n(5, "deadline"))}
 		if verbs := node.Allowed(g.v.Node(id).GetState()); len(verbs) > 0 {
@@ -252,6 +272,9 @@ func (g *gen) flowOp() *api.Op {
 		return &api.Op{Op: &api.Op_NodeObserve{NodeObserve: &api.NodeObserve{
 			NodeId: id, AssignEpoch: g.v.Node(id).GetAssignEpoch(), Fields: []string{"power_state"}, Node: &api.Node{PowerState: 1},
 		}}}
+	}
+	if g.n(2, "facts") > 0 {
+		return &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id, Token: tok, Node: &api.Node{Bmc: g.facts(id)}, Fields: []string{"bmc"}}}}
 	}
 	key := sha256.Sum256([]byte{byte(g.n(1, "key"))})
 	return &api.Op{Op: &api.Op_AgentEnrol{AgentEnrol: &api.AgentEnrol{NodeId: id, Session: &api.AgentSession{

@@ -55,6 +55,26 @@ func newLaws(t *rapid.T) *laws {
 		cmds = append(cmds, &api.Command{Meta: user, Ops: []*api.Op{op, portCreate(uid(2, i), nodeID(i), mac(i))}})
 	}
 	l.apply(cmds)
+	// Their BMCs are verified, so that intents can be opened.
+	for do := range 3 {
+		cmds = nil
+		for i := range 2 {
+			n := l.s.View().Node(nodeID(i))
+			tok := n.GetLastToken()
+			op := []*api.Op{
+				acquire(n.GetId(), l.s.View().LiveLease(n.GetAssigned()).GetId()),
+				{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: n.GetId(), Token: tok, Fields: []string{"bmc"}, Node: &api.Node{Bmc: &api.BmcFacts{BmcKey: fmt.Sprint("b", i, " 443 /1")}}}}},
+				release(n.GetId(), tok),
+			}[do]
+			cmds = append(cmds, &api.Command{Meta: user, Ops: []*api.Op{op}})
+		}
+		l.apply(cmds)
+	}
+	for i := range 2 {
+		if n := l.s.View().Node(nodeID(i)); !node.Verified(n) || l.s.View().Lock(nodeID(i)) != nil {
+			t.Fatalf("node %d to begin with: %v", i, n)
+		}
+	}
 	return l
 }
 
@@ -199,6 +219,25 @@ func tokenOf(op *api.Op) (node string, token uint64, ok bool) {
 }
 
 // invariants are what must hold of every state.
+// machines holds what indexes find against all nodes one by one: no two verified
+// nodes have one machine or one BMC, and whose a machine is is found by whatever
+// mark it tells.
+func (l *laws) machines(check func(ok bool, format string, args ...any)) {
+	v := l.s.View()
+	for n := range v.Nodes() {
+		shared := false
+		for o := range v.Nodes() {
+			f, g := n.GetBmc(), o.GetBmc()
+			if n.GetId() == o.GetId() || f == nil || g == nil || f.GetBmcKey() != g.GetBmcKey() && node.Compare(f, g) != node.SameMachine {
+				continue
+			}
+			shared = true
+			check(!node.Verified(n) || !node.Verified(o), "two nodes are verified with one machine: %v, %v", f, g)
+		}
+		check(n.GetBmc() == nil || shared == (v.NodeWithBMC(n.GetBmc(), n.GetId()) != nil), "whose the machine is, %v: %v", n.GetBmc(), v.NodeWithBMC(n.GetBmc(), n.GetId()))
+	}
+}
+
 func (l *laws) invariants() {
 	v := l.s.View()
 	check := func(ok bool, format string, args ...any) {
@@ -206,6 +245,7 @@ func (l *laws) invariants() {
 			l.t.Fatalf("at %d: %s", l.index, fmt.Sprintf(format, args...))
 		}
 	}
+	l.machines(check)
 	count, ids := 0, map[string]bool{}
 	for n := range v.Nodes() {
 		id := n.GetId()

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
+	"github.com/ironring/ironring/node"
 )
 
 // Names of tables, as they appear in Change.Table.
@@ -45,7 +46,7 @@ const (
 	byID        = "id"
 	byName      = "name"
 	byBMC       = "bmc"
-	byUUID      = "uuid"
+	byClaim     = "claim"
 	byNode      = "node"
 	byMAC       = "mac"
 	byNetwork   = "network"
@@ -151,11 +152,34 @@ func (ix index[R]) FromObject(raw any) (bool, []byte, error) {
 	if !ok {
 		return false, nil, nil
 	}
-	b := make([]byte, 0, len(key)+1+37) // memdb appends the primary key, mostly a UUID
-	return true, append(append(b, key...), 0), nil
+	return true, keyBytes(key), nil
 }
 
-func (ix index[R]) FromArgs(args ...any) ([]byte, error) {
+// FromArgs implements memdb.Indexer.
+func (ix index[R]) FromArgs(args ...any) ([]byte, error) { return keyOfArgs(args) }
+
+// indexes is an index with several keys of each record.
+type indexes[R any] func(R) []string
+
+// FromObject implements memdb.MultiIndexer.
+func (ix indexes[R]) FromObject(raw any) (bool, [][]byte, error) {
+	keys := ix(raw.(R))
+	out := make([][]byte, len(keys))
+	for i, k := range keys {
+		out[i] = keyBytes(k)
+	}
+	return len(out) > 0, out, nil
+}
+
+// FromArgs implements memdb.Indexer.
+func (ix indexes[R]) FromArgs(args ...any) ([]byte, error) { return keyOfArgs(args) }
+
+func keyBytes(key string) []byte {
+	b := make([]byte, 0, len(key)+1+37) // memdb appends the primary key, mostly a UUID
+	return append(append(b, key...), 0)
+}
+
+func keyOfArgs(args []any) ([]byte, error) {
 	if len(args) != 1 {
 		return nil, fmt.Errorf("an index takes one argument, got %d", len(args))
 	}
@@ -175,7 +199,7 @@ func unlessEmpty[R any](f func(R) string) index[R] {
 	return func(r R) (string, bool) { k := f(r); return k, k != "" }
 }
 
-func tableSchema[R any](name string, key func(R) string, more map[string]index[R]) *memdb.TableSchema {
+func tableSchema[R any](name string, key func(R) string, more map[string]memdb.Indexer) *memdb.TableSchema {
 	s := &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
 		byID: {Name: byID, Unique: true, Indexer: always(key)},
 	}}
@@ -188,35 +212,35 @@ func tableSchema[R any](name string, key func(R) string, more map[string]index[R
 func newSchema() *memdb.DBSchema {
 	db := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
 	for _, s := range []*memdb.TableSchema{
-		tableSchema(nodes.name, nodes.key, map[string]index[*api.Node]{
-			byName: unlessEmpty((*api.Node).GetName),
-			byBMC:  unlessEmpty(func(n *api.Node) string { return n.GetBmc().GetBmcKey() }),
-			byUUID: uuidKey,
+		tableSchema(nodes.name, nodes.key, map[string]memdb.Indexer{
+			byName:  unlessEmpty((*api.Node).GetName),
+			byBMC:   unlessEmpty(func(n *api.Node) string { return n.GetBmc().GetBmcKey() }),
+			byClaim: indexes[*api.Node](func(n *api.Node) []string { return node.Claims(n.GetBmc()) }),
 
 			byPhoneHome: unlessEmpty(nodePhoneHome),
 		}),
-		tableSchema(ports.name, ports.key, map[string]index[*api.Port]{
+		tableSchema(ports.name, ports.key, map[string]memdb.Indexer{
 			byNode: always((*api.Port).GetNodeId),
 			byMAC:  always((*api.Port).GetAddress),
 		}),
 		tableSchema(networks.name, networks.key, nil),
-		tableSchema(addresses.name, addresses.key, map[string]index[*api.Address]{
+		tableSchema(addresses.name, addresses.key, map[string]memdb.Indexer{
 			byIP:      always(func(a *api.Address) string { return addressKey(a.GetNetwork(), a.GetIp()) }),
 			byMAC:     always((*api.Address).GetMac),
 			byNetwork: always((*api.Address).GetNetwork),
 		}),
-		tableSchema(flows.name, flows.key, map[string]index[*api.Flow]{
-			byRunning:   func(f *api.Flow) (string, bool) { return "", f.GetStatus() == api.FlowStatus_FLOW_RUNNING },
+		tableSchema(flows.name, flows.key, map[string]memdb.Indexer{
+			byRunning:   index[*api.Flow](func(f *api.Flow) (string, bool) { return "", f.GetStatus() == api.FlowStatus_FLOW_RUNNING }),
 			byPhoneHome: unlessEmpty(flowPhoneHome),
 		}),
-		tableSchema(locks.name, locks.key, map[string]index[*api.Lock]{
+		tableSchema(locks.name, locks.key, map[string]memdb.Indexer{
 			byLease: always((*api.Lock).GetLeaseId),
 		}),
-		tableSchema(leases.name, leases.key, map[string]index[*api.Lease]{
+		tableSchema(leases.name, leases.key, map[string]memdb.Indexer{
 			byConductor: always((*api.Lease).GetConductor),
-			byLive: func(l *api.Lease) (string, bool) {
+			byLive: index[*api.Lease](func(l *api.Lease) (string, bool) {
 				return l.GetConductor(), l.GetState() == api.Lease_LIVE
-			},
+			}),
 		}),
 		tableSchema(intents.name, intents.key, nil),
 		tableSchema(members.name, members.key, nil),
@@ -227,7 +251,7 @@ func newSchema() *memdb.DBSchema {
 		tableSchema(spentKeys.name, spentKeys.key, nil),
 		tableSchema(reaches.name, reaches.key, nil),
 		tableSchema(tokens.name, tokens.key, nil),
-		tableSchema(artifacts.name, artifacts.key, map[string]index[*api.Artifact]{
+		tableSchema(artifacts.name, artifacts.key, map[string]memdb.Indexer{
 			byAlias: unlessEmpty((*api.Artifact).GetAlias),
 		}),
 		tableSchema(ramdisks.name, ramdisks.key, nil),

@@ -22,7 +22,7 @@ func populated(t testing.TB) *fixture {
 	f.ok(allocate("prov", mac(1)))
 	f.ok(flowCreate(manage, newFlow(api.FlowKind_FLOW_VERIFY, 2)))
 	tok := f.lock()
-	f.ok(open(tok), nodeWrite(tok, &api.Node{Boot: &api.Boot{}, Bmc: &api.BmcFacts{BmcMacs: []string{mac(9)}}}, "boot", "bmc"))
+	f.ok(nodeWrite(tok, &api.Node{Boot: &api.Boot{}, Bmc: &api.BmcFacts{BmcMacs: []string{mac(9)}}}, "boot", "bmc"), open(tok))
 	f.command(&api.Meta{Principal: "client:a", Source: "unix", Reason: "test", RequestId: "r1"}, nodeCreate(nodeID(2), "b"))
 	return f
 }

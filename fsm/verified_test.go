@@ -32,6 +32,7 @@ func TestDriverInfoChangeDoubtsTheBMC(t *testing.T) {
 		return &api.Op{Op: &api.Op_IntentClose{IntentClose: &api.IntentClose{NodeId: id, Token: token, Seq: n().GetIntentSeq()}}}
 	}
 	under(func() {
+		f.fails(errs.WrongState, open(token)) // nobody has asked whose BMC it is
 		f.ok(write(0))
 		f.ok(open(token))
 		f.ok(closed())
@@ -97,4 +98,66 @@ func TestUnverifiedClaimGivesWay(t *testing.T) {
 	f.ok(facts(1, "b2"))
 	f.fails(errs.Exists, facts(2, "b2"))
 	f.ok(facts(2, "b1"))
+}
+
+// claimants is a fixture with nodes that are locked, and a write of what their
+// BMCs tell.
+func claimants(t *testing.T, count int) (*fixture, func(i int, facts *api.BmcFacts) *api.Op) {
+	f := newFixture(t)
+	f.ok(memberSet("p1"), register("L1", "p1", "m1", false))
+	token := map[int]uint64{}
+	for i := 1; i <= count; i++ {
+		create := nodeCreate(nodeID(i), "")
+		create.GetNodeCreate().Node.Assigned = "p1"
+		f.ok(create)
+		token[i] = f.ok(acquire(nodeID(i), "L1")).GetToken()
+	}
+	return f, func(i int, facts *api.BmcFacts) *api.Op {
+		return &api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: nodeID(i), Token: token[i], Fields: []string{"bmc"}, Node: &api.Node{Bmc: facts}}}}
+	}
+}
+
+// One machine behind two addresses of its BMC is one machine by whatever mark
+// both tell; a UUID that differs outweighs equal serial numbers; and what nobody
+// filled in is nobody's.
+func TestClaims(t *testing.T) {
+	const uuidA, uuidB = "4c4c4544-0035-4d10-8032-b4c04f4a3332", "4c4c4544-0036-4d10-8032-b4c04f4a3332"
+	macs := func(m ...string) []string { return m }
+	for name, c := range map[string]struct {
+		first, second *api.BmcFacts
+		one           bool
+	}{
+		"serial number":                  {&api.BmcFacts{Serial: "S4EVNX0R"}, &api.BmcFacts{Serial: " s4evnx0r"}, true},
+		"serial number, other MACs":      {&api.BmcFacts{Serial: "S4EVNX0R", BmcMacs: macs("52:54:00:00:00:01")}, &api.BmcFacts{Serial: "S4EVNX0R", BmcMacs: macs("52:54:00:00:00:02")}, true},
+		"MAC":                            {&api.BmcFacts{BmcMacs: macs("52:54:00:00:00:07", "52:54:00:00:00:01")}, &api.BmcFacts{BmcMacs: macs("5254.0000.0001")}, true},
+		"MAC, only one tells the UUID":   {&api.BmcFacts{SystemUuid: uuidA, BmcMacs: macs("52:54:00:00:00:01")}, &api.BmcFacts{BmcMacs: macs("52:54:00:00:00:01")}, true},
+		"a later reading of the UUID":    {&api.BmcFacts{SystemUuid: uuidB, SystemUuids: macs(uuidB, uuidA)}, &api.BmcFacts{SystemUuid: uuidA}, true},
+		"two UUIDs, one serial number":   {&api.BmcFacts{SystemUuid: uuidA, Serial: "S4EVNX0R"}, &api.BmcFacts{SystemUuid: uuidB, Serial: "S4EVNX0R"}, false},
+		"two serial numbers, one MAC":    {&api.BmcFacts{Serial: "S-1", BmcMacs: macs("52:54:00:00:00:01")}, &api.BmcFacts{Serial: "S-2", BmcMacs: macs("52:54:00:00:00:01")}, false},
+		"two systems of one BMC":         {&api.BmcFacts{BmcKey: "b 443 /1", BmcMacs: macs("52:54:00:00:00:01")}, &api.BmcFacts{BmcKey: "b 443 /2", BmcMacs: macs("52:54:00:00:00:01")}, false},
+		"serial number not filled in":    {&api.BmcFacts{Serial: "To be filled by O.E.M."}, &api.BmcFacts{Serial: "To be filled by O.E.M."}, false},
+		"serial number of zeros":         {&api.BmcFacts{Serial: "0000000000"}, &api.BmcFacts{Serial: "0000000000"}, false},
+		"serial number not specified":    {&api.BmcFacts{Serial: "Not Specified"}, &api.BmcFacts{Serial: "Not Specified"}, false},
+		"MAC of zeros":                   {&api.BmcFacts{BmcMacs: macs("00:00:00:00:00:00")}, &api.BmcFacts{BmcMacs: macs("00:00:00:00:00:00")}, false},
+		"MAC that no NIC was given":      {&api.BmcFacts{BmcMacs: macs("ac:1f:6b:00:00:00")}, &api.BmcFacts{BmcMacs: macs("ac:1f:6b:00:00:00")}, false},
+		"the UUID that nobody filled in": {&api.BmcFacts{SystemUuid: "03000200-0400-0500-0006-000700080009"}, &api.BmcFacts{SystemUuid: "03000200-0400-0500-0006-000700080009"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, write := claimants(t, 2)
+			if c.first.BmcKey == "" {
+				c.first.BmcKey, c.second.BmcKey = "10.0.0.5 623", "bmc5.example.org 623"
+			}
+			f.ok(write(1, c.first))
+			if got := f.s.View().NodeWithBMC(c.second, nodeID(2)); (got != nil) != c.one {
+				t.Errorf("whose machine it is: %v", got)
+			}
+			if c.one {
+				f.fails(errs.Exists, write(2, c.second))
+				f.fails(errs.Exists, write(1, &api.BmcFacts{BmcKey: "x 623"}), write(1, c.first), write(2, c.second)) // the last of a command
+				f.ok(write(1, &api.BmcFacts{BmcKey: "x 623"}), write(2, c.second))                                    // given up in the same one
+			} else {
+				f.ok(write(2, c.second))
+			}
+		})
+	}
 }

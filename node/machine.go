@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ironring/ironring/api"
 )
 
@@ -30,8 +32,10 @@ const (
 )
 
 // Compare says whether two readings are of one machine. The first of UUID,
-// serial number and MAC addresses of the BMC that both tell decides; where they
-// share none of these, the same address is the same machine. It is symmetric.
+// serial number and MAC addresses of the BMC that both tell decides. The same
+// address is the same machine only where neither tells any of these: an address
+// whose BMC told more before, or tells more now, may be another machine's. It is
+// symmetric.
 func Compare(is, was *api.BmcFacts) Likeness {
 	like := func(same bool) Likeness {
 		if same {
@@ -47,13 +51,76 @@ func Compare(is, was *api.BmcFacts) Likeness {
 	if a, b := is.GetSerial(), was.GetSerial(); TellingSerial(a) && TellingSerial(b) {
 		return like(sameSerial(a, b))
 	}
-	if a, b := NormalMACs(is.GetBmcMacs()), NormalMACs(was.GetBmcMacs()); len(a) > 0 && len(b) > 0 {
+	a, b := tellingMACs(is), tellingMACs(was)
+	if len(a) > 0 && len(b) > 0 && !twoSystems(is, was) {
 		return like(slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) }))
 	}
-	if is.GetBmcKey() != "" && is.GetBmcKey() == was.GetBmcKey() {
+	if is.GetBmcKey() != "" && is.GetBmcKey() == was.GetBmcKey() && !tells(is) && !tells(was) {
 		return SameMachine
 	}
 	return Untold
+}
+
+// tells says whether a BMC told anything by which machines are told apart,
+// beside its address.
+func tells(f *api.BmcFacts) bool {
+	return len(TellingUUIDs(f)) > 0 || TellingSerial(f.GetSerial()) || len(tellingMACs(f)) > 0
+}
+
+// twoSystems says whether the readings are of different systems (the third word
+// of bmc_key, which Redfish has): a BMC may have several, and one MAC address for
+// all.
+func twoSystems(a, b *api.BmcFacts) bool {
+	system := func(f *api.BmcFacts) string {
+		if words := strings.SplitN(f.GetBmcKey(), " ", 3); len(words) == 3 {
+			return words[2]
+		}
+		return ""
+	}
+	x, y := system(a), system(b)
+	return x != "" && y != "" && x != y
+}
+
+// Claims are the marks by which a machine is looked up, in their normal forms:
+// two readings that Compare takes for one machine share one of these or their
+// bmc_key. That they share one proves nothing yet: Compare decides.
+func Claims(f *api.BmcFacts) []string {
+	if f == nil {
+		return nil
+	}
+	var out []string
+	claim := func(c string) {
+		if !slices.Contains(out, c) {
+			out = append(out, c)
+		}
+	}
+	for _, u := range TellingUUIDs(f) {
+		claim("uuid " + UUIDKey(u))
+	}
+	if s := f.GetSerial(); TellingSerial(s) {
+		claim("serial " + serialKey(s))
+	}
+	for _, m := range tellingMACs(f) {
+		claim("mac " + m)
+	}
+	return out
+}
+
+// Richer is a reading with what an earlier one of the same machine told besides,
+// so that a BMC that has no answer for once gives up no claim. It changes
+// neither.
+func Richer(is, was *api.BmcFacts) *api.BmcFacts {
+	out := proto.CloneOf(is)
+	if len(TellingUUIDs(is)) == 0 && len(TellingUUIDs(was)) > 0 {
+		out.SystemUuid, out.SystemUuids = was.GetSystemUuid(), slices.Clone(was.GetSystemUuids())
+	}
+	if !TellingSerial(is.GetSerial()) && TellingSerial(was.GetSerial()) {
+		out.Serial = was.GetSerial()
+	}
+	if len(tellingMACs(is)) == 0 && len(tellingMACs(was)) > 0 {
+		out.BmcMacs = slices.Clone(was.GetBmcMacs())
+	}
+	return out
 }
 
 // IsMachine says whether a person means this machine by its UUID, its serial
@@ -106,7 +173,15 @@ func SameUUID(a, b string) bool {
 }
 
 func sameSerial(a, b string) bool {
-	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
+	return serialKey(a) == serialKey(b)
+}
+
+// serialKey is a serial number without regard to case and space around it.
+func serialKey(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
+
+// tellingMACs are the addresses of the BMC that no other can have.
+func tellingMACs(f *api.BmcFacts) []string {
+	return slices.DeleteFunc(NormalMACs(f.GetBmcMacs()), func(m string) bool { return !tellingMAC(m) })
 }
 
 // NormalMACs are those of the texts that a NIC can have, in one form.

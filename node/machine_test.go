@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -39,6 +40,13 @@ func TestCompare(t *testing.T) {
 		"one MAC":                          {facts("", "", "52:54:00:00:00:01", "x"), facts("", "", "52-54-00-00-00-01", "y"), SameMachine},
 		"two MACs":                         {facts("", "", "52:54:00:00:00:01", "x"), facts("", "", "52:54:00:00:00:02", "x"), AnotherMachine},
 		"only the address":                 {facts("", "", "", "x"), facts("", "", "", "x"), SameMachine},
+		"less than before":                 {facts("", "", "", "x"), facts(uuidA, "S-17", "", "x"), Untold},
+		"another mark":                     {facts("", "S-17", "", "x"), facts(uuidA, "", "", "x"), Untold},
+		"only a MAC, and nothing":          {facts("", "", "52:54:00:00:00:01", "x"), facts("", "", "", "x"), Untold},
+		"nobody's MAC, and nothing":        {facts("", "", "00:00:00:00:00:00", "x"), facts("", "", "", "x"), SameMachine},
+		"MACs that many BMCs have":         {facts("", "", "ac:1f:6b:00:00:00", "x"), facts("", "", "ac:1f:6b:00:00:00", "y"), Untold},
+		"two systems of one BMC":           {facts("", "", "52:54:00:00:00:01", "h 443 /1"), facts("", "", "52:54:00:00:00:01", "h 443 /2"), Untold},
+		"one system, two drivers":          {facts("", "", "52:54:00:00:00:01", "h 443 /1"), facts("", "", "52:54:00:00:00:01", "h 623"), SameMachine},
 		"another address":                  {facts("", "", "", "x"), facts("", "", "", "y"), Untold},
 		"nothing at all":                   {facts("", "", "", ""), nil, Untold},
 	} {
@@ -57,6 +65,7 @@ func TestMachineNames(t *testing.T) {
 		return &api.BmcFacts{
 			SystemUuid: rapid.SampledFrom([]string{"", uuidA, uuidASMBIOS, uuidB, "00000000-0000-0000-0000-000000000000"}).Draw(t, "uuid"),
 			Serial:     rapid.SampledFrom([]string{"", "S-17", " s-17", "S-18", "None"}).Draw(t, "serial"),
+			BmcMacs:    rapid.SliceOfN(rapid.SampledFrom([]string{"52:54:00:00:00:01", "52-54-00-00-00-01", "52:54:00:00:00:02", "00:00:00:00:00:00"}), 0, 2).Draw(t, "macs"),
 			BmcKey:     rapid.SampledFrom([]string{"h 443 /1", "i 443 /1"}).Draw(t, "key"),
 		}
 	})
@@ -71,6 +80,17 @@ func TestMachineNames(t *testing.T) {
 		}
 		if Compare(a, b) != Compare(b, a) || Compare(a, a) != SameMachine {
 			t.Errorf("%v, %v", Compare(a, b), Compare(b, a))
+		}
+		overlap := slices.ContainsFunc(Claims(a), func(c string) bool { return slices.Contains(Claims(b), c) })
+		if Compare(a, b) == SameMachine && !overlap && a.GetBmcKey() != b.GetBmcKey() {
+			t.Errorf("%v is not found by the marks of %v", a, b)
+		}
+		richer := Richer(a, b)
+		if Compare(a, b) == SameMachine && (Compare(richer, a) != SameMachine || Compare(richer, b) != SameMachine) {
+			t.Errorf("%v with what %v told is another machine: %v", a, b, richer)
+		}
+		if len(Claims(richer)) < len(Claims(a)) || len(Claims(Richer(&api.BmcFacts{}, b))) != len(Claims(b)) {
+			t.Errorf("%v with what %v told has lost something: %v", a, b, richer)
 		}
 		if IsMachine(a, "") {
 			t.Error("no name is a name")

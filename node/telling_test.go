@@ -24,10 +24,18 @@ func TestTelling(t *testing.T) {
 	}
 	for _, s := range []string{
 		"", " ", "0", "00000000", "xxxxxx", "........", "None", "To Be Filled By O.E.M.", "Default string", "Not Specified",
-		"System Serial Number", "0123456789", " unknown ",
+		"System Serial Number", "0123456789", " unknown ", "N.A.", "None Specified", "No Serial", "0123456789ABCDEF", "123456789012", "Board Serial", "Undefined",
 	} {
 		if TellingSerial(s) {
 			t.Errorf("serial number %q tells something", s)
+		}
+	}
+	for m, want := range map[string]bool{
+		"ac:1f:6b:12:34:56": true, "52:54:00:00:00:01": true, "02:42:00:00:01:00": true,
+		"ac:1f:6b:00:00:00": false, "22:22:22:22:22:22": false, "00:11:22:33:44:55": false, "be:3a:f2:b6:05:9f": false,
+	} {
+		if tellingMAC(m) != want {
+			t.Errorf("MAC address %s tells something: %v", m, !want)
 		}
 	}
 }

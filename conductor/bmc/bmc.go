@@ -155,8 +155,8 @@ func change[D any](a *Access, ctx context.Context, nodeID, what string, do func(
 	if err != nil {
 		return err
 	}
-	if nodes.BMCChanged(node) {
-		return errs.About(errs.Denied, nodeID, "%s of node %s: its BMC is not verified since driver or driver_info have changed", what, nodes.Label(node))
+	if !nodes.Verified(node) {
+		return errs.About(errs.Denied, nodeID, "%s of node %s: its BMC is not verified with the driver and driver_info that it has now", what, nodes.Label(node))
 	}
 	return callOn(a, ctx, node, what, changeTimeout, do)
 }

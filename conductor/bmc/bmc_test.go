@@ -107,10 +107,24 @@ func (f *fixture) power() errs.Kind {
 
 func (f *fixture) logins() int { return len(f.bmc.Calls()) }
 
+// verify puts on record who the BMC is.
+func (f *fixture) verify() {
+	f.Helper()
+	facts, err := f.a.Identify(f.Context(), id)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.c.Must(&api.Op{Op: &api.Op_LeaseRegister{LeaseRegister: &api.LeaseRegister{Lease: &api.Lease{Id: "l1", Conductor: "p1"}}}})
+	token := f.c.Must(&api.Op{Op: &api.Op_LockAcquire{LockAcquire: &api.LockAcquire{NodeId: id, LeaseId: "l1", Purpose: "test"}}}).GetOps()[0].GetToken()
+	f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id, Token: token, Fields: []string{"bmc"}, Node: &api.Node{Bmc: facts}}}},
+		&api.Op{Op: &api.Op_LockRelease{LockRelease: &api.LockRelease{NodeId: id, Token: token}}})
+}
+
 func TestCalls(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		g := drivertest.NewGrant(time.Minute)
 		ctx := f.Context()
+		f.verify()
 		if s, err := f.a.Power(ctx, id); err != nil || s != api.PowerState_POWER_OFF {
 			f.Errorf("power %v, %v", s, err)
 		}

@@ -36,6 +36,9 @@ func (r *runner) identifyBMC(ctx context.Context, p position) (outcome, error) {
 	if err := r.unclaimed(facts); err != nil {
 		return outcome{}, err
 	}
+	if was := r.cfg.Store.View().Node(r.node).GetBmc(); node.Compare(facts, was) == node.SameMachine {
+		facts = r.richer(facts, was)
+	}
 	return outcome{
 		result: map[string]any{"vendor": facts.GetVendor(), "model": facts.GetModel(), "power": power.String()},
 		ops:    []*api.Op{r.write(p.flow, []string{"bmc", "power_state"}, &api.Node{Bmc: facts, PowerState: power})},

@@ -46,10 +46,21 @@ func (r *runner) verified(ctx context.Context, p position) error {
 	text := "the BMC is verified"
 	if n.GetBmc() != nil {
 		text = "the BMC is verified with the new driver_info"
+		facts = r.richer(facts, n.GetBmc())
 	}
 	r.event(p.flow, text+": "+named(facts))
 	_, err = r.commit(ctx, text, r.write(p.flow, []string{"bmc"}, &api.Node{Bmc: facts}))
 	return err
+}
+
+// richer keeps what was known of the same machine and is not told this time, but
+// for what another node has by now.
+func (r *runner) richer(is, was *api.BmcFacts) *api.BmcFacts {
+	all := node.Richer(is, was)
+	if r.cfg.Store.View().NodeWithBMC(all, r.node) != nil {
+		return is
+	}
+	return all
 }
 
 // sameAsBefore refuses a BMC that is not, or not for sure, that of the machine

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/conductor/conductortest"
@@ -187,6 +188,125 @@ func TestPowerBeforeManage(t *testing.T) {
 	})
 }
 
+// A node that was never managed gets no machine that another has, also where the
+// BMC is at another address and tells no UUID.
+func TestPowerOfAnothersMachine(t *testing.T) {
+	for name, facts := range map[string]*api.BmcFacts{
+		"serial number": {Serial: "S4EVNX0R", BmcMacs: []string{"52:54:00:00:00:01"}},
+		"MAC":           {BmcMacs: []string{"52:54:00:00:00:01"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.start("p1")
+				r.enrol("p1")
+				r.bmc.SetFacts(proto.CloneOf(facts))
+				r.does(api.Event_EV_MANAGE, api.State_MANAGEABLE)
+				const second = "00000000-0000-4000-8000-0000000000ee"
+				alias := r.driver.BMC("alias")
+				alias.SetFacts(proto.CloneOf(facts))
+				alias.SetPower(api.PowerState_POWER_ON)
+				r.c.Must(&api.Op{Op: &api.Op_NodeCreate{NodeCreate: &api.NodeCreate{Node: &api.Node{Id: second, Name: "second", Driver: "fake", DriverInfo: []byte(`{"fake_address":"alias"}`), Assigned: "p1"}}}})
+				for _, kind := range []api.FlowKind{api.FlowKind_FLOW_POWER, api.FlowKind_FLOW_VERIFY} {
+					action, event := api.PowerAction_POWER_ACTION_OFF, api.Event_EVENT_NONE
+					if kind == api.FlowKind_FLOW_VERIFY {
+						action, event = api.PowerAction_POWER_ACTION_NONE, api.Event_EV_MANAGE
+					}
+					steps, err := node.Plan(kind, action)
+					if err != nil {
+						r.Fatal(err)
+					}
+					r.c.Must(&api.Op{Op: &api.Op_FlowCreate{FlowCreate: &api.FlowCreate{NodeId: second, Event: event, Flow: &api.Flow{Id: uuid.NewString(), NodeId: second, Kind: kind, Steps: steps}}}})
+					conductortest.Until(r, 5*time.Minute, "the end", func() bool {
+						v := r.c.Store.View()
+						return v.Flow(second).GetStatus() != api.FlowStatus_FLOW_RUNNING && v.Lock(second) == nil
+					})
+					v := r.c.Store.View()
+					if f := v.Flow(second); f.GetStatus() != api.FlowStatus_FLOW_FAILED || !strings.Contains(f.GetError(), "already") || !strings.Contains(f.GetError(), nodeID) {
+						r.Errorf("%v: %v %q", kind, f.GetStatus(), f.GetError())
+					}
+					if alias.Changes() != 0 || v.Node(second).GetBmc() != nil {
+						r.Errorf("%v: %d changes at the machine of %s, power is %v", kind, alias.Changes(), nodeID, alias.Power())
+					}
+				}
+			})
+		})
+	}
+}
+
+// A BMC that told who it is and tells nothing now may be another one, at the
+// same address too: nothing is changed there until a person says that it is the
+// node's. Nobody is locked out.
+func TestToldLessThanBefore(t *testing.T) {
+	for _, state := range []api.State{api.State_MANAGEABLE, api.State_ENROLL} {
+		t.Run(node.StateName(state), func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.start("p1")
+				r.enrol("p1")
+				r.bmc.SetFacts(&api.BmcFacts{SystemUuid: strange, Serial: "S-17"})
+				if state == api.State_MANAGEABLE {
+					r.does(api.Event_EV_MANAGE, state)
+				} else {
+					r.powers(api.PowerAction_POWER_ACTION_ON)()
+					r.idle(time.Minute)
+				}
+				r.bmc.SetPower(api.PowerState_POWER_ON)
+				r.bmc.SetFacts(&api.BmcFacts{})
+				before := r.bmc.Changes()
+				r.readdress(`{"fake_password":"new"}`)
+				r.powers(api.PowerAction_POWER_ACTION_OFF)()
+				r.idle(time.Minute)
+				way := "accept-machine " + nodeID + " --is 'fake " + nodeID + "'"
+				if state == api.State_ENROLL {
+					way = "node manage " + nodeID
+				}
+				if f := r.flow(); f.GetStatus() != api.FlowStatus_FLOW_FAILED || !strings.Contains(f.GetError(), way) || !strings.Contains(f.GetError(), "tells nothing") {
+					r.Errorf("%v %q", f.GetStatus(), f.GetError())
+				}
+				if r.bmc.Changes() != before || node.Verified(r.node()) || r.node().GetBmc().GetSystemUuid() != strange {
+					r.Fatalf("%d changes, on record is %v", r.bmc.Changes()-before, r.node().GetBmc())
+				}
+				if state == api.State_ENROLL {
+					r.does(api.Event_EV_MANAGE, api.State_MANAGEABLE)
+				} else {
+					r.changeHardware(accept("fake " + nodeID))
+					r.idle(time.Minute)
+				}
+				r.powers(api.PowerAction_POWER_ACTION_OFF)()
+				r.idle(time.Minute)
+				r.wants(api.State_MANAGEABLE, api.FlowStatus_FLOW_DONE)
+				if r.bmc.Power() != api.PowerState_POWER_OFF || !node.Verified(r.node()) {
+					r.Errorf("power %v, %v", r.bmc.Power(), r.node().GetBmc())
+				}
+			})
+		})
+	}
+}
+
+// A BMC that tells less of the same machine gives up none of its claims, whether
+// it is asked after a change or by manage.
+func TestPoorerFactsKeepTheClaim(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.start("p1")
+		r.enrol("p1")
+		r.bmc.SetFacts(&api.BmcFacts{SystemUuid: strange, Serial: "S-17", BmcMacs: []string{"52:54:00:00:00:01"}})
+		r.powers(api.PowerAction_POWER_ACTION_ON)()
+		r.idle(time.Minute)
+		for what, do := range map[string]func(){
+			"power":  r.powers(api.PowerAction_POWER_ACTION_OFF),
+			"manage": func() { r.does(api.Event_EV_MANAGE, api.State_MANAGEABLE) },
+		} {
+			r.bmc.SetFacts(&api.BmcFacts{Serial: "s-17", Firmware: what})
+			r.readdress(`{"fake_password":"` + what + `"}`)
+			do()
+			r.idle(time.Minute)
+			b := r.node().GetBmc()
+			if !node.Verified(r.node()) || b.GetSystemUuid() != strange || len(b.GetBmcMacs()) != 1 || b.GetFirmware() != what {
+				r.Errorf("after %s: %v, %s", what, b, r.describe())
+			}
+		}
+	})
+}
+
 // A person who names the machine that is there now gives it to the node; who
 // names another one is told what is there. Nothing is changed either way.
 func TestAcceptMachine(t *testing.T) {
@@ -240,6 +360,8 @@ func TestSameAsBefore(t *testing.T) {
 		"the same":              {&api.BmcFacts{SystemUuid: strange}, &api.BmcFacts{SystemUuid: strange}, `{}`, ""},
 		"another":               {&api.BmcFacts{Serial: "S-17"}, &api.BmcFacts{Serial: "S-18"}, `{"identity_check":"mac-only"}`, "belongs to another machine"},
 		"only the password":     {&api.BmcFacts{BmcKey: "b 623"}, &api.BmcFacts{BmcKey: "b 623"}, `{}`, ""},
+		"less than before":      {&api.BmcFacts{BmcKey: "b 623", SystemUuid: strange}, &api.BmcFacts{BmcKey: "b 623"}, `{}`, "--is 'b 623'"},
+		"less than before, MAC": {&api.BmcFacts{BmcKey: "b 623", SystemUuid: strange}, &api.BmcFacts{BmcKey: "b 623", BmcMacs: []string{"52:54:00:00:00:01"}}, `{}`, "--is 'b 623'"},
 		"nothing told":          {&api.BmcFacts{BmcKey: "b 623"}, &api.BmcFacts{BmcKey: "c 623"}, `{}`, "--is 'c 623'"},
 		"nothing told, allowed": {&api.BmcFacts{BmcKey: "b 623"}, &api.BmcFacts{BmcKey: "c 623"}, `{"identity_check":"mac-only"}`, ""},
 	} {
