@@ -3,6 +3,7 @@ package ipmi
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/ironring/ironring/api"
@@ -209,30 +210,43 @@ func (d *Driver) Identify(ctx context.Context, t drivers.Target) (*api.BmcFacts,
 			facts.SystemUuids = readings(raw)
 			facts.SystemUuid = facts.SystemUuids[0]
 		}
-	case !optional(err):
+	case !noAnswer(err):
 		return nil, err
 	}
 	for _, ask := range []struct {
 		args []string
 		take func(*api.BmcFacts, string)
+		who  bool // the answer tells machines apart
 	}{
-		{[]string{"mc", "info"}, readInfo},
-		{[]string{"lan", "print"}, readLAN},
-		{[]string{"fru", "print", "0"}, readFRU},
+		{[]string{"mc", "info"}, readInfo, false},
+		{[]string{"lan", "print"}, readLAN, true},
+		{[]string{"fru", "print", "0"}, readFRU, true},
 	} {
 		out, err := d.read(ctx, set, ask.args...)
 		switch {
 		case err == nil:
 			ask.take(facts, out)
-		case !optional(err):
+		case noAnswer(err):
+		case errs.KindOf(err) == errs.Internal && (!ask.who || facts.SystemUuid != ""):
+		default:
 			return nil, err
 		}
 	}
 	return facts, nil
 }
 
-// optional is whether an error only means that the BMC has no answer to this
-// question.
-func optional(err error) bool {
-	return errors.Is(err, errs.Unsupported) || errs.KindOf(err) == errs.Internal
+// nothingThere is what ipmitool prints last where a BMC says that it has not
+// what was asked for.
+var nothingThere = []string{
+	"Device not present (Requested sensor", "Requested sensor, data, or record not found", "Unknown FRU header version", "Unspecified error",
+	"Parameter not supported", "Invalid channel", "Command disabled",
+}
+
+// noAnswer is whether an error means that the BMC has no answer to this
+// question. An answer that is not understood is no such error, nor is that nobody
+// asked: who the BMC is is not known then, and it must not pass for one that
+// tells nothing.
+func noAnswer(err error) bool {
+	return errors.Is(err, errs.Unsupported) && !errors.Is(err, errNoTool) || errs.KindOf(err) == errs.Internal &&
+		slices.ContainsFunc(nothingThere, func(text string) bool { return strings.Contains(err.Error(), text) })
 }

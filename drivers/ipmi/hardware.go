@@ -164,7 +164,7 @@ func (d *Driver) Items(ctx context.Context, t drivers.Target) ([]*api.HardwareIt
 	readInfo(facts, info)
 	items := []*api.HardwareItem{{Kind: "bmc", Vendor: facts.GetVendor(), Version: facts.GetFirmware()}}
 	fru, err := d.read(ctx, set, "fru", "print")
-	if err != nil && !optional(err) {
+	if err != nil && errs.KindOf(err) != errs.Unsupported && errs.KindOf(err) != errs.Internal {
 		return nil, err
 	}
 	parts := parseFRUs(fru)

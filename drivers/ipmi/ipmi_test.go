@@ -2,6 +2,7 @@ package ipmi_test
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -255,6 +256,53 @@ func TestIdentify(t *testing.T) {
 	if err != nil || facts.SystemUuid != "" || facts.Serial != "" || facts.BmcAddresses != nil || facts.Vendor != "MontaVista Software, Inc." {
 		t.Errorf("a BMC that says little gives %v, %v", facts, err)
 	}
+}
+
+// A BMC whose answer is not understood does not pass for one that tells nothing.
+func TestIdentifyRubbish(t *testing.T) {
+	const raw = "Unable to send RAW command (channel=0x0 netfn=0x6 lun=0x0 cmd=0x37 rsp=0x"
+	absent := map[string]told{"raw 0x06 0x37": {Err: raw + "c1): Invalid command\n", Exit: 1}}
+	for name, c := range map[string]struct {
+		answers map[string]told
+		known   bool
+	}{
+		"no GUID":                        {absent, true},
+		"no GUID, for no reason":         {map[string]told{"raw 0x06 0x37": {Err: raw + "ff): Unspecified error\n", Exit: 1}}, true},
+		"no GUID, no LAN":                {map[string]told{"lan print": {Err: "Invalid channel: 7\n", Exit: 1}}, true},
+		"no GUID, no FRU":                {map[string]told{"fru print 0": {Out: " Device not present (Requested sensor, data, or record not found)\n", Exit: 1}}, true},
+		"no GUID, blank FRU":             {map[string]told{"fru print 0": {Out: " Unknown FRU header version 0x00\n", Exit: 1}}, true},
+		"no GUID, rubbish for a product": {map[string]told{"mc info": {Err: "garbled\n", Exit: 1}}, true},
+		"rubbish for a GUID":             {map[string]told{"raw 0x06 0x37": {Err: "Unable to send RAW command: garbled\n", Exit: 1}}, false},
+		"half a GUID":                    {map[string]told{"raw 0x06 0x37": {Out: " 01 02 03\n"}}, false},
+		"GUID timed out":                 {map[string]told{"raw 0x06 0x37": {Err: raw + "c3): Timeout\n", Exit: 1}}, false},
+		"rubbish for a LAN":              {map[string]told{"lan print": {Err: "garbled\n", Exit: 1}}, false},
+		"rubbish for a FRU":              {map[string]told{"fru print 0": {Out: " Device not present (Timeout)\n", Exit: 1}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBMC(t)
+			b.mu.Lock()
+			maps.Copy(b.answers, absent)
+			maps.Copy(b.answers, c.answers)
+			b.mu.Unlock()
+			facts, err := driver(t, b.path).Identify(timeout(t, 10*time.Second), b.target())
+			if (err == nil) != c.known || err != nil && errs.KindOf(err) != errs.Internal {
+				t.Errorf("%v, %v", facts, err)
+			}
+		})
+	}
+	// Once the UUID is told, the rest is no condition.
+	b := newBMC(t)
+	b.mu.Lock()
+	b.answers["fru print 0"], b.answers["lan print"] = told{Err: "garbled\n", Exit: 1}, told{Err: "garbled\n", Exit: 1}
+	b.mu.Unlock()
+	if facts, err := driver(t, b.path).Identify(timeout(t, 10*time.Second), b.target()); err != nil || facts.GetSystemUuid() == "" {
+		t.Errorf("with a UUID: %v, %v", facts, err)
+	}
+	facts, err := driver(t, "/nonexistent/ipmitool").Identify(timeout(t, time.Second), b.target())
+	if facts != nil {
+		t.Errorf("nobody asked, and it is %v", facts)
+	}
+	wants(t, err, errs.Unsupported, "not installed")
 }
 
 func TestValidate(t *testing.T) {

@@ -3,6 +3,7 @@ package ipmi
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os/exec"
 	"strconv"
@@ -30,6 +31,9 @@ const (
 // goes before.
 const quiet = "quiet"
 
+// errNoTool says nothing of the BMC.
+var errNoTool = errors.New("ipmitool is not installed on this peer")
+
 // tool runs ipmitool: nothing else does.
 type tool struct {
 	path string
@@ -40,7 +44,7 @@ type tool struct {
 func (t tool) run(ctx context.Context, set *settings, g drivers.Grant, args ...string) (string, error) {
 	path, err := exec.LookPath(t.path)
 	if err != nil {
-		return "", errs.New(errs.Unsupported, "ipmitool is not installed on this peer: %w", err)
+		return "", errs.New(errs.Unsupported, "%w: %v", errNoTool, err)
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		limited, stop := context.WithTimeout(ctx, defaultLimit)
