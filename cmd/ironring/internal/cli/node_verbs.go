@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -136,110 +135,6 @@ func (f *Factory) waitEach(ctx context.Context, c *client.Client, n *api.Node, w
 	defer cancel()
 	ev, err := c.Wait(ctx, n.GetId(), what, nil)
 	return "state " + node.StateName(ev.GetNode().GetState()), f.overdue(ctx, err)
-}
-
-const rebuildLong = `Write an image to the root disk of a node that is active, or whose deployment
-failed, and boot it from there. What the disk holds is lost; where Ironring did
-not put it there, only with --wipe-existing.
-
-The image and the hints are given anew; they mean the same as with deploy.
-
-` + deploySecretsHelp
-
-// newNodeDeployCmd is deploy, or rebuild: the same work on a node that has been
-// deployed before.
-func newNodeDeployCmd(f *Factory, ev api.Event) *cobra.Command {
-	var image, checksum, compress, format, source string
-	drive := &driveFlags{}
-	evidence := &evidenceFlags{}
-	var hints []string
-	var wipe bool
-	s := &fleet{f: f}
-	ask := &asking{f: f, verb: ev, until: api.State_ACTIVE}
-	cmd := &cobra.Command{
-		Use:   "deploy NODE... --image URL --checksum ALGORITHM:HEX",
-		Short: "Write an image to the node's disk and boot it",
-		Long: `Write an image to the root disk of an available node and boot it from there.
-
-With more than one disk that could be meant, the deployment is refused before a
-byte is written, and the error lists the disks and the --root-device to give.
-Hints are serial, wwn, name, model, vendor, size (GiB), rotational, hctl,
-by_path, tran; values may begin with an operator, such as size=">= 100".
-
-Where the chosen disk holds data that Ironring did not put there, or cannot be
-read, nothing is written: the deployment fails and names the disk, and
---wipe-existing must be given.
-
-A config drive is what cloud-init reads at the first boot. It goes onto a
-partition of its own at the end of the disk.
-
-` + deploySecretsHelp,
-		Example: `  ironring node deploy n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait
-  ironring node deploy n1 --image https://images/debian.raw.zst --compress zstd --checksum sha256:fcde2b2e... --root-device serial=S4EVNX0R
-  ironring node deploy n1 --image https://images/debian.qcow2 --checksum sha256:9f86d081... --user-data cloud-config.yaml
-  ironring node deploy n1 --image @signed-url.txt --checksum sha256:9f86d081... --evidence phone_home --phone-home-token @token.txt
-  ironring node deploy n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --config-drive http://drives/n1.iso --config-drive-checksum sha256:baa5a096...`,
-		Args: cobra.ArbitraryArgs,
-	}
-	cmd.RunE = f.with(func(ctx context.Context, c *client.Client, args []string) error {
-		doc := map[string]any{}
-		for k, v := range map[string]string{"checksum": checksum, "compress": compress, "image_format": format, "image_download_source": source} {
-			if v != "" {
-				doc[k] = v
-			}
-		}
-		v := &values{f: f}
-		if image != "" {
-			text, err := v.url("image", image)
-			if err != nil {
-				return err
-			}
-			doc["image"] = text
-		}
-		root, err := v.document("root-device", hints)
-		if err != nil {
-			return err
-		}
-		if root != nil {
-			doc["root_device"] = json.RawMessage(root)
-		}
-		if err := drive.into(doc, v); err != nil {
-			return err
-		}
-		if err := evidence.into(doc, v, len(args) == 1 && s.where == ""); err != nil {
-			return err
-		}
-		if wipe {
-			doc["wipe_existing"] = true
-			ask.loses = "what is on the root disk, whoever put it there"
-		}
-		data, err := json.Marshal(doc)
-		if err != nil {
-			return err
-		}
-		ask.args = data
-		return ask.run(ctx, c, s, cmd, args)
-	})
-	if ev == api.Event_EV_REBUILD {
-		ask.loses = "what is on the root disk"
-		cmd.Use = "rebuild NODE... --image URL --checksum ALGORITHM:HEX"
-		cmd.Short = "Write an image to a deployed node and boot it"
-		cmd.Long = rebuildLong
-		cmd.Example = "  ironring node rebuild n1 --image http://images/debian.raw --checksum sha256:2c26b46b... --wait"
-	}
-	fl := cmd.Flags()
-	fl.StringVar(&image, "image", "", "http or https `URL` of the image; @FILE, - or env:NAME for one with a user, a password or a signature")
-	fl.StringVar(&checksum, "checksum", "", "`ALGORITHM:HEX` of the file as served: sha256 or sha512")
-	fl.StringVar(&source, "image-source", "", "`WHERE` the agent gets it: http, its URL, or local, the peers, which download it once (default: as node and settings say)")
-	fl.StringVar(&compress, "compress", "", "`FORMAT` of the file: gzip or zstd")
-	fl.StringVar(&format, "image-format", "", "`FORMAT` of the image, raw or qcow2; if left out the file itself says it")
-	drive.register(fl)
-	evidence.register(fl)
-	fl.StringArrayVar(&hints, "root-device", nil, "`HINT=VALUE` that chooses the disk; repeat it")
-	fl.BoolVar(&wipe, "wipe-existing", false, "also write to a disk with data that Ironring did not put there")
-	s.register(cmd)
-	ask.register(cmd)
-	return cmd
 }
 
 // provision asks for a verb and, if wanted, waits for the end.
