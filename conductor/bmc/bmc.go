@@ -155,10 +155,19 @@ func change[D any](a *Access, ctx context.Context, nodeID, what string, do func(
 	if err != nil {
 		return err
 	}
-	if !nodes.Verified(node) {
-		return errs.About(errs.Denied, nodeID, "%s of node %s: its BMC is not verified with the driver and driver_info that it has now", what, nodes.Label(node))
+	if err := verified(node, what); err != nil {
+		return err
 	}
 	return callOn(a, ctx, node, what, changeTimeout, do)
+}
+
+// verified refuses a node of which is not known whose BMC its driver_info leads
+// to.
+func verified(node *api.Node, what string) error {
+	if nodes.Verified(node) {
+		return nil
+	}
+	return errs.About(errs.Denied, node.GetId(), "%s of node %s: its BMC is not verified with the driver and driver_info that it has now; any work there asks it first", what, nodes.Label(node))
 }
 
 // callOn finds the capability D of the node's driver and calls it once.

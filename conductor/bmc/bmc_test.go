@@ -114,10 +114,18 @@ func (f *fixture) verify() {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.c.Must(&api.Op{Op: &api.Op_LeaseRegister{LeaseRegister: &api.LeaseRegister{Lease: &api.Lease{Id: "l1", Conductor: "p1"}}}})
-	token := f.c.Must(&api.Op{Op: &api.Op_LockAcquire{LockAcquire: &api.LockAcquire{NodeId: id, LeaseId: "l1", Purpose: "test"}}}).GetOps()[0].GetToken()
+	f.record(facts)
+}
+
+// record notes what a BMC told.
+func (f *fixture) record(facts *api.BmcFacts) {
+	f.Helper()
+	lease := fmt.Sprint("lease", f.node().GetLastToken())
+	f.c.Must(&api.Op{Op: &api.Op_LeaseRegister{LeaseRegister: &api.LeaseRegister{Lease: &api.Lease{Id: lease, Conductor: "p1"}}}})
+	token := f.c.Must(&api.Op{Op: &api.Op_LockAcquire{LockAcquire: &api.LockAcquire{NodeId: id, LeaseId: lease, Purpose: "test"}}}).GetOps()[0].GetToken()
 	f.c.Must(&api.Op{Op: &api.Op_NodeWrite{NodeWrite: &api.NodeWrite{NodeId: id, Token: token, Fields: []string{"bmc"}, Node: &api.Node{Bmc: facts}}}},
-		&api.Op{Op: &api.Op_LockRelease{LockRelease: &api.LockRelease{NodeId: id, Token: token}}})
+		&api.Op{Op: &api.Op_LockRelease{LockRelease: &api.LockRelease{NodeId: id, Token: token}}},
+		&api.Op{Op: &api.Op_LeaseRelease{LeaseRelease: &api.LeaseRelease{LeaseId: lease}}})
 }
 
 func TestCalls(t *testing.T) {

@@ -24,6 +24,9 @@ func (a *Access) ReadConsole(ctx context.Context, nodeID string, g drivers.Grant
 	if err := a.HasConsole(node); err != nil {
 		return err
 	}
+	if err := verified(node, what); err != nil {
+		return err // it would be taken from whoever reads it
+	}
 	turn, err := a.enter(ctx, node)
 	if err != nil {
 		return err

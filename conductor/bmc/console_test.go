@@ -26,6 +26,10 @@ func TestReadConsole(t *testing.T) {
 			err = f.a.ReadConsole(ctx, id, drivertest.NewGrant(time.Hour), func() { opened = true }, w)
 			return opened, err
 		}
+		if opened, err := read(f.Context(), io.Discard); opened || !errors.Is(err, errs.Denied) || f.logins() != 0 {
+			f.Errorf("a BMC that nobody has asked who it is was called: %v", err)
+		}
+		f.record(&api.BmcFacts{BmcKey: "fake a", DriverRev: f.node().GetDriverRev()})
 		for _, want := range []uint32{1, 2} {
 			if opened, err := read(f.Context(), io.Discard); opened || !errors.Is(err, errs.Denied) || f.node().GetBmcPark().GetFailures() != want {
 				f.Errorf("opened %v, %v, %v", opened, err, f.node().GetBmcPark())
@@ -36,6 +40,7 @@ func TestReadConsole(t *testing.T) {
 			f.Errorf("a parked BMC was called: %v, %v", opened, err)
 		}
 		f.setPassword(right)
+		f.verify()
 		ctx, cancel := context.WithCancel(f.Context())
 		var text bytes.Buffer
 		ended := make(chan error)
