@@ -57,6 +57,7 @@ type rig struct {
 	machine    *conductortest.Machine
 	dir        string
 	properties string // those that the node gets: "{}" at first, or bootsAnew
+	images     Images // what the peers keep, set before they start; nil: nothing
 
 	mu     sync.Mutex
 	stacks map[string]*stack // guarded by mu; of live peers
@@ -158,7 +159,7 @@ func (r *rig) start(id string) *stack {
 	})
 	engine := New(Config{
 		Member: id, Store: r.c.Store, Propose: p.Propose, Keeper: s.keeper, Watch: b, BMC: access, Hub: s.hub, Journal: j,
-		Keyring: p.Keyring(), Clock: r.c.Clock, Logger: log,
+		Images: r.images, Keyring: p.Keyring(), Clock: r.c.Clock, Logger: log,
 	})
 	s.engine = engine
 	ctx, stop := context.WithCancel(context.Background())

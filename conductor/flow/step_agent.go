@@ -73,7 +73,7 @@ func (r *runner) command(ctx context.Context, p position, name string, args, out
 		return fmt.Errorf("arguments of %s: %w", name, err)
 	}
 	var moved progress
-	ctx, alive, stop := r.watchStall(ctx, p.step)
+	ctx, alive, stop := r.watchStall(ctx, p.step, "the agent made no progress for %v: is the machine still on, and does it reach the peers?")
 	defer stop()
 	reply, err := r.cfg.Hub.Run(ctx, agents.Call{
 		Node: r.node, Nonce: r.cfg.Store.View().Node(r.node).GetBoot().GetNonce(), Token: r.token,
@@ -127,17 +127,17 @@ func StallLimit(step *api.Step) time.Duration {
 	return limit - ahead(limit)
 }
 
-// watchStall ends the context of a step whose agent makes no progress for a
+// watchStall ends the context of a step in which there is no progress for a
 // little less than the lock allows: the machine may be gone. alive must be
-// called at each progress.
-func (r *runner) watchStall(ctx context.Context, step *api.Step) (_ context.Context, alive, stop func()) {
+// called at each progress. text is who makes none, with %v for how long.
+func (r *runner) watchStall(ctx context.Context, step *api.Step, text string) (_ context.Context, alive, stop func()) {
 	limit := StallLimit(step)
 	if limit == 0 {
 		return ctx, func() {}, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := time.AfterFunc(limit, func() {
-		cancel(errs.About(errs.Internal, r.node, "the agent made no progress for %v: is the machine still on, and does it reach the peers?", limit))
+		cancel(errs.About(errs.Internal, r.node, text, limit))
 	})
 	return ctx, func() { t.Reset(limit) }, func() { t.Stop(); cancel(nil) }
 }

@@ -3,6 +3,8 @@ package flow
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"path"
 	"strings"
 
@@ -28,8 +30,10 @@ func CheckSource(s string) error {
 
 // Images is what flows need of package pxe/artifact.
 type Images interface {
-	// Image returns when the peers have the image with a checksum.
-	Image(ctx context.Context, urls []string, checksum, name string, progress func(done, total uint64)) (*api.Artifact, error)
+	// Image returns when the peers have the image with a checksum. progress is
+	// told, one call at a time, when that has come nearer and only then: what is
+	// being done, and how many bytes of that are done, total 0: not known.
+	Image(ctx context.Context, urls []string, checksum, name string, progress func(done, total uint64, what string)) (*api.Artifact, error)
 	// URLs are where machines get an artifact from, in an order that depends on
 	// key.
 	URLs(digest, key string) []string
@@ -47,23 +51,28 @@ func (r *runner) imageURLs(ctx context.Context, p position, args DeployArgs) ([]
 	if r.cfg.Images == nil {
 		return nil, errs.About(errs.Unsupported, r.node, "image_download_source is local, but this peer keeps no artifacts")
 	}
-	ctx, alive, stop := r.watchStall(ctx, p.step)
+	wctx, alive, stop := r.watchStall(ctx, p.step, "the peers came no further with the image for %v: does a peer reach its server, do the peers reach each other, and have two of them room for it?")
 	defer stop()
-	var seen uint64
-	a, err := r.cfg.Images.Image(ctx, []string{args.Image}, strings.ToLower(args.Checksum), imageName(args.Image), func(done, total uint64) {
-		if done == seen {
-			return
-		}
-		seen = done
+	seen := "nothing"
+	a, err := r.cfg.Images.Image(wctx, []string{args.Image}, strings.ToLower(args.Checksum), imageName(args.Image), func(done, total uint64, what string) {
+		seen = fmt.Sprintf("%s, %d bytes", what, done)
 		r.gate.Progress(r.token)
 		alive()
 		r.cfg.Journal.Update(r.node, func(f *api.LiveFacts) {
 			f.Progress = &api.Progress{
 				CmdId: p.flow.GetCmdId(), Step: node.IDOf(p.step).String(), DoneBytes: done, TotalBytes: total,
-				Message: "a peer downloads the image", AtMs: r.cfg.Clock.Now().UnixMilli(),
+				Message: what, AtMs: r.cfg.Clock.Now().UnixMilli(),
 			}
 		})
 	})
+	if err != nil && wctx.Err() != nil && ctx.Err() == nil {
+		// Not to be tried again, whatever the last error was: the lock ends soon.
+		cause := context.Cause(wctx)
+		if errors.Is(err, cause) {
+			return nil, errs.About(errs.Internal, r.node, "%v (last seen: %s)", cause, seen)
+		}
+		return nil, errs.About(errs.Internal, r.node, "%v (last seen: %s; last error: %v)", cause, seen, err)
+	}
 	if err != nil {
 		return nil, errs.About(errs.KindOf(err), r.node, "the peers could not get the image: %w", err)
 	}

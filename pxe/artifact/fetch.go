@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ironring/ironring/api"
@@ -28,6 +29,7 @@ type flight struct {
 	want   checksum      // what is known of it: also its name among the flights
 	begun  chan struct{} // closed when in or err is set
 	in     *incoming     // set before begun; nil when it could not begin, or need not
+	check  atomic.Int64  // bytes of an earlier try that were read again, before begun
 	done   chan struct{} // closed at the end
 	err    error         // set before done, and before begun when in is nil
 	digest string        // set before done, when err is nil
@@ -108,7 +110,7 @@ func (k *Keeper) fly(ctx context.Context, fl *flight, size int64) {
 		k.land(fl, fl.want.hex, nil)
 		return
 	}
-	in, err := k.store.resume(fl.want, size)
+	in, err := k.store.resume(fl.want, size, &fl.check)
 	if err != nil {
 		k.land(fl, "", err)
 		return

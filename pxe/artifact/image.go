@@ -3,7 +3,6 @@ package artifact
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -13,29 +12,38 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/ironring/ironring/api"
-	"github.com/ironring/ironring/fsm"
 	"github.com/ironring/ironring/internal/bootpath"
-	"github.com/ironring/ironring/internal/clock"
 	"github.com/ironring/ironring/internal/errs"
 )
 
 // An image that many machines get at once is downloaded by one peer: the first
-// in an order that its checksum gives to the live ones. The others ask that
-// peer, again and again, so that nothing hangs on one long call. The second in
-// that order takes its copy while the image arrives: should the first one die,
-// it is the one that goes on, at the origin, from where its copy ends.
+// in an order that its checksum gives to the live ones (ask.go). The others ask
+// that peer, again and again, so that nothing hangs on one long call. The second
+// in that order takes its copy while the image arrives: should the first one
+// die, it is the one that goes on, at the origin, from where its copy ends. One
+// that does not reach the origin, or has no room, says so; who asked it goes to
+// the next.
 
 // image is the download of one image at this peer.
 type image struct {
 	fl    *flight // guarded by Keeper.mu, as the others; nil before it has begun
 	done  bool
 	err   error
+	next  bool          // after err: another peer may be able to
 	ended time.Duration // elapsed
+
+	copier string                  // who takes the second copy
+	copied *api.FetchArtifactReply // how far that is
 }
 
-// imageErrorKept is how long a failed download is told to those who ask before
-// the next one is begun.
-const imageErrorKept = 10 * time.Second
+// How long a failed download is told to those who ask before the next one is
+// begun.
+const (
+	imageErrorKept = 10 * time.Second
+	// Where another peer may be able to: so that they go there at once, and do
+	// not wait for the same again.
+	imageNextKept = 2 * time.Minute
+)
 
 // CacheImage implements api.ArtifactsServer.
 func (k *Keeper) CacheImage(ctx context.Context, req *api.CacheImageRequest) (*api.CacheImageReply, error) {
@@ -58,7 +66,11 @@ func (k *Keeper) cacheImage(ctx context.Context, req *api.CacheImageRequest) (*a
 	defer k.mu.Unlock()
 	now := k.cfg.Clock.Elapsed()
 	im := k.images[req.GetChecksum()]
-	if im != nil && im.done && (im.err == nil || now-im.ended > imageErrorKept) {
+	kept := imageErrorKept
+	if im != nil && im.next && len(k.order(v, req.GetChecksum())) > 1 {
+		kept = imageNextKept
+	}
+	if im != nil && im.done && (im.err == nil || now-im.ended > kept) {
 		im = nil // dropped since, or to be tried again
 	}
 	if im == nil {
@@ -75,10 +87,11 @@ func (k *Keeper) cacheImage(ctx context.Context, req *api.CacheImageRequest) (*a
 	rep := &api.CacheImageReply{}
 	if im.fl != nil {
 		done, total := im.fl.progress()
-		rep.DoneBytes, rep.TotalBytes = uint64(done), uint64(max(total, 0)) //nolint:gosec // not negative
+		rep.DoneBytes, rep.TotalBytes, rep.CheckedBytes = uint64(done), uint64(max(total, 0)), uint64(im.fl.check.Load()) //nolint:gosec // not negative
 	}
+	rep.Copier, rep.CopiedBytes, rep.CopyCheckedBytes = im.copier, im.copied.GetHaveBytes(), im.copied.GetCheckedBytes()
 	if im.done && im.err != nil {
-		rep.Error, rep.ErrorKind = im.err.Error(), errs.KindOf(im.err).String()
+		rep.Error, rep.ErrorKind, rep.TryNext = im.err.Error(), errs.KindOf(im.err).String(), im.next
 	}
 	return rep, nil
 }
@@ -106,9 +119,12 @@ func (k *Keeper) obtain(ctx context.Context, im *image, sum checksum, req *api.C
 	}
 	digest, err := k.arrive(ctx, im, sum, req)
 	if err != nil {
+		k.mu.Lock()
+		im.next = elsewhere(err)
+		k.mu.Unlock()
 		return err
 	}
-	copies, until, err := k.replicate(ctx, digest, k.others(req.GetChecksum()))
+	copies, until, err := k.replicate(ctx, digest, k.others(req.GetChecksum()), k.copyOf(im))
 	if err != nil {
 		return err
 	}
@@ -139,7 +155,7 @@ func (k *Keeper) arrive(ctx context.Context, im *image, sum checksum, req *api.C
 		k.mu.Lock()
 		im.fl = fl
 		k.mu.Unlock()
-		k.besides(ctx, fl, k.others(req.GetChecksum()))
+		k.besides(ctx, fl, k.others(req.GetChecksum()), k.copyOf(im))
 		k.mu.Lock()
 		last := fl.last || fl.in == nil
 		k.mu.Unlock()
@@ -150,9 +166,18 @@ func (k *Keeper) arrive(ctx context.Context, im *image, sum checksum, req *api.C
 	}
 }
 
+// copyOf notes how far the second copy of an image is.
+func (k *Keeper) copyOf(im *image) copyTold {
+	return func(peer string, at *api.FetchArtifactReply) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		im.copier, im.copied = peer, at
+	}
+}
+
 // besides waits for the end of a flight, and has the next peer follow it
 // meanwhile. That is of use, no more: nothing depends on it.
-func (k *Keeper) besides(ctx context.Context, fl *flight, others []string) {
+func (k *Keeper) besides(ctx context.Context, fl *flight, others []string, told copyTold) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var all sync.WaitGroup
@@ -166,7 +191,7 @@ func (k *Keeper) besides(ctx context.Context, fl *flight, others []string) {
 		if size <= 0 {
 			return
 		}
-		if _, err := k.copyTo(ctx, others[0], fl.want.hex, size); err != nil && ctx.Err() == nil {
+		if _, err := k.copyTo(ctx, others[0], fl.want.hex, size, told); err != nil && ctx.Err() == nil {
 			k.log.Info("no peer follows the download of an image", "artifact", fl.want.hex, "peer", others[0], "err", err)
 		}
 	})
@@ -174,95 +199,6 @@ func (k *Keeper) besides(ctx context.Context, fl *flight, others []string) {
 	if fl.err != nil {
 		cancel()
 	}
-}
-
-// Image returns when the peers have an image with a checksum as an artifact.
-// progress is told the bytes that came from the origin, total 0 when that is
-// not known. Errors that another try may mend are tried again until ctx ends.
-func (k *Keeper) Image(ctx context.Context, urls []string, checksum, name string, progress func(done, total uint64)) (*api.Artifact, error) {
-	req := &api.CacheImageRequest{Urls: urls, Checksum: checksum, Name: name}
-	var last error
-	for {
-		v := k.cfg.Store.View()
-		if a := v.ArtifactByChecksum(checksum); a != nil && k.reachable(v, a) {
-			return a, nil
-		}
-		rep, err := k.askImage(ctx, k.order(v, checksum)[0], req)
-		switch {
-		case errors.Is(err, errs.Invalid):
-			return nil, err
-		case err != nil: // that peer is not to be had
-			last = err
-		case rep.GetError() != "":
-			last = errs.New(errs.ParseKind(rep.GetErrorKind()), "%s", rep.GetError())
-			if final(last) {
-				return nil, last
-			}
-		default:
-			progress(rep.GetDoneBytes(), rep.GetTotalBytes())
-		}
-		if clock.Pause(ctx, k.cfg.Poll) != nil {
-			if last != nil {
-				return nil, last
-			}
-			return nil, errs.New(errs.Timeout, "the image did not come: %w", context.Cause(ctx))
-		}
-	}
-}
-
-// final errors of a download are the same at the next try.
-func final(err error) bool {
-	for _, kind := range []errs.Kind{errs.Invalid, errs.NotFound, errs.Denied, errs.Unsupported} {
-		if errors.Is(err, kind) {
-			return true
-		}
-	}
-	return false
-}
-
-func (k *Keeper) askImage(ctx context.Context, peer string, req *api.CacheImageRequest) (*api.CacheImageReply, error) {
-	if peer == k.cfg.Self {
-		return k.cacheImage(ctx, req)
-	}
-	conn, err := k.cfg.PeerConn(peer)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return api.NewArtifactsClient(conn).CacheImage(ctx, req)
-}
-
-// reachable says whether a member that can be asked has an artifact.
-func (k *Keeper) reachable(v *fsm.View, a *api.Artifact) bool {
-	return slices.ContainsFunc(a.GetCopies(), func(id string) bool {
-		if id == k.cfg.Self {
-			return k.Has(a.GetDigest())
-		}
-		return v.LiveLease(id) != nil
-	})
-}
-
-// order is the live peers in the order in which they download an image: the
-// same one as all peers see it, as long as they live.
-func (k *Keeper) order(v *fsm.View, checksum string) []string {
-	var out []string
-	for _, m := range v.Members() {
-		if m.GetPhase() == api.Member_READY && v.LiveLease(m.GetId()) != nil {
-			out = append(out, m.GetId())
-		}
-	}
-	score := func(id string) uint64 { return xxhash.Sum64String(checksum + "\x00" + id) }
-	slices.SortFunc(out, func(a, b string) int { return cmp.Or(cmp.Compare(score(b), score(a)), cmp.Compare(a, b)) })
-	if len(out) == 0 {
-		return []string{k.cfg.Self}
-	}
-	return out
-}
-
-// others is that order without this peer.
-func (k *Keeper) others(checksum string) []string {
-	return slices.DeleteFunc(k.order(k.cfg.Store.View(), checksum), func(id string) bool { return id == k.cfg.Self })
 }
 
 // Path is where the boot listeners serve an artifact.

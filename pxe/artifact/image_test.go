@@ -56,7 +56,7 @@ func TestImageIsDownloadedOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for _, id := range []string{"a", "b", "c", "a", "b", "c"} {
 		all.Go(func() {
-			a, err := w.peer(id).Image(t.Context(), []string{srv.URL + "/i?secret=1"}, sum, "image.raw", func(_, _ uint64) {})
+			a, err := w.peer(id).Image(t.Context(), []string{srv.URL + "/i?secret=1"}, sum, "image.raw", func(uint64, uint64, string) {})
 			if err != nil || len(a.GetCopies()) < 2 || a.GetKind() != api.Artifact_IMAGE {
 				t.Errorf("%s: %v, %v", id, a, err)
 			}
@@ -101,7 +101,7 @@ func TestImageErrors(t *testing.T) {
 	} {
 		asked.Store(0)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		_, err := w.peer("a").Image(ctx, []string{x.url}, x.sum, "", func(_, _ uint64) {})
+		_, err := w.peer("a").Image(ctx, []string{x.url}, x.sum, "", func(uint64, uint64, string) {})
 		cancel()
 		if !errors.Is(err, x.kind) || !strings.Contains(err.Error(), x.text) || strings.Contains(err.Error(), "hush") || asked.Load() != x.asked {
 			t.Errorf("%s: %v, asked %d times", name, err, asked.Load())
@@ -126,7 +126,7 @@ func TestImageWhoseCopiesAreAway(t *testing.T) {
 				t.Helper()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				a, err := w.peer(id).Image(ctx, []string{srv.URL}, sum, "image.raw", func(_, _ uint64) {})
+				a, err := w.peer(id).Image(ctx, []string{srv.URL}, sum, "image.raw", func(uint64, uint64, string) {})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -215,7 +215,7 @@ func TestNextPeerGoesOnWithTheImage(t *testing.T) {
 	order := w.peer("a").order(w.store.View(), sum)
 	done := make(chan error, 1)
 	go func() {
-		_, err := w.peer(order[2]).Image(t.Context(), []string{srv.URL}, sum, "", func(_, _ uint64) {})
+		_, err := w.peer(order[2]).Image(t.Context(), []string{srv.URL}, sum, "", func(uint64, uint64, string) {})
 		done <- err
 	}()
 	part := func(id string) int64 {

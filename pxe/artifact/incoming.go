@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ironring/ironring/internal/errs"
@@ -70,8 +71,9 @@ func (s *Store) receive(want checksum, size int64) (*incoming, error) {
 
 // resume begins a file, or goes on with what is there of it; size -1: not
 // known yet. What is there is hashed first, because a crash of the host may
-// have left anything in it; a file that is too long is begun anew.
-func (s *Store) resume(want checksum, size int64) (*incoming, error) {
+// have left anything in it; a file that is too long is begun anew. checked is
+// how far that is.
+func (s *Store) resume(want checksum, size int64, checked *atomic.Int64) (*incoming, error) {
 	f, err := os.OpenFile(s.partial(want.hex), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -83,7 +85,10 @@ func (s *Store) resume(want checksum, size int64) (*incoming, error) {
 		err = s.Room(size - st.Size()) // before all is read in vain
 	}
 	if err == nil {
-		in.n, err = io.Copy(writerFunc(in.hashed), f)
+		in.n, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+			checked.Add(int64(len(p)))
+			return in.hashed(p)
+		}), f)
 	}
 	if err == nil && size >= 0 && in.n > size {
 		err = in.anew()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -34,10 +35,12 @@ type Config struct {
 	Usage func(dir string) (used, total uint64, err error)
 	// Caller names the member that calls; nil: as its certificate says.
 	Caller func(ctx context.Context) (string, error)
+	// Origin is how the origins of images are asked; nil: as package fetch does.
+	Origin http.RoundTripper
 	// Period is that of the look at files and records; 0: a minute.
 	Period time.Duration
-	// Poll is the pause between two questions to the peer that downloads an
-	// image; 0: a second.
+	// Poll is the pause between two questions to a peer that downloads an image
+	// or takes a copy; 0: a second.
 	Poll time.Duration
 	// Unrecorded is how long a file without a record is kept (hold.go); 0: an
 	// hour.

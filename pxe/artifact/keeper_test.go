@@ -126,7 +126,7 @@ func TestServedWhileItArrives(t *testing.T) {
 	}
 	data := random(6, 10_000)
 	for _, good := range []bool{true, false} {
-		in, err := s.resume(checksum{"sha256", sum256(data)}, int64(len(data)))
+		in, err := s.resume(checksum{"sha256", sum256(data)}, int64(len(data)), new(atomic.Int64))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func (c checksum) hash() hash.Hash {
 // returns is the last word: package fetch has tried again where that may help.
 func (k *Keeper) fromOrigin(ctx context.Context, in *incoming, urls []string) error {
 	have, _ := in.progress()
-	src, err := fetch.Open(ctx, fetch.Config{URLs: urls, Offset: have, Logger: k.log})
+	src, err := fetch.Open(ctx, fetch.Config{URLs: urls, Offset: have, Transport: k.cfg.Origin, Logger: k.log})
 	if err == nil {
 		err = errors.Join(receiveFrom(in, src), src.Close())
 	}

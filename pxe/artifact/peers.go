@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -87,29 +88,35 @@ func (k *Keeper) Fetch(ctx context.Context, req *api.FetchArtifactRequest) (*api
 	if !validDigest.MatchString(req.GetDigest()) || req.GetSize() == 0 || int64(req.GetSize()) < 0 { //nolint:gosec // that is what is asked
 		return nil, errs.New(errs.Invalid, "a digest and a size are needed")
 	}
-	defer k.pin(req.GetDigest())()
-	if err := k.get(ctx, req.GetDigest(), int64(req.GetSize()), req.GetFrom()); err != nil { //nolint:gosec // checked above
-		return nil, err
-	}
-	return &api.FetchArtifactReply{KeptUntilTick: k.want(req.GetDigest())}, nil
-}
-
-// get returns when a file is on this peer's disk. The caller has pinned it.
-func (k *Keeper) get(ctx context.Context, digest string, size int64, from []string) error {
+	digest, size := req.GetDigest(), int64(req.GetSize()) //nolint:gosec // checked above
+	defer k.pin(digest)()
+	kept := func() *api.FetchArtifactReply { return &api.FetchArtifactReply{KeptUntilTick: k.want(digest)} }
 	if have, ok := k.store.Size(digest); ok {
 		if have != size {
-			return errs.About(errs.Invalid, digest, "artifact %s has %d bytes, not %d", digest[:12], have, size)
+			return nil, errs.About(errs.Invalid, digest, "artifact %s has %d bytes, not %d", digest[:12], have, size)
 		}
-		return nil
+		return kept(), nil
 	}
-	fl, err := k.fetch(ctx, checksum{"sha256", digest}, size, from, nil)
+	fl, err := k.fetch(ctx, checksum{"sha256", digest}, size, req.GetFrom(), nil)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	var late <-chan time.Time // never
+	if wait := time.Duration(req.GetWaitMs()) * time.Millisecond; wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		late = t.C
 	}
 	select {
 	case <-fl.done:
+		if fl.err != nil {
+			return nil, fl.err
+		}
+		return kept(), nil
+	case <-late: // nothing is promised yet
+		have, _ := fl.progress()
+		return &api.FetchArtifactReply{Arriving: true, HaveBytes: uint64(have), CheckedBytes: uint64(fl.check.Load())}, nil //nolint:gosec // not negative
 	case <-ctx.Done():
-		return ctx.Err() // the transfer goes on
+		return nil, ctx.Err() // the transfer goes on
 	}
-	return fl.err
 }

@@ -55,11 +55,11 @@ func (k *Keeper) Receive(digest string, size uint64, next func() ([]byte, error)
 // at until (hold.go). Where the cluster has only this peer that is one copy;
 // the leader sees to a second one later.
 func (k *Keeper) Replicate(ctx context.Context, digest string) (copies []string, until uint64, err error) {
-	return k.replicate(ctx, digest, k.live())
+	return k.replicate(ctx, digest, k.live(), func(string, *api.FetchArtifactReply) {})
 }
 
-// replicate asks peers in turn.
-func (k *Keeper) replicate(ctx context.Context, digest string, peers []string) (copies []string, until uint64, err error) {
+// replicate asks peers in turn. told hears how far the one is that fetches.
+func (k *Keeper) replicate(ctx context.Context, digest string, peers []string, told copyTold) (copies []string, until uint64, err error) {
 	defer k.pin(digest)()
 	size, ok := k.store.Size(digest)
 	if !ok {
@@ -68,7 +68,7 @@ func (k *Keeper) replicate(ctx context.Context, digest string, peers []string) (
 	copies = []string{k.cfg.Self}
 	var failures []error
 	for _, peer := range peers {
-		kept, err := k.copyTo(ctx, peer, digest, size)
+		kept, err := k.copyTo(ctx, peer, digest, size, told)
 		if err == nil {
 			if until = k.want(digest); kept > 0 {
 				until = min(until, kept)
@@ -89,17 +89,27 @@ func (k *Keeper) replicate(ctx context.Context, digest string, peers []string) (
 }
 
 // copyTo has a peer fetch a file from this one, and returns when it has it:
-// with the tick until which it keeps that without a record.
-func (k *Keeper) copyTo(ctx context.Context, peer, digest string, size int64) (until uint64, err error) {
+// with the tick until which it keeps that without a record. Meanwhile told
+// hears how far it is.
+func (k *Keeper) copyTo(ctx context.Context, peer, digest string, size int64, told copyTold) (until uint64, err error) {
 	conn, err := k.cfg.PeerConn(peer)
 	if err != nil {
 		return 0, err
 	}
-	rep, err := api.NewArtifactsClient(conn).Fetch(ctx, &api.FetchArtifactRequest{
-		Digest: digest, Size: uint64(size), From: []string{k.cfg.Self}, //nolint:gosec // not negative
-	})
-	return rep.GetKeptUntilTick(), err
+	for {
+		rep, err := api.NewArtifactsClient(conn).Fetch(ctx, &api.FetchArtifactRequest{
+			Digest: digest, Size: uint64(size), From: []string{k.cfg.Self}, //nolint:gosec // not negative
+			WaitMs: uint32(k.cfg.Poll.Milliseconds()), //nolint:gosec // seconds
+		})
+		if err != nil || !rep.GetArriving() {
+			return rep.GetKeptUntilTick(), err
+		}
+		told(peer, rep)
+	}
 }
+
+// copyTold hears how far the copy of a file at a peer is, while it arrives.
+type copyTold func(peer string, at *api.FetchArtifactReply)
 
 // members is how many members there are besides this one.
 func (k *Keeper) members() int {

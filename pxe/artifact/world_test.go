@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ironring/ironring/api"
@@ -44,6 +45,7 @@ func TestMain(m *testing.M) {
 type world struct {
 	t     *testing.T
 	store *fsm.Store
+	pipes bool // peers are reached in memory, for bubbles
 
 	skipped atomic.Int64 // by which the host's clock is ahead of the real one
 
@@ -85,6 +87,7 @@ type peer struct {
 	id     string
 	dir    string
 	addr   string
+	dial   []grpc.DialOption
 	client *grpc.ClientConn
 	stop   func()        // kills it; more than once is fine
 	ended  chan struct{} // closed by stop
@@ -100,12 +103,18 @@ func (p *peer) alive() bool {
 }
 
 func newWorld(t *testing.T, ids ...string) *world {
-	w := &world{t: t, store: fsm.New(), peers: map[string]*peer{}}
-	w.ok(&api.Op{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: "c", Settings: &api.Settings{Timing: &api.Timing{LeaseMs: 12000, HolderMs: 8000}, MaxVoters: 3, RingVersion: 1}}}})
+	w := emptyWorld(t)
 	for _, id := range ids {
 		w.join(id)
 		w.start(id, filepath.Join(t.TempDir(), id), nil)
 	}
+	return w
+}
+
+// emptyWorld is a cluster without peers.
+func emptyWorld(t *testing.T) *world {
+	w := &world{t: t, store: fsm.New(), peers: map[string]*peer{}}
+	w.ok(&api.Op{Op: &api.Op_Bootstrap{Bootstrap: &api.Bootstrap{ClusterId: "c", Settings: &api.Settings{Timing: &api.Timing{LeaseMs: 12000, HolderMs: 8000}, MaxVoters: 3, RingVersion: 1}}}})
 	return w
 }
 
@@ -130,10 +139,7 @@ func (w *world) start(id, dir string, tune func(*Config)) *peer {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	lis, addr, dial := w.listen()
 	srv := grpc.NewServer(rpc.ServerOptions(cfg.Logger)...)
 	api.RegisterArtifactsServer(srv, k)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -144,11 +150,11 @@ func (w *world) start(id, dir string, tune func(*Config)) *peer {
 			w.t.Errorf("%s: %v", id, err)
 		}
 	})
-	client, err := grpc.NewClient(lis.Addr().String(), append(rpc.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	client, err := grpc.NewClient(addr, dial...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &peer{Keeper: k, id: id, dir: dir, addr: lis.Addr().String(), client: client, ended: make(chan struct{})}
+	p := &peer{Keeper: k, id: id, dir: dir, addr: addr, dial: dial, client: client, ended: make(chan struct{})}
 	p.stop = sync.OnceFunc(func() {
 		close(p.ended)
 		srv.Stop()
@@ -161,6 +167,20 @@ func (w *world) start(id, dir string, tune func(*Config)) *peer {
 	defer w.mu.Unlock()
 	w.peers[id] = p
 	return p
+}
+
+// listen makes a listener, and says how it is reached.
+func (w *world) listen() (lis net.Listener, addr string, dial []grpc.DialOption) {
+	dial = append(rpc.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if w.pipes {
+		lis := bufconn.Listen(64 << 10)
+		return lis, "passthrough:///pipe", append(dial, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return lis, lis.Addr().String(), dial
 }
 
 // stopAll ends all peers before the test does.
