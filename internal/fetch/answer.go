@@ -18,28 +18,28 @@ func (s *Stream) judge(src *source, resp *http.Response) (skip int64, err error)
 		src.dead = errs.New(errs.Unsupported, "%s: the server does not do byte ranges, which this image needs", src.shown)
 	case code == http.StatusOK, code == http.StatusPartialContent && (s.off > 0 || s.end > 0):
 	case code == http.StatusRequestedRangeNotSatisfiable:
-		return 0, fatal(errs.Conflict, "%s changed while it was read: it ends before byte %d (%s)", src.shown, s.off, resp.Header.Get("Content-Range"))
+		return 0, fatal(errs.Conflict, "%s changed while it was read: it ends before byte %d (%s)", src.shown, s.off, said(resp.Header.Get("Content-Range")))
 	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code >= 500:
-		return 0, fmt.Errorf("%s", resp.Status)
+		return 0, fmt.Errorf("%s", said(resp.Status))
 	case code == http.StatusNotFound, code == http.StatusGone:
-		src.dead = errs.New(errs.NotFound, "%s: %s", src.shown, resp.Status)
+		src.dead = errs.New(errs.NotFound, "%s: %s", src.shown, said(resp.Status))
 	case code == http.StatusUnauthorized, code == http.StatusForbidden:
-		src.dead = errs.New(errs.Denied, "%s: %s", src.shown, resp.Status)
+		src.dead = errs.New(errs.Denied, "%s: %s", src.shown, said(resp.Status))
 	default:
-		src.dead = errs.New(errs.Invalid, "%s: %s", src.shown, resp.Status)
+		src.dead = errs.New(errs.Invalid, "%s: %s", src.shown, said(resp.Status))
 	}
 	if src.dead != nil {
 		return 0, src.dead
 	}
 	if resp.Uncompressed || resp.Header.Get("Content-Encoding") != "" && resp.Header.Get("Content-Encoding") != "identity" {
-		src.dead = errs.New(errs.Invalid, "%s: the server codes the file as %q though it was asked not to", src.shown, resp.Header.Get("Content-Encoding"))
+		src.dead = errs.New(errs.Invalid, "%s: the server codes the file as %q though it was asked not to", src.shown, said(resp.Header.Get("Content-Encoding")))
 		return 0, src.dead
 	}
 	total, skip := resp.ContentLength, s.off
 	if code == http.StatusPartialContent {
 		start, all, ok := parseContentRange(resp.Header.Get("Content-Range"))
 		if !ok || start != s.off {
-			src.dead = errs.New(errs.Invalid, "%s: asked for bytes from %d, got %q", src.shown, s.off, resp.Header.Get("Content-Range"))
+			src.dead = errs.New(errs.Invalid, "%s: asked for bytes from %d, got %q", src.shown, s.off, said(resp.Header.Get("Content-Range")))
 			return 0, src.dead
 		}
 		total, skip = all, 0
@@ -64,10 +64,10 @@ func (c *source) same(h http.Header) error {
 		etag = ""
 	}
 	if c.etag != "" && etag != "" && etag != c.etag {
-		return fatal(errs.Conflict, "%s changed while it was read: its ETag was %s and is %s", c.shown, c.etag, etag)
+		return fatal(errs.Conflict, "%s changed while it was read: its ETag was %s and is %s", c.shown, said(c.etag), said(etag))
 	}
 	if c.modified != "" && modified != "" && modified != c.modified {
-		return fatal(errs.Conflict, "%s changed while it was read: it is of %s now, was of %s", c.shown, modified, c.modified)
+		return fatal(errs.Conflict, "%s changed while it was read: it is of %s now, was of %s", c.shown, said(modified), said(c.modified))
 	}
 	if etag != "" {
 		c.etag = etag

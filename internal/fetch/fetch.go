@@ -8,7 +8,8 @@
 //   - A file that changed meanwhile is an error, not a mixture. It is noticed
 //     by ETag, Last-Modified and length; what these cannot show, the caller's
 //     digest does.
-//   - Errors name the URL without user, password and query.
+//   - Errors name the URL without user, password and query, and repeat a server's
+//     words cut and without control characters (say.go).
 //   - What asking again does not mend ends the file at once: where no URL may
 //     be read (401, 403: errs.Denied) or has it (404, 410: errs.NotFound), or
 //     the file is another one now (errs.Conflict). Time-outs, broken
@@ -117,7 +118,7 @@ func Open(ctx context.Context, cfg Config) (*Stream, error) {
 		}
 		tr = s.own
 	}
-	s.client = &http.Client{Transport: tr, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+	s.client = &http.Client{Transport: redirects{tr}, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		// The query of the first URL may hold a secret.
 		req.Header.Del("Referer")
 		if len(via) >= 10 {
@@ -333,13 +334,4 @@ func (s *Stream) given(idle time.Duration) error {
 		}
 	}
 	return errs.New(kind, "no progress for %s at %d of %s: %w", idle.Round(time.Second/10), s.off, s.sizeText(), s.last)
-}
-
-// bare takes the URL, which may hold secrets, out of errors of net/http.
-func bare(err error) error {
-	var ue *url.Error
-	for errors.As(err, &ue) {
-		err = ue.Err
-	}
-	return err
 }

@@ -6,14 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math"
 	"math/rand"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unicode"
 
 	"go.uber.org/goleak"
 
@@ -76,9 +81,62 @@ func serve(t *testing.T, h http.Handler) string {
 	return s.URL + "/x.img"
 }
 
+// fast pauses little. Its limits are those of a busy machine; what meets them
+// is tested in a bubble.
 func fast(urls ...string) Config {
-	return Config{URLs: urls, PauseMin: time.Millisecond, PauseMax: 5 * time.Millisecond, Stall: 2 * time.Second, NoProgress: 300 * time.Millisecond}
+	return Config{URLs: urls, PauseMin: time.Millisecond, PauseMax: 5 * time.Millisecond, Stall: time.Minute, NoProgress: time.Minute}
 }
+
+// bubble gives a test a clock of its own, and servers that are reached in
+// memory. Where none listens connections are refused.
+func bubble(t *testing.T, test func(t *testing.T, listen func(h http.Handler) (url string), cfg func(urls ...string) Config)) {
+	synctest.Test(t, func(t *testing.T) {
+		listeners := map[string]pipes{}
+		tr := &http.Transport{DisableCompression: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			l, ok := listeners[addr]
+			if !ok {
+				return nil, fmt.Errorf("dial %s: connection refused", addr)
+			}
+			near, far := net.Pipe()
+			select {
+			case l <- far:
+				return near, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}}
+		var all []*http.Server
+		var served sync.WaitGroup
+		test(t, func(h http.Handler) string {
+			l := make(pipes)
+			host := fmt.Sprintf("s%d.example:80", len(listeners))
+			listeners[host] = l
+			s := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
+			all = append(all, s)
+			served.Go(func() { _ = s.Serve(l) })
+			return "http://" + host + "/x.img"
+		}, func(urls ...string) Config {
+			return Config{URLs: urls, Transport: tr}
+		})
+		tr.CloseIdleConnections()
+		for _, s := range all {
+			s.Close()
+		}
+		served.Wait()
+	})
+}
+
+// pipes is a net.Listener.
+type pipes chan net.Conn
+
+func (l pipes) Accept() (net.Conn, error) {
+	if c, ok := <-l; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (l pipes) Close() error   { close(l); return nil }
+func (l pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
 func readAll(t *testing.T, cfg Config) ([]byte, int, error) {
 	t.Helper()
@@ -143,7 +201,21 @@ func TestTwoServers(t *testing.T) {
 	}
 }
 
+// raw answers with a head as it is.
+func raw(head string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err == nil {
+			_, _ = io.WriteString(c, head+"\r\n\r\n") // the client may have hung up
+			c.Close()
+		}
+	})
+}
+
+func redirect(to string) http.Handler { return raw("HTTP/1.1 302 Found\r\nLocation: " + to) }
+
 func TestErrors(t *testing.T) {
+	long := strings.Repeat("x", 2000)
 	changed := func(set func(n int, h http.Header)) http.Handler {
 		return &cutter{ranges: true, header: set, after: func(n int) int64 {
 			if n == 1 {
@@ -180,33 +252,50 @@ func TestErrors(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.Write([]byte("x"))
 		}), errs.Invalid, "codes the file", 1},
+		"redirect to no URL":      {redirect("http://%zz/?sig=secret"), errs.Invalid, "no URL", 0},
+		"relative, no URL":        {redirect("/%zz?sig=secret"), errs.Invalid, "no URL", 0},
+		"redirect to a bad port":  {redirect("http://h:secret/"), errs.Invalid, "no URL", 0},
+		"redirect to a long name": {redirect("http://" + long + "/?sig=secret"), errs.Unreachable, "dial xxx", 0},
+		"long status":             {raw("HTTP/1.1 418 \x1b[2J" + long), errs.Invalid, "418 ", 1},
+		"long status, again":      {raw("HTTP/1.1 503 \x1b[2J" + long), errs.Timeout, "503 ", 0},
+		"no HTTP":                 {raw(long + "\x1b[2J"), errs.Unreachable, "malformed", 0},
+		"no header":               {raw("HTTP/1.1 200 OK\r\n\x1b[2J" + long), errs.Unreachable, "malformed", 0},
+		"long ETags":              {changed(func(n int, h http.Header) { h.Set("ETag", fmt.Sprintf(`"%d%s"`, n, long)) }), errs.Conflict, "changed", 2},
+		"long coding":             {raw("HTTP/1.1 200 OK\r\nContent-Encoding: " + long), errs.Invalid, "codes the file", 1},
+		"long range":              {raw("HTTP/1.1 416 No\r\nContent-Range: bytes */" + long), errs.Conflict, "changed", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var n atomic.Int64
-			u := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.Add(1); c.h.ServeHTTP(w, r) }))
-			u = strings.Replace(u, "http://", "http://user:hunter2@", 1) + "?sig=secret"
-			_, _, err := readAll(t, fast(u))
-			if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), "x.img") {
-				t.Errorf("%v (%v)", err, errs.KindOf(err))
-			}
-			if s := err.Error(); strings.Contains(s, "hunter2") || strings.Contains(s, "secret") || strings.Contains(s, "user") {
-				t.Errorf("secret in %q", s)
-			}
-			if c.reqs > 0 && n.Load() != c.reqs {
-				t.Errorf("%d requests", n.Load())
-			}
+			bubble(t, func(t *testing.T, listen func(http.Handler) string, cfg func(...string) Config) {
+				var n atomic.Int64
+				u := listen(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.Add(1); c.h.ServeHTTP(w, r) }))
+				u = strings.Replace(u, "http://", "http://user:hunter2@", 1) + "?sig=secret"
+				_, _, err := readAll(t, cfg(u))
+				if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), "x.img") {
+					t.Errorf("%v (%v)", err, errs.KindOf(err))
+				}
+				if s := err.Error(); strings.Contains(s, "hunter2") || strings.Contains(s, "secret") || strings.Contains(s, "user") ||
+					len(s) > 700 || strings.ContainsFunc(s, unicode.IsControl) {
+					t.Errorf("secret, or not fit to be shown: %q", s)
+				}
+				if c.reqs > 0 && n.Load() != c.reqs {
+					t.Errorf("%d requests", n.Load())
+				}
+			})
 		})
 	}
 }
 
 func TestUnreachable(t *testing.T) {
-	s := httptest.NewServer(http.NotFoundHandler())
-	u := s.URL
-	s.Close()
-	_, _, err := readAll(t, fast(strings.Replace(u, "//", "//joe:hunter2@", 1)+"/x?k=secret"))
-	if !errors.Is(err, errs.Unreachable) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "secret") {
-		t.Error(err)
-	}
+	bubble(t, func(t *testing.T, _ func(http.Handler) string, cfg func(...string) Config) {
+		begin := time.Now()
+		_, _, err := readAll(t, cfg("http://joe:hunter2@nobody.example/x?k=secret"))
+		if !errors.Is(err, errs.Unreachable) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "secret") {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took < 2*time.Minute || took > 3*time.Minute {
+			t.Errorf("given up after %v", took)
+		}
+	})
 	for _, u := range []string{"", "ftp://x/y", "http://", "::"} {
 		if _, _, err := readAll(t, fast(u)); !errors.Is(err, errs.Invalid) {
 			t.Errorf("%q: %v", u, err)
@@ -219,24 +308,22 @@ func TestUnreachable(t *testing.T) {
 
 // A server that stops sending is left for another, and the file goes on there.
 func TestStall(t *testing.T) {
-	hang := make(chan struct{})
-	u1 := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-		w.Write(content[:1000])
-		w.(http.Flusher).Flush()
-		select {
-		case <-hang:
-		case <-r.Context().Done():
+	bubble(t, func(t *testing.T, listen func(http.Handler) string, cfg func(...string) Config) {
+		u1 := listen(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+			w.Write(content[:1000])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}))
+		begin := time.Now()
+		b, n, err := readAll(t, cfg(u1, listen(&cutter{ranges: true})))
+		if err != nil || !bytes.Equal(b, content) || n != 2 {
+			t.Errorf("%d bytes, %d requests, %v", len(b), n, err)
 		}
-	}))
-	defer close(hang)
-	u2 := serve(t, &cutter{ranges: true})
-	cfg := fast(u1, u2)
-	cfg.Stall, cfg.NoProgress = 50*time.Millisecond, 5*time.Second
-	b, n, err := readAll(t, cfg)
-	if err != nil || !bytes.Equal(b, content) || n != 2 {
-		t.Errorf("%d bytes, %d requests, %v", len(b), n, err)
-	}
+		if took := time.Since(begin); took < 15*time.Second || took > 20*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 func TestCancel(t *testing.T) {
@@ -326,11 +413,13 @@ func TestReadAtWithoutRanges(t *testing.T) {
 // Each attempt that fails is told at once, without secrets.
 func TestTrouble(t *testing.T) {
 	var told []string
-	cfg := fast(strings.Replace(serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })), "//", "//u:hunter2@", 1) + "?k=secret")
-	cfg.Trouble = func(err error) { told = append(told, err.Error()) }
-	if _, _, err := readAll(t, cfg); !errors.Is(err, errs.Timeout) {
-		t.Fatal(err)
-	}
+	bubble(t, func(t *testing.T, listen func(http.Handler) string, config func(...string) Config) {
+		cfg := config(strings.Replace(listen(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })), "//", "//u:hunter2@", 1) + "?k=secret")
+		cfg.Trouble = func(err error) { told = append(told, err.Error()) }
+		if _, _, err := readAll(t, cfg); !errors.Is(err, errs.Timeout) {
+			t.Error(err)
+		}
+	})
 	if len(told) < 2 || !strings.Contains(told[0], "503") || strings.Contains(told[0], "hunter2") || strings.Contains(told[0], "secret") {
 		t.Errorf("%q", told)
 	}
