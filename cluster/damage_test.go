@@ -398,6 +398,40 @@ func TestModesAndOwners(t *testing.T) {
 	}
 }
 
+// A data directory in which somebody else's file stands is refused: root gives
+// some away, others take one of root's, by a link.
+func TestForeignFile(t *testing.T) {
+	t.Parallel()
+	c := alone(t, nil)
+	base := c.cfg.DataDir
+	c.Close()
+	for _, name := range []string{identityFile, keyringFile, filepath.Join(raftDir, logFile), "."} {
+		dir := again(t, base)
+		path := filepath.Clean(filepath.Join(dir, name))
+		owner := "uid 4242"
+		switch {
+		case os.Geteuid() == 0:
+			if err := os.Chown(path, 4242, -1); err != nil {
+				t.Fatal(err)
+			}
+		case name != identityFile:
+			continue // root's files that others may read do not do for these
+		default:
+			owner = "root"
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink("/etc/passwd", path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := try(dir, nil)
+		if !errors.Is(err, errs.Denied) || !strings.Contains(err.Error(), path+" belongs to "+owner+", but this process runs as ") || !strings.Contains(err.Error(), "chown -R") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // What the host does not allow is not called damage.
 func TestUnusable(t *testing.T) {
 	t.Parallel()
