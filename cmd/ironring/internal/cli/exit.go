@@ -39,7 +39,8 @@ const removedStatus = 13
 
 const exitHelp = `Exit codes: 0 done; 1 failed; 3 invalid request; 4 not found; 5 exists already; 6 not in this state;
 7 locked or changed meanwhile; 8 no peer or no leader could be reached; 9 no answer in time, outcome unknown;
-10 denied; 11 busy; 12 not supported; 13 this peer was removed from its cluster. "cluster status": 0 healthy, 1 degraded, 2 no quorum.`
+10 denied; 11 busy; 12 not supported; 13 this peer was removed from its cluster. "cluster status": 0 healthy, 1 degraded, 2 no quorum.
+Errors are text on standard error, with -o json too: there the exit code says what kind of error it was.`
 
 // exitStatus ends the program with a code of its own; what there is to say
 // has been printed.
