@@ -17,7 +17,7 @@ func (d *desk) port(extra string) {
 	d.Helper()
 	if _, err := d.peer.CreateNode(d.Context(), &api.CreateNodeRequest{
 		Node:  &api.Node{Name: "n1", Driver: "fake"},
-		Ports: []*api.Port{{Address: portMAC, PxeEnabled: true, Extra: []byte(extra)}},
+		Ports: []*api.Port{{Id: "11111111-2222-7333-8444-555555555555", Address: portMAC, PxeEnabled: true, Extra: []byte(extra)}},
 	}); err != nil {
 		d.Fatal(err)
 	}
