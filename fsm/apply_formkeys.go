@@ -46,11 +46,13 @@ func formKeysOf(was *api.Member, proved []string, now string) []string {
 }
 
 // provedKeys are the shared keys by which a member got the tokens that it used.
-// Its record is its own word, and need not tell them.
+// Its record is its own word, and need not tell them. One that tells no key pair
+// may have any that used a token for its id.
 func (w *work) provedKeys(m *api.Member) []string {
 	var out []string
 	for _, t := range all(w, tokens) {
-		if t.GetFormKey() != "" && t.GetMemberId() == m.GetId() && bytes.Equal(t.GetKeyDigest(), m.GetKeyDigest()) {
+		its := len(m.GetKeyDigest()) == 0 || bytes.Equal(t.GetKeyDigest(), m.GetKeyDigest())
+		if its && t.GetFormKey() != "" && t.GetMemberId() == m.GetId() {
 			out = append(out, t.GetFormKey())
 		}
 	}

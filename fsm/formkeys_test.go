@@ -112,6 +112,10 @@ func TestRemovalSpendsWhatWasProved(t *testing.T) {
 	for name, says := range map[string]func(f *fixture){
 		"nothing": func(f *fixture) { f.ok(peerWithKey("p9", 0)) },
 		"another": func(f *fixture) { f.ok(peerWithKey("p9", 2)) },
+		"no key pair": func(f *fixture) {
+			f.ok(removal("p9", false))
+			f.ok(memberWithKey("p9", 0))
+		},
 		"nothing any more": func(f *fixture) {
 			f.ok(peerWithKey("p9", 1))
 			f.ok(peerWithKey("p9", 0))
@@ -145,7 +149,9 @@ func TestRemovalSpendsWhatWasProved(t *testing.T) {
 	f.ok(formToken("t1", 1))
 	f.ok(formConsume("t1", "p9"), peerWithKey("p9", 0))
 	f.ok(removal("p9", false)) // left by itself
-	f.ok(memberWithKey("p9", 0))
+	other := peerWithKey("p9", 0)
+	other.GetMemberSet().Member.KeyDigest = []byte("another key")
+	f.ok(other)
 	f.ok(removal("p9", true))
 	if f.s.View().SpentKey(formKey(1)) != nil {
 		t.Error("a key of another peer is spent")
