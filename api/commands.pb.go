@@ -2166,11 +2166,13 @@ func (x *NodeWrite) GetNode() *Node {
 // power_state, bmc_park, fault. Refused when assign_epoch is not current or
 // the node is locked.
 type NodeObserve struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	AssignEpoch   uint64                 `protobuf:"varint,2,opt,name=assign_epoch,json=assignEpoch,proto3" json:"assign_epoch,omitempty"`
-	Fields        []string               `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
-	Node          *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	NodeId      string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	AssignEpoch uint64                 `protobuf:"varint,2,opt,name=assign_epoch,json=assignEpoch,proto3" json:"assign_epoch,omitempty"`
+	Fields      []string               `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
+	Node        *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// Node.driver_rev that the BMC was asked with: refused when it has changed.
+	DriverRev     *uint64 `protobuf:"varint,5,opt,name=driver_rev,json=driverRev,proto3,oneof" json:"driver_rev,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2231,6 +2233,13 @@ func (x *NodeObserve) GetNode() *Node {
 		return x.Node
 	}
 	return nil
+}
+
+func (x *NodeObserve) GetDriverRev() uint64 {
+	if x != nil && x.DriverRev != nil {
+		return *x.DriverRev
+	}
+	return 0
 }
 
 // AgentEnrol binds the agent's key to the boot nonce; a second key for one
@@ -4666,12 +4675,15 @@ const file_commands_proto_rawDesc = "" +
 	"\x06cursor\x18\x04 \x01(\rR\x06cursor\x12\x18\n" +
 	"\aattempt\x18\x05 \x01(\rR\aattempt\x12\x16\n" +
 	"\x06fields\x18\x06 \x03(\tR\x06fields\x12%\n" +
-	"\x04node\x18\a \x01(\v2\x11.ironring.v1.NodeR\x04node\"\x88\x01\n" +
+	"\x04node\x18\a \x01(\v2\x11.ironring.v1.NodeR\x04node\"\xbb\x01\n" +
 	"\vNodeObserve\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12!\n" +
 	"\fassign_epoch\x18\x02 \x01(\x04R\vassignEpoch\x12\x16\n" +
 	"\x06fields\x18\x03 \x03(\tR\x06fields\x12%\n" +
-	"\x04node\x18\x04 \x01(\v2\x11.ironring.v1.NodeR\x04node\"Z\n" +
+	"\x04node\x18\x04 \x01(\v2\x11.ironring.v1.NodeR\x04node\x12\"\n" +
+	"\n" +
+	"driver_rev\x18\x05 \x01(\x04H\x00R\tdriverRev\x88\x01\x01B\r\n" +
+	"\v_driver_rev\"Z\n" +
 	"\n" +
 	"AgentEnrol\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x123\n" +
@@ -5092,6 +5104,7 @@ func file_commands_proto_init() {
 		(*Op_RamdiskSet)(nil),
 		(*Op_RamdiskDelete)(nil),
 	}
+	file_commands_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

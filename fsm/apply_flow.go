@@ -39,7 +39,7 @@ func (w *work) fire(n *api.Node, ev api.Event, stay uint64) error {
 		n.StateDeadlineTick = after(w.c.ticks, stay)
 	}
 	if node.IsVerb(ev) {
-		n.LastError = ""
+		n.LastError, n.LastErrorOf = "", nil
 	}
 	w.note(n, pastState, "%s -> %s (%s)", node.StateName(from), node.StateName(to), eventName(ev))
 	return nil
@@ -201,8 +201,10 @@ func (w *work) flowEnd(op *api.FlowEnd, out *api.OpResult) error {
 	if err := w.fire(n, op.GetEvent(), op.GetNextDeadlineMs()); err != nil {
 		return err
 	}
-	if op.GetStatus() != api.FlowStatus_FLOW_DONE {
-		n.LastError = f.GetError()
+	if op.GetStatus() == api.FlowStatus_FLOW_DONE {
+		succeeded(n, f)
+	} else {
+		failed(n, f)
 	}
 	out.Id, out.Rev = f.GetId(), n.GetRev()
 	if op.GetNext() == nil {

@@ -45,20 +45,21 @@ func (w *work) bmcTrust(op *api.BmcTrust, out *api.OpResult) error {
 		return err
 	}
 	tls := was.GetBmcTls()
-	here := tls.GetFingerprint() != "" && tls.GetAddress() == op.GetAddress()
+	known := node.KnownCertificate(tls, op.GetAddress())
+	here := known != ""
 	switch op.GetHow() {
 	case api.BmcTrust_FIRST:
 		switch {
 		case op.GetAddress() == "":
 			return errs.About(errs.Invalid, "address", "a certificate of no address")
-		case here && tls.GetFingerprint() == op.GetFingerprint():
+		case here && known == op.GetFingerprint():
 			out.Id, out.Rev = id, was.GetRev()
 			return nil
 		case here:
-			return errs.About(errs.Conflict, id, "node %s: the BMC at %s is known by the certificate %s already", id, tls.GetAddress(), tls.GetFingerprint())
+			return errs.About(errs.Conflict, id, "node %s: the BMC at %s is known by the certificate %s already", id, op.GetAddress(), known)
 		}
 	case api.BmcTrust_CHANGED:
-		if here && tls.GetFingerprint() == op.GetFingerprint() {
+		if here && known == op.GetFingerprint() {
 			return errs.About(errs.Conflict, id, "node %s: the certificate %s is the trusted one", id, op.GetFingerprint())
 		}
 	case api.BmcTrust_ACCEPT:
@@ -77,12 +78,39 @@ func (w *work) bmcTrust(op *api.BmcTrust, out *api.OpResult) error {
 	return nil
 }
 
+// maxCertificates bounds what a node remembers of the addresses that its
+// driver_info has led to before.
+const maxCertificates = 8
+
+// certificateAt makes the record speak of an address, with what is trusted there
+// if anything is. What was trusted at others is remembered: whoever changes
+// driver_info by mistake and puts it right must not thereby trust whatever is
+// at the first address by then.
+func certificateAt(tls *api.BmcTls, address string) *api.BmcTls {
+	if tls != nil && tls.GetAddress() == address {
+		return tls
+	}
+	now := &api.BmcTls{Address: address, Fingerprint: node.KnownCertificate(tls, address)}
+	for _, c := range tls.GetBefore() {
+		if c.GetAddress() != address {
+			now.Before = append(now.Before, c)
+		}
+	}
+	if tls.GetFingerprint() != "" {
+		now.Before = append(now.Before, &api.KnownCertificate{Address: tls.GetAddress(), Fingerprint: tls.GetFingerprint()})
+	}
+	now.Before = now.Before[max(0, len(now.Before)-maxCertificates):]
+	return now
+}
+
 // setTrust carries out what bmcTrust has found right.
 func (w *work) setTrust(n *api.Node, op *api.BmcTrust) {
+	address := op.GetAddress()
+	if address == "" {
+		address = n.GetBmcTls().GetAddress()
+	}
+	n.BmcTls = certificateAt(n.BmcTls, address)
 	if op.GetHow() == api.BmcTrust_CHANGED {
-		if n.BmcTls == nil {
-			n.BmcTls = &api.BmcTls{Address: op.GetAddress()}
-		}
 		n.BmcTls.ChangedTo, n.BmcTls.ChangedMs = op.GetFingerprint(), w.meta.GetWallMs()
 		text := faultCertificate + "trusted is " + op.GetTrusted() + ", seen is " + op.GetFingerprint() + "; no call is made to it"
 		if n.GetFault() == "" || strings.HasPrefix(n.GetFault(), faultCertificate) {
@@ -91,11 +119,8 @@ func (w *work) setTrust(n *api.Node, op *api.BmcTrust) {
 		w.note(n, pastPatch, "%s", text)
 		return
 	}
-	address := op.GetAddress()
-	if address == "" {
-		address = n.GetBmcTls().GetAddress()
-	}
-	n.BmcTls = &api.BmcTls{Fingerprint: op.GetFingerprint(), Address: address, FirstMs: w.meta.GetWallMs()}
+	n.BmcTls.Fingerprint, n.BmcTls.FirstMs = op.GetFingerprint(), w.meta.GetWallMs()
+	n.BmcTls.ChangedTo, n.BmcTls.ChangedMs = "", 0
 	clearCertificateFault(n)
 	w.note(n, pastPatch, "certificate of the BMC %s: %s", strings.ToLower(op.GetHow().String()), op.GetFingerprint())
 }

@@ -90,16 +90,18 @@ func (w *work) nodePatch(op *api.NodePatch, out *api.OpResult) error {
 	if was == nil {
 		return noSuch("node", id)
 	}
-	if err := w.checkRev(was, op.GetRev()); err != nil {
-		return err
-	}
 	if err := node.CheckFields(fields, node.SpecFields); err != nil {
 		return err
 	}
 	if err := checkSpec(op.GetNode()); err != nil {
 		return err
 	}
+	// Before rev, which a flow changes with each step: that there is one is what
+	// a person can do something about.
 	if err := w.checkPatchable(was, fields); err != nil {
+		return err
+	}
+	if err := w.checkRev(was, op.GetRev()); err != nil {
 		return err
 	}
 	if slices.Contains(fields, "name") {
@@ -207,6 +209,10 @@ func (w *work) nodeObserve(op *api.NodeObserve, out *api.OpResult) error {
 	if n.GetAssignEpoch() != op.GetAssignEpoch() {
 		return errs.About(errs.Conflict, id, "node %s was assigned anew: its epoch is %d, not %d",
 			id, n.GetAssignEpoch(), op.GetAssignEpoch())
+	}
+	if op.DriverRev != nil && op.GetDriverRev() != n.GetDriverRev() {
+		return errs.About(errs.Conflict, id, "node %s: its BMC was asked with the driver_info of rev %d, which has changed at rev %d",
+			id, op.GetDriverRev(), n.GetDriverRev())
 	}
 	if l := get(w, locks, id); l != nil {
 		return lockedBy(l)

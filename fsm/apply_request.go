@@ -8,8 +8,10 @@ import (
 
 // beside reports whether a flow changes the machine and leaves the lifecycle
 // alone: no verb can make it end in another state.
-func beside(f *api.Flow) bool {
-	return f.GetKind() == api.FlowKind_FLOW_POWER || f.GetKind() == api.FlowKind_FLOW_HARDWARE
+func beside(f *api.Flow) bool { return besideKind(f.GetKind()) }
+
+func besideKind(k api.FlowKind) bool {
+	return k == api.FlowKind_FLOW_POWER || k == api.FlowKind_FLOW_HARDWARE
 }
 
 // flowRequest asks the holder of an unfinished flow for something: EV_ABORT or

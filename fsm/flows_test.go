@@ -303,6 +303,13 @@ func TestObserve(t *testing.T) {
 	f.ok(observe(1, "power_state"))
 	f.fails(errs.Conflict, observe(2, "power_state"))
 	f.fails(errs.Invalid, observe(1, "last_error"))
+	// What was read with other driver_info is not of this node's BMC.
+	f.ok(nodePatch(nodeID(1), &api.Node{DriverInfo: []byte(`{"x":1}`)}, "driver_info"))
+	read := observe(1, "power_state")
+	read.GetNodeObserve().DriverRev = new(f.node().GetDriverRev())
+	f.ok(read)
+	f.ok(nodePatch(nodeID(1), &api.Node{DriverInfo: []byte(`{"x":2}`)}, "driver_info"))
+	f.fails(errs.Conflict, read)
 	f.lock()
 	f.fails(errs.Locked, observe(1, "power_state"))
 }

@@ -190,7 +190,7 @@ func (g *gen) recordOp() *api.Op {
 	case 6:
 		if g.n(1, "certificate") == 1 {
 			return &api.Op{Op: &api.Op_BmcTrust{BmcTrust: &api.BmcTrust{
-				NodeId: g.id(), How: api.BmcTrust_How(g.n(3, "how")), Address: []string{"", "b:443", "c:443"}[g.n(2, "address")],
+				NodeId: g.id(), How: api.BmcTrust_How(g.n(3, "how")), Address: []string{"", "b:443", "c:443", "d:443"}[g.n(3, "address")],
 				Fingerprint: []string{fpA, fpB}[g.n(1, "fingerprint")],
 			}}}
 		}

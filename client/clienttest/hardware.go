@@ -22,8 +22,12 @@ func (p *Peer) GetHardware(_ context.Context, req *api.GetHardwareRequest) (*api
 	if len(req.GetParts()) == 0 {
 		return nil, errs.About(errs.Invalid, "parts", "name the parts of the hardware that are wanted")
 	}
+	warning := ""
+	if n.GetBmc() != nil && n.GetBmc().GetDriverRev() != n.GetDriverRev() {
+		warning = "this may be another machine than the node's"
+	}
 	return &api.GetHardwareReply{
-		NodeId: n.GetId(), From: p.ID, ReadMs: p.c.Now(), BootDevice: api.BootDevice_BOOT_DEVICE_PXE, BootMode: api.BootMode_BOOT_MODE_UEFI,
+		Warning: warning, NodeId: n.GetId(), From: p.ID, ReadMs: p.c.Now(), BootDevice: api.BootDevice_BOOT_DEVICE_PXE, BootMode: api.BootMode_BOOT_MODE_UEFI,
 		SecureBoot: &api.SecureBoot{Enabled: true, Mode: "UserMode"}, Indicator: api.Indicator_INDICATOR_BLINKING,
 		Media: []*api.VirtualMedia{{Slot: "Cd", Types: []string{"CD", "DVD"}, Inserted: true, Image: "http://h/a.iso"}, {Slot: "Usb", Types: []string{"USBStick"}}},
 		Sensors: []*api.Sensor{

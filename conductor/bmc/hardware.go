@@ -7,6 +7,7 @@ import (
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/drivers"
 	"github.com/ironring/ironring/internal/errs"
+	nodes "github.com/ironring/ironring/node"
 )
 
 // reading is call for what only reads and gives one value.
@@ -138,6 +139,10 @@ var parts = map[api.HardwarePart]func(a *Access, ctx context.Context, node strin
 // other parts could be read; an error is returned where nothing could.
 func (a *Access) Hardware(ctx context.Context, node string, want []api.HardwarePart) (*api.GetHardwareReply, error) {
 	out := &api.GetHardwareReply{NodeId: node, From: a.cfg.Member}
+	n, err := a.node(node)
+	if err != nil {
+		return nil, err
+	}
 	var last error
 	for _, p := range want {
 		read := parts[p]
@@ -156,5 +161,25 @@ func (a *Access) Hardware(ctx context.Context, node string, want []api.HardwareP
 		return nil, last
 	}
 	out.ReadMs = a.cfg.Clock.Now().UnixMilli()
+	now, err := a.node(node)
+	if err != nil {
+		return nil, err
+	}
+	out.Warning = unverified(n, now)
 	return out, nil
+}
+
+// unverified warns of what may have been read of another machine. Reading is
+// allowed there: it is how a person finds out which one it is.
+func unverified(before, now *api.Node) string {
+	switch {
+	case before.GetDriverRev() != now.GetDriverRev():
+		return "driver or driver_info changed meanwhile: parts of this may be of one machine and parts of another"
+	case nodes.Verified(now):
+		return ""
+	case now.GetBmc() == nil:
+		return "whose BMC this is was never verified: it may be another machine's than the one that is meant"
+	}
+	was, _ := nodes.Machine(now.GetBmc())
+	return "driver or driver_info have changed since the BMC was verified: this may be another machine than the node's, which is " + was
 }

@@ -26,11 +26,7 @@ type trust struct {
 
 // Known implements drivers.Trust.
 func (t trust) Known(address string) string {
-	tls := t.a.cfg.Store.View().Node(t.node).GetBmcTls()
-	if tls.GetAddress() != address {
-		return ""
-	}
-	return tls.GetFingerprint()
+	return nodes.KnownCertificate(t.a.cfg.Store.View().Node(t.node).GetBmcTls(), address)
 }
 
 // First implements drivers.Trust: nothing is sent unless the fingerprint is

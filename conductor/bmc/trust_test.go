@@ -1,6 +1,7 @@
 package bmc_test
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"testing"
@@ -22,11 +23,12 @@ type certified struct {
 	*fake.Driver
 	shown string
 	calls int
+	at    string // address; "" is b:443
 }
 
 func (d *certified) PowerState(ctx context.Context, t drivers.Target) (api.PowerState, error) {
 	d.calls++
-	const address = "b:443"
+	address := cmp.Or(d.at, "b:443")
 	switch known := t.Trust.Known(address); known {
 	case "":
 		if err := t.Trust.First(ctx, address, d.shown); err != nil {
@@ -82,6 +84,28 @@ func TestCertificateOnFirstUse(t *testing.T) {
 	})
 }
 
+// A certificate that changed while driver_info led elsewhere by mistake stops all
+// calls too.
+func TestCertificateAfterSlip(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		drv := &certified{Driver: f.drv, shown: first}
+		a := f.accessWith(f.p, drv)
+		for _, at := range []string{"a:443", "b:443", "a:443", "b:443"} {
+			drv.at = at
+			if _, err := a.Power(f.Context(), id); err != nil {
+				f.Fatal(err)
+			}
+		}
+		drv.at, drv.shown = "a:443", second
+		if _, err := a.Power(f.Context(), id); errs.KindOf(err) != errs.Denied {
+			f.Errorf("another certificate at the first address: %v", err)
+		}
+		if tls := f.node().GetBmcTls(); tls.GetChangedTo() != second || tls.GetFingerprint() != first || tls.GetAddress() != "a:443" || f.node().GetFault() == "" {
+			f.Errorf("on record: %v, fault %q", tls, f.node().GetFault())
+		}
+	})
+}
+
 // restrained is a driver whose account may log in and nothing else.
 type restrained struct{ *fake.Driver }
 
@@ -126,6 +150,10 @@ func TestHardware(t *testing.T) {
 		rep, err = f.a.Hardware(f.Context(), id, all)
 		if err != nil || len(rep.GetProblems()) != 1 || rep.GetProblems()[0].GetPart() != api.HardwarePart_HARDWARE_SENSORS {
 			f.Errorf("without sensors: %v, %v", rep.GetProblems(), err)
+		}
+		// Whose it is, is said unless it is known.
+		if rep.GetWarning() == "" {
+			f.Error("no word of a BMC that was never verified")
 		}
 		if _, err := f.a.Hardware(f.Context(), id, []api.HardwarePart{99}); errs.KindOf(err) != errs.Invalid {
 			f.Errorf("no such part: %v", err)

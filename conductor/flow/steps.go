@@ -104,14 +104,14 @@ func (r *runner) perform(ctx context.Context, f *api.Flow, step *api.Step, resum
 		}
 		if sctx.Err() != nil {
 			// The last real error says more than "time is up".
-			cause := context.Cause(sctx)
-			if errors.Is(err, cause) {
-				return outcome{}, err // the step says what it waited for
+			late := context.Cause(sctx)
+			if errors.Is(err, late) {
+				late = err // the step says what it waited for
 			}
 			if last != nil {
-				return outcome{}, fmt.Errorf("%w (last: %w)", cause, last)
+				return outcome{}, fmt.Errorf("%w (last: %w)", late, last)
 			}
-			return outcome{}, cause
+			return outcome{}, late
 		}
 		if !passing(err) || hopeless(step, try, err) {
 			return outcome{}, err
@@ -157,14 +157,16 @@ func passing(err error) bool {
 	return errors.Is(err, errLogin)
 }
 
-// verifyTries is how often a BMC is asked when its node is verified, if it is
-// silent or cannot be reached. A person waits for the answer and can ask again;
-// in the middle of other work a BMC has the whole time of the step to come back.
+// verifyTries is how often a BMC is asked when its node is verified or its
+// machine accepted, if it is silent or cannot be reached. A person waits for the
+// answer and can ask again; in the middle of other work a BMC has the whole time
+// of the step to come back.
 const verifyTries = 3
 
 // hopeless says that an error which may pass is not waited for.
 func hopeless(step *api.Step, try int, err error) bool {
-	return node.IDOf(step) == node.StepIdentifyBMC && try >= verifyTries &&
+	id := node.IDOf(step)
+	return (id == node.StepIdentifyBMC || id == node.StepAcceptMachine) && try >= verifyTries &&
 		(errors.Is(err, errs.Timeout) || errors.Is(err, errs.Unreachable))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/ironring/ironring/api"
 	"github.com/ironring/ironring/internal/errs"
@@ -77,13 +78,26 @@ func sameAsBefore(n *api.Node, facts *api.BmcFacts) error {
 	was, _ := node.Machine(n.GetBmc())
 	_, name := node.Machine(facts)
 	label := node.Label(n)
-	accept := fmt.Sprintf("`ironring node bmc accept-machine %s --is '%s'`", label, name)
+	accept := fmt.Sprintf("`ironring node bmc accept-machine %s --is %s`", label, word(name))
 	if n.GetState() == api.State_ENROLL {
 		accept = fmt.Sprintf("`ironring node manage %s`", label)
 	}
 	return errs.About(errs.Denied, n.GetId(),
 		"driver_info has changed, and the BMC that it leads to (%s) "+what+": found is %s, on record is %s. Nothing was changed there. Put driver_info right with `ironring node set %s --driver-info ...`; if this is the node's machine from now on, %s",
 		facts.GetBmcKey(), label, named(facts), was, label, accept)
+}
+
+// word is what a BMC calls itself as an argument of a command that is told to a
+// person. A BMC says what it likes, and this one is not the one that was meant:
+// where the shell could read it as more than a word the person is to write it.
+func word(name string) string {
+	const harmless = " .,:;_/+=@%#()[]-"
+	if strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(harmless, r))
+	}) {
+		return "NAME (the UUID or serial number that was found, quoted with care: it has characters that mean something to a shell)"
+	}
+	return "'" + name + "'"
 }
 
 func named(f *api.BmcFacts) string {

@@ -350,6 +350,71 @@ func TestAcceptMachine(t *testing.T) {
 	})
 }
 
+// Nobody waits for a silent BMC longer than a person would, and the reason is
+// told.
+func TestAcceptMachineOfASilentBMC(t *testing.T) {
+	for name, fault := range map[string]fake.Fault{
+		"silent":          {Kind: fake.Die},
+		"cannot be found": {Kind: fake.Fail, Err: errs.New(errs.Unreachable, "connection refused")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.start("p1")
+				r.enrol("p1")
+				r.does(api.Event_EV_MANAGE, api.State_MANAGEABLE)
+				r.readdress(elsewhere)
+				other := r.driver.BMC("elsewhere")
+				other.Inject(fault)
+				r.changeHardware(accept(strange))
+				r.idle(10 * time.Minute)
+				r.wants(api.State_MANAGEABLE, api.FlowStatus_FLOW_FAILED)
+				if n := len(other.Calls()); n > verifyTries {
+					r.Errorf("it was asked %d times", n)
+				}
+				if e := r.flow().GetError(); fault.Err != nil && !strings.Contains(e, "connection refused") {
+					r.Errorf("error %q", e)
+				}
+			})
+		})
+	}
+}
+
+// When the time of a step is over in the middle of a call, the last real error
+// is told.
+func TestLateStepTellsWhy(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.start("p1")
+		r.enrol("p1")
+		r.does(api.Event_EV_MANAGE, api.State_MANAGEABLE)
+		r.bmc.Inject(fake.Fault{Kind: fake.Fail, Err: errs.New(errs.Unreachable, "connection refused"), Times: 3}, fake.Fault{Kind: fake.Die})
+		r.powers(api.PowerAction_POWER_ACTION_ON)()
+		r.idle(20 * time.Minute)
+		r.wants(api.State_MANAGEABLE, api.FlowStatus_FLOW_FAILED)
+		if e := r.flow().GetError(); !strings.Contains(e, "not done in") || !strings.Contains(e, "last:") {
+			r.Errorf("error %q", e)
+		}
+	})
+}
+
+// A BMC says what it likes: nothing of it is told as part of a command that a
+// shell would read as anything but a word.
+func FuzzWord(f *testing.F) {
+	for _, s := range []string{"S-17", "x'; touch /tmp/owned; '", "`id`", "$(id)", "a\nb", "c 623", "é", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		got := word(name)
+		if strings.HasPrefix(got, "NAME ") {
+			return
+		}
+		inner, ok := strings.CutPrefix(got, "'")
+		inner, end := strings.CutSuffix(inner, "'")
+		if !ok || !end || inner != name || strings.ContainsAny(inner, "'`$\\\"!\n") {
+			t.Errorf("%q is told as %s", name, got)
+		}
+	})
+}
+
 // What neither reading names proves nothing, unless the site has said so.
 func TestSameAsBefore(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -363,6 +428,7 @@ func TestSameAsBefore(t *testing.T) {
 		"less than before":      {&api.BmcFacts{BmcKey: "b 623", SystemUuid: strange}, &api.BmcFacts{BmcKey: "b 623"}, `{}`, "--is 'b 623'"},
 		"less than before, MAC": {&api.BmcFacts{BmcKey: "b 623", SystemUuid: strange}, &api.BmcFacts{BmcKey: "b 623", BmcMacs: []string{"52:54:00:00:00:01"}}, `{}`, "--is 'b 623'"},
 		"nothing told":          {&api.BmcFacts{BmcKey: "b 623"}, &api.BmcFacts{BmcKey: "c 623"}, `{}`, "--is 'c 623'"},
+		"a command as a name":   {&api.BmcFacts{Serial: "S-17"}, &api.BmcFacts{Serial: "x'; touch /tmp/owned; '"}, `{}`, "--is NAME"},
 		"nothing told, allowed": {&api.BmcFacts{BmcKey: "b 623"}, &api.BmcFacts{BmcKey: "c 623"}, `{"identity_check":"mac-only"}`, ""},
 	} {
 		n := &api.Node{Id: "n1", Name: "n1", State: api.State_ACTIVE, Bmc: c.was, Properties: []byte(c.props)}

@@ -110,7 +110,8 @@ func (s *Sync) due(id string) *api.Node {
 }
 
 // look polls a node. The round may have begun long ago, and a BMC may take most
-// of a minute: what was read counts only if nobody has held the lock since.
+// of a minute: what was read counts only if nobody has held the lock since, and
+// driver_info leads to the same BMC still.
 func (s *Sync) look(ctx context.Context, id string) {
 	before := s.due(id)
 	if before == nil {
@@ -129,12 +130,12 @@ func (s *Sync) look(ctx context.Context, id string) {
 		return
 	}
 	n := s.due(id)
-	if n == nil || n.GetLastToken() != before.GetLastToken() || is == n.GetPowerState() || is == api.PowerState_POWER_UNKNOWN {
+	if n == nil || n.GetLastToken() != before.GetLastToken() || n.GetDriverRev() != before.GetDriverRev() || is == n.GetPowerState() || is == api.PowerState_POWER_UNKNOWN {
 		return
 	}
 	s.cfg.Logger.Info("power state differs from the record", "node", n.GetId(), "recorded", n.GetPowerState().String(), "read", is.String(), "enforce", n.GetEnforcePower())
 	op := &api.Op{Op: &api.Op_NodeObserve{NodeObserve: &api.NodeObserve{
-		NodeId: n.GetId(), AssignEpoch: n.GetAssignEpoch(), Fields: []string{"power_state"}, Node: &api.Node{PowerState: is},
+		NodeId: n.GetId(), AssignEpoch: n.GetAssignEpoch(), DriverRev: new(n.GetDriverRev()), Fields: []string{"power_state"}, Node: &api.Node{PowerState: is},
 	}}}
 	if n.GetEnforcePower() && n.GetPowerState() != api.PowerState_POWER_UNKNOWN {
 		action := api.PowerAction_POWER_ACTION_OFF

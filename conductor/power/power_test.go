@@ -230,6 +230,25 @@ func TestStaleAnswer(t *testing.T) {
 	})
 }
 
+// What was being read at the old address while driver_info changed is not of the
+// BMC that it leads to now.
+func TestAnswerOfTheAddressBefore(t *testing.T) {
+	bubble(t, 1, func(f *fixture) {
+		conductortest.Pass(time.Second)
+		f.set(1, "enforce_power", &api.Node{EnforcePower: true})
+		f.drv.BMC("moved").SetPower(on)
+		f.bmc(1).Inject(fake.Fault{Kind: fake.Slow, Delay: 30 * time.Second, Times: 1})
+		f.bmc(1).SetPower(off)
+		conductortest.Pass(period + 5*time.Second)
+		f.set(1, "driver_info", &api.Node{DriverInfo: []byte(`{"fake_address":"moved"}`)})
+		was := f.c.Store.View().Flow(id(1)).GetId()
+		conductortest.Pass(40 * time.Second)
+		if f.recorded(1) != on || f.c.Store.View().Flow(id(1)).GetId() != was {
+			f.Errorf("recorded %v, flow %v from a poll of the address before", f.recorded(1), f.c.Store.View().Flow(id(1)))
+		}
+	})
+}
+
 // left is what a flow that keeps the agent leaves.
 func (f *fixture) left(n int) {
 	f.Helper()

@@ -109,6 +109,9 @@ func (s *Service) ChangeHardware(ctx context.Context, req *api.ChangeHardwareReq
 	if err := s.capable(n, step); err != nil {
 		return nil, err
 	}
+	if node.IDOf(step) == node.StepAcceptMachine && n.GetState() == api.State_ENROLL {
+		return nil, errs.About(errs.WrongState, n.GetId(), "node %s is in enroll, so that no machine is its own yet: `ironring node manage %s` takes the one that is there", node.Label(n), node.Label(n))
+	}
 	return s.create(ctx, req.GetRequestId(), n.GetId(), strings.ReplaceAll(step.GetName(), "_", " "), &api.FlowCreate{
 		NodeId: n.GetId(), Rev: req.GetRev(),
 		Flow: &api.Flow{Id: uuid.NewString(), NodeId: n.GetId(), Kind: api.FlowKind_FLOW_HARDWARE, Steps: []*api.Step{step}},

@@ -77,6 +77,8 @@ func TestChangeHardware(t *testing.T) {
 		}
 		_, err = f.svc.ChangeHardware(f.ctx, nmi)
 		wants(f.T, "a second flow", err, errs.Locked, "hardware is under way")
+		_, err = f.svc.ChangeHardware(f.ctx, &api.ChangeHardwareRequest{Node: "n1", Change: &api.ChangeHardwareRequest_AcceptMachine{AcceptMachine: "S-17"}})
+		wants(f.T, "a machine for a node in enroll", err, errs.WrongState, "ironring node manage n1")
 		_, err = f.svc.ChangeHardware(f.ctx, &api.ChangeHardwareRequest{Node: "n1"})
 		wants(f.T, "nothing", err, errs.Invalid, "nothing to change")
 	})

@@ -42,6 +42,9 @@ func (f *Factory) hardware(ctx context.Context, c *client.Client, ref string, sh
 	if err != nil {
 		return err
 	}
+	if w := rep.GetWarning(); w != "" {
+		fmt.Fprintln(f.Err, "warning: "+oneLine(w))
+	}
 	return f.print(rep, func() error { return show(rep) })
 }
 

@@ -158,11 +158,14 @@ func (f *Factory) printNode(rep *api.NodeReply, ports []*api.Port) error {
 		line("bmc", strings.Join(strings.Fields(b.GetVendor()+" "+b.GetModel()+" "+b.GetFirmware()), " "))
 		line("system uuid", b.GetSystemUuid())
 		if node.BMCChanged(n) {
-			t.add("bmc is", cell{"not verified since driver or driver_info changed: asked who it is before it is used", yellow})
+			t.add("bmc is", cell{"not verified since driver or driver_info changed: asked who it is before anything is changed there; what it reads may be of another machine", yellow})
 		}
 	}
 	if tls := n.GetBmcTls(); tls != nil {
-		line("bmc certificate", tls.GetFingerprint())
+		line("bmc certificate", certificateText(tls.GetFingerprint(), tls.GetAddress()))
+		for _, c := range tls.GetBefore() {
+			line("also known", certificateText(c.GetFingerprint(), c.GetAddress()))
+		}
 		if c := tls.GetChangedTo(); c != "" {
 			t.add("bmc shows now", cell{c + ", not trusted", red})
 		}
@@ -182,6 +185,14 @@ func (f *Factory) printNode(rep *api.NodeReply, ports []*api.Port) error {
 		fmt.Fprintln(f.Err, "warning: the answering peer is cut off from the leader or behind it; this may be old")
 	}
 	return f.printTable(t)
+}
+
+// certificateText is a certificate and whose it is; "" for none.
+func certificateText(fingerprint, address string) string {
+	if fingerprint == "" {
+		return ""
+	}
+	return fingerprint + prefixed(" of ", address)
 }
 
 // portText is a NIC on one line.
