@@ -166,6 +166,9 @@ const verifyTries = 3
 // hopeless says that an error which may pass is not waited for.
 func hopeless(step *api.Step, try int, err error) bool {
 	id := node.IDOf(step)
+	if id == node.StepAcceptMachine && errors.Is(err, errs.Timeout) {
+		return true // most of a minute has gone by, and the node is held meanwhile
+	}
 	return (id == node.StepIdentifyBMC || id == node.StepAcceptMachine) && try >= verifyTries &&
 		(errors.Is(err, errs.Timeout) || errors.Is(err, errs.Unreachable))
 }

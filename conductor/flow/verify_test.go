@@ -371,6 +371,9 @@ func TestAcceptMachineOfASilentBMC(t *testing.T) {
 				if n := len(other.Calls()); n > verifyTries {
 					r.Errorf("it was asked %d times", n)
 				}
+				if took := r.flow().GetEndedMs() - r.flow().GetCreatedMs(); took > 60_000 {
+					r.Errorf("the node was held for %d ms", took)
+				}
 				if e := r.flow().GetError(); fault.Err != nil && !strings.Contains(e, "connection refused") {
 					r.Errorf("error %q", e)
 				}
