@@ -154,7 +154,7 @@ func TestRMCPHardware(t *testing.T) {
 	if err := d.SendNMI(ctx, r.target(), drivertest.NewGrant(time.Minute)); err != nil {
 		t.Error(err)
 	}
-	for limit := time.Now().Add(5 * time.Second); r.NMIs() != 1; <-time.After(10 * time.Millisecond) {
+	for limit := time.Now().Add(30 * time.Second); r.NMIs() != 1; <-time.After(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("%d NMIs", r.NMIs())
 		}

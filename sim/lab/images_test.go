@@ -154,7 +154,7 @@ func testAbort(t *testing.T, f *fixture) {
 	// connection up after its stall limit, and ask again.
 	select {
 	case <-f.bad.gone:
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("the agent goes on with an image that was aborted")
 	}
 	unbootable(t, n, 0)

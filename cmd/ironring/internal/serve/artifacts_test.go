@@ -176,7 +176,7 @@ func TestLocalImageOutlivesItsServer(t *testing.T) {
 	var all sync.WaitGroup
 	for _, p := range peers {
 		all.Go(func() {
-			if _, err := p.artifacts.Image(ctx, []string{origin.URL}, "sha256:"+digestOf(image), "image", func(_, _ uint64) {}); err != nil {
+			if _, err := p.artifacts.Image(ctx, []string{origin.URL}, "sha256:"+digestOf(image), "image", func(_, _ uint64, _ string) {}); err != nil {
 				t.Error(err)
 			}
 		})
