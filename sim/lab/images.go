@@ -43,6 +43,7 @@ func startImages(at netip.Addr, mib, rate int) (*imageServer, error) {
 	_, _ = src.Read(s.body) // never fails
 	s.marker = fmt.Sprintf("IRONRING LAB IMAGE %016x", seed)
 	copy(s.body, s.marker+"\x00")
+	clear(s.body[446:510]) // no partitions, also not by chance
 	s.body[510], s.body[511] = 0x55, 0xaa
 	sum := sha256.Sum256(s.body)
 	s.checksum = "sha256:" + hex.EncodeToString(sum[:])
