@@ -199,6 +199,13 @@ func (n *slot) heard() {
 	n.state = slotAnswered
 }
 
+// alone says that no other transfer is under way whose client answers.
+func (n *slot) alone() bool {
+	n.of.mu.Lock()
+	defer n.of.mu.Unlock()
+	return n.state == slotAnswered && n.of.answered == 1
+}
+
 // leave ends the transfer.
 func (n *slot) leave() {
 	n.of.mu.Lock()

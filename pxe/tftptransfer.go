@@ -10,7 +10,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TFTP as RFC 1350 has it, with the options of RFC 2347 that boot programs
@@ -100,6 +103,7 @@ type transfer struct {
 	ctx   context.Context // ends transfers at their next packet
 	place *slot
 	conn  *net.UDPConn
+	raw   syscall.RawConn
 	to    netip.AddrPort
 	in    [plainBlock]byte
 }
@@ -110,7 +114,11 @@ func newTransfer(ctx context.Context, place *slot, from, to netip.AddrPort) (*tr
 	if err != nil {
 		return nil, err
 	}
-	return &transfer{ctx: ctx, place: place, conn: conn, to: to}, nil
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &transfer{ctx: ctx, place: place, conn: conn, raw: raw, to: to}, nil
 }
 
 // file sends a file in lock step and gives how much of it the client has
@@ -167,6 +175,7 @@ func (t *transfer) packet(p []byte, n uint16) error {
 // acknowledgements of other blocks, cost no packet: two that answer each other's
 // copies would go on doubling them.
 func (t *transfer) acknowledged(n uint16) error {
+	t.linger()
 	for {
 		l, from, err := t.conn.ReadFromUDPAddrPort(t.in[:])
 		if err != nil {
@@ -187,6 +196,30 @@ func (t *transfer) acknowledged(n uint16) error {
 			return fmt.Errorf("%w: code %d %s", errClientEnd, code, quoteName(text))
 		}
 	}
+}
+
+// tftpLinger is how long a transfer looks for an answer itself before it has
+// the runtime wake it. Most answers come sooner than a thread that sleeps is
+// back at work, and in lock step that is what a transfer waits for.
+const tftpLinger = 50 * time.Microsecond
+
+// linger waits a moment for the next packet without sleeping, if no other
+// transfer could use the processor meanwhile.
+func (t *transfer) linger() {
+	if !t.place.alone() {
+		return
+	}
+	start := time.Now()
+	// Whatever comes of it, the read that follows sees the same.
+	_ = t.raw.Read(func(fd uintptr) bool {
+		var first [1]byte
+		for {
+			_, _, err := unix.Recvfrom(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			if err == nil || time.Since(start) > tftpLinger {
+				return true
+			}
+		}
+	})
 }
 
 // refuse sends an error packet, once.
