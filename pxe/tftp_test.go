@@ -309,8 +309,9 @@ func TestNegotiate(t *testing.T) {
 		"":                                     {512, ""},
 		"blksize\x001468\x00":                  {1468, "blksize\x001468\x00"},
 		"BLKSIZE\x009000\x00":                  {1468, "blksize\x001468\x00"},
-		"blksize\x008\x00":                     {8, "blksize\x008\x00"},
-		"blksize\x007\x00":                     {512, ""},
+		"blksize\x00512\x00":                   {512, "blksize\x00512\x00"},
+		"blksize\x00511\x00":                   {512, ""},
+		"blksize\x008\x00":                     {512, ""},
 		"blksize\x00-5\x00tsize\x000\x00":      {512, "tsize\x004321\x00"},
 		"blksize\x00600\x00blksize\x00700\x00": {600, "blksize\x00600\x00"},
 		"tsize\x000\x00blksize\x001024\x00multicast\x00\x00": {1024, "tsize\x004321\x00blksize\x001024\x00"},
@@ -471,4 +472,49 @@ func FuzzTFTP(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A client that answers every block, but takes its time, ends with the time of
+// a whole transfer and without another packet.
+func TestTFTPTransferEnds(t *testing.T) {
+	loop := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0)
+	client, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loop))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var passed atomic.Int64
+	s := newSlots(func() time.Duration { return time.Duration(passed.Load()) })
+	place, err := s.enter(loop.Addr(), false, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := newTransfer(t.Context(), place, loop, netip.MustParseAddrPort(client.LocalAddr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.conn.Close()
+	const each = 10 * time.Second // that a block takes
+	var blocks int
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 4+plainBlock)
+		for {
+			_, from, err := client.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			blocks++
+			passed.Add(int64(each))
+			if _, err := client.WriteToUDPAddrPort([]byte{0, opAck, buf[2], buf[3]}, from); err != nil {
+				return
+			}
+		}
+	}()
+	sent, err := tr.file(make([]byte, 1<<20), plainBlock, nil)
+	client.Close()
+	<-done
+	if most := int(tftpWhole/each) + 1; !errors.Is(err, errTooSlow) || blocks != most || sent != most*plainBlock {
+		t.Errorf("%d blocks, not %d; %d bytes, %v", blocks, most, sent, err)
+	}
 }

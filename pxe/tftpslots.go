@@ -35,6 +35,11 @@ const (
 	halfOpenPerHost      = 4
 	halfOpenLeast        = tftpTimeout
 
+	// A client that answers each block just in time would otherwise keep its
+	// place for hours. 1 MiB in blocks of 1 468 bytes has that long at 160 ms
+	// from packet to answer.
+	tftpWhole = 2 * time.Minute
+
 	unansweredPerSecond = 128 // packets
 	unansweredBurst     = 128
 	leftByStrangers     = unansweredBurst / 4 // what they leave of the budget
@@ -205,6 +210,9 @@ func (n *slot) alone() bool {
 	defer n.of.mu.Unlock()
 	return n.state == slotAnswered && n.of.answered == 1
 }
+
+// overdue says that the transfer has had its time.
+func (n *slot) overdue() bool { return n.of.passed()-n.began > tftpWhole }
 
 // leave ends the transfer.
 func (n *slot) leave() {

@@ -27,7 +27,9 @@ const (
 	opOAck  = 6
 
 	plainBlock = 512 // without blksize
-	leastBlock = 8
+	// A client may ask for as little as 8 (RFC 2348). Who asks for less than
+	// without the option is not given it: it would take that many more packets.
+	leastBlock = plainBlock
 	mostBlock  = 65464
 	headers    = 20 + 8 + 4 // of IPv4, UDP and TFTP, before a block
 
@@ -96,6 +98,7 @@ var (
 	errNoAnswer  = errors.New("the client does not answer")
 	errClientEnd = errors.New("the client broke off")
 	errGaveWay   = errors.New("the client does not answer, and others wait")
+	errTooSlow   = errors.New("the client took too long for the whole file")
 )
 
 // transfer sends to one client from a port of its own.
@@ -158,6 +161,9 @@ func (t *transfer) packet(p []byte, n uint16) error {
 		}
 		if t.ctx.Err() != nil {
 			return errStopping
+		}
+		if t.place.overdue() {
+			return errTooSlow
 		}
 		if t.place.maySend() {
 			if _, werr := t.conn.WriteToUDPAddrPort(p, t.to); werr != nil {
